@@ -1,0 +1,1 @@
+"""What every loss stands on: checks, numerics, labels, reduction and the three primitives."""

@@ -1,0 +1,303 @@
+"""Labels in, targets and a mask out.
+
+A loss sees its data in one of two forms. Where classes compete (softmax), each *position* has
+target ids or a soft distribution over the class axis: `Competing`. Where targets are independent
+(sigmoid), each *element* of the logits has its own target in [0, 1]: `Independent`. Both merge
+`where` and `ignore_index` into one mask, which the primitives apply where they read the logits.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+
+Array = jax.Array
+
+MASKED = -1  # the id of a position that takes no part: value and gradient 0
+OUTSIDE = -2  # an id outside [0, classes): value and gradient NaN
+
+ACTIVATIONS = ("auto", "softmax", "sigmoid", None)
+
+
+class Competing(NamedTuple):
+    """Positions whose classes compete along `axis`."""
+
+    logits: Array
+    labels: Array
+    mask: Array | None
+    weights: Array | None
+    class_weights: Array | None
+    axis: int
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether `labels` holds ids (`MASKED` and `OUTSIDE` among them) rather than shares."""
+        return self.labels.ndim < self.logits.ndim
+
+    @property
+    def normalizer(self) -> Array | None:
+        """The class weight of each position; None: 1."""
+        return None if self.class_weights is None else self.of_target(self.class_weights)
+
+    def of_target(self, per_class: Array) -> Array:
+        """Returns `sum_c y_c per_class_c` of each position, 0 where masked or a bad id."""
+        if self.has_ids:
+            hits = is_target(self.labels, self.logits.shape, self.axis)
+            return jnp.where(hits, per_class, 0).sum(self.axis)
+        return (self.labels * per_class).sum(self.axis)
+
+    def dense_labels(self) -> Array:
+        """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
+        if not self.has_ids:
+            return self.labels
+        hits = is_target(self.labels, self.logits.shape, self.axis)
+        outside = jnp.expand_dims(self.labels == OUTSIDE, self.axis)
+        return jnp.where(outside, jnp.nan, hits.astype(self.logits.dtype))
+
+    def unmasked_logits(self) -> Array:
+        """The logits with 0 in masked positions."""
+        if self.mask is None:
+            return self.logits
+        return jnp.where(jnp.expand_dims(self.mask, self.axis), self.logits, 0)
+
+
+class Independent(NamedTuple):
+    """Elements that each have a target of their own; all arrays broadcast to the logits."""
+
+    logits: Array
+    labels: Array
+    mask: Array | None
+    weights: Array | None
+    class_weights: Array | None
+
+    @property
+    def normalizer(self) -> Array | None:
+        """The class weight of each element; None: 1."""
+        return self.class_weights
+
+
+def resolve(
+    function: str, activation: str | None, logits: ArrayLike, labels: ArrayLike, axis: int | None
+) -> str | None:
+    """Decides `"auto"`: ids compete, targets of the logits' own shape are independent."""
+    checks.option(function, "activation", activation, ACTIVATIONS)
+    if axis is None and activation == "softmax":
+        checks.fail(
+            ValueError, function, "axis", None, "the class axis, over which a softmax competes"
+        )
+    if activation != "auto":
+        return activation
+    return "sigmoid" if axis is None or jnp.shape(labels) == jnp.shape(logits) else "softmax"
+
+
+def competing(
+    function: str,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    prediction: str = "logits",
+) -> Competing:
+    """Reads logits and labels whose classes compete along `axis`."""
+    scores = checks.floating(function, prediction, logits)
+    checks.minimum_rank(function, prediction, scores, 1, "one of them holds the classes")
+    at = checks.axis(function, axis, scores.ndim)
+    targets = _matching(function, labels, scores, at, prediction)
+    scores = scores.astype(checks.compute_dtype(scores))
+    classes, positions = scores.shape[at], checks.without(scores.shape, at)
+
+    mask = _mask(function, where, positions)
+    if ignore_index is not None:
+        kept = _not_ignored(function, targets, ignore_index)
+        kept = kept if targets.ndim < scores.ndim else kept.all(at)
+        mask = kept if mask is None else mask & kept
+    if targets.ndim < scores.ndim:
+        ids = _int32(targets)
+        inside = (ids >= 0) & (ids < classes)
+        targets = jnp.where(inside, ids, OUTSIDE)
+        if mask is not None:
+            targets = jnp.where(mask, targets, MASKED)
+    else:
+        targets = _fractions(targets, scores.dtype)
+        if mask is not None:
+            targets = jnp.where(jnp.expand_dims(mask, at), targets, 0)
+    return Competing(
+        logits=scores,
+        labels=targets,
+        mask=mask,
+        weights=_weights(function, weights, positions, mask, scores.dtype),
+        class_weights=per_class(function, "class_weights", class_weights, scores, at),
+        axis=at,
+    )
+
+
+def independent(
+    function: str,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int | None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    prediction: str = "logits",
+) -> Independent:
+    """Reads logits and labels whose elements are independent; ids are one against the rest."""
+    scores = checks.floating(function, prediction, logits)
+    at = None
+    if axis is not None and scores.ndim > 0:
+        at = checks.axis(function, axis, scores.ndim)
+    targets = _matching(function, labels, scores, at, prediction)
+    scores = scores.astype(checks.compute_dtype(scores))
+
+    mask = _mask(function, where, scores.shape, at)
+    if ignore_index is not None:
+        kept = _not_ignored(function, targets, ignore_index)
+        if at is not None and targets.ndim < scores.ndim:
+            kept = jnp.expand_dims(kept, at)
+        mask = kept if mask is None else mask & kept
+    if at is not None and targets.ndim < scores.ndim:
+        ids = _int32(targets)
+        inside = (ids >= 0) & (ids < scores.shape[at])
+        hits = is_target(ids, scores.shape, at).astype(scores.dtype)
+        targets = jnp.where(jnp.expand_dims(inside, at), hits, jnp.nan)
+    else:
+        targets = _fractions(targets, scores.dtype)
+    return Independent(
+        logits=scores,
+        labels=targets,
+        mask=mask,
+        weights=_weights(function, weights, scores.shape, mask, scores.dtype, at),
+        class_weights=per_class(function, "class_weights", class_weights, scores, at),
+    )
+
+
+def paired(
+    function: str,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    names: tuple[str, str],
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    inner: int = 0,
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Reads a prediction and a target of one shape, of which the last `inner` axes make one value.
+
+    Returns both in the compute dtype, 0 where masked, with the mask and the weights of the values.
+    """
+    prediction = checks.floating(function, names[0], first)
+    checks.minimum_rank(function, names[0], prediction, inner, "the last make one value")
+    target = jnp.asarray(second)
+    checks.shape(function, names[1], target, prediction.shape, f"the shape of `{names[0]}`")
+    prediction = prediction.astype(checks.compute_dtype(prediction))
+    target = checks.real(function, names[1], target, prediction.dtype)
+    shape = prediction.shape[: prediction.ndim - inner]
+    mask = _mask(function, where, shape)
+    if mask is not None:
+        slots = mask.reshape(mask.shape + (1,) * inner)
+        prediction, target = jnp.where(slots, prediction, 0), jnp.where(slots, target, 0)
+    factor = _weights(function, weights, shape, mask, prediction.dtype)
+    return prediction, target, mask, factor
+
+
+def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:
+    """True where the class index along `axis` equals the position's id."""
+    return jax.lax.broadcasted_iota(jnp.int32, shape, axis) == jnp.expand_dims(ids, axis)
+
+
+def per_class(
+    function: str, argument: str, value: ArrayLike | None, logits: Array, axis: int | None
+) -> Array | None:
+    """Checks one number per class, shape `[C]`, and shapes it to broadcast against the logits."""
+    if value is None:
+        return None
+    if axis is None:
+        checks.fail(ValueError, function, argument, "given", "None, as there is no class axis")
+    array = checks.real(function, argument, value, logits.dtype)
+    checks.shape(function, argument, array, (logits.shape[axis],), "one number per class")
+    return array.reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
+
+
+def _matching(
+    function: str, labels: ArrayLike, logits: Array, axis: int | None, prediction: str
+) -> Array:
+    """Requires labels of the logits' shape, or ids without the class axis."""
+    array = jnp.asarray(labels)
+    if array.shape == logits.shape:
+        return array
+    expected = f"shape {logits.shape}, that of the {prediction}"
+    if axis is not None:
+        ids_shape = checks.without(logits.shape, axis)
+        is_ids = jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
+        if array.shape == ids_shape and is_ids:
+            if logits.shape[axis] == 1:
+                checks.fail(
+                    ValueError,
+                    function,
+                    "labels",
+                    f"of shape {array.shape}, ids against a single class",
+                    "two classes or more; for a binary problem drop that axis of the "
+                    f"{prediction} and pass axis=None",
+                )
+            return array
+        expected += f", or integer ids of shape {ids_shape}"
+    got = f"of shape {array.shape} and dtype {array.dtype}"
+    checks.fail(ValueError, function, "labels", got, expected)
+
+
+def _int32(ids: Array) -> Array:
+    """Casts ids to int32 before any comparison: in uint8, 255 would equal -1."""
+    if ids.dtype.itemsize >= 4 and ids.dtype != jnp.int32:
+        limits = jnp.iinfo(jnp.int32)
+        ids = jnp.clip(ids, max(jnp.iinfo(ids.dtype).min, limits.min), limits.max)
+    return ids.astype(jnp.int32)
+
+
+def _fractions(labels: Array, dtype: jnp.dtype) -> Array:
+    """Targets as numbers of `dtype`; an integer target that is neither 0 nor 1 becomes NaN."""
+    if jnp.issubdtype(labels.dtype, jnp.floating) or labels.dtype == bool:
+        return labels.astype(dtype)
+    ids = _int32(labels)
+    return jnp.where((ids == 0) | (ids == 1), ids.astype(dtype), jnp.nan)
+
+
+def _not_ignored(function: str, labels: Array, ignore_index: int) -> Array:
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        checks.fail(TypeError, function, "ignore_index", repr(ignore_index), "an integer")
+    if jnp.issubdtype(labels.dtype, jnp.floating):
+        got = f"{ignore_index} with labels of dtype {labels.dtype}"
+        checks.fail(ValueError, function, "ignore_index", got, "None, or integer labels")
+    return _int32(labels) != ignore_index
+
+
+def _mask(
+    function: str, where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None
+) -> Array | None:
+    if where is None:
+        return None
+    array = checks.boolean(function, "where", where)
+    return checks.broadcastable(function, "where", array, shape, axis)
+
+
+def _weights(
+    function: str,
+    weights: ArrayLike | None,
+    shape: tuple[int, ...],
+    mask: Array | None,
+    dtype: jnp.dtype,
+    axis: int | None = None,
+) -> Array | None:
+    if weights is None:
+        return None
+    array = checks.real(function, "weights", weights, dtype)
+    array = checks.broadcastable(function, "weights", array, shape, axis)
+    return array if mask is None else jnp.where(mask, array, 0)

@@ -1,0 +1,41 @@
+"""Arithmetic that stays exact and differentiable where the textbook formula does not.
+
+None of these adds an epsilon: each gives the limit, in value and in derivative.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def divide(numerator: Array, denominator: Array) -> Array:
+    """Returns the quotient, and 0 with zero gradient where the denominator is 0."""
+    defined = denominator != 0
+    return jnp.where(defined, numerator / jnp.where(defined, denominator, 1), 0)
+
+
+def product(weight: Array, value: Array) -> Array:
+    """Returns `weight * value` with `0 * inf = 0`: nothing of an infinite cost is no cost."""
+    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
+
+
+def power(base: Array, exponent: Array) -> Array:
+    """Returns `base ** exponent` for `base >= 0`, with derivative 0 in both at `base = 0`.
+
+    `0 ** 0` is 1.
+    """
+    positive = base > 0
+    raised = jnp.exp(exponent * jnp.log(jnp.where(positive, base, 1)))
+    return jnp.where(positive, raised, jnp.where(exponent == 0, 1, jnp.zeros_like(raised)))
+
+
+def sqrt(x: Array) -> Array:
+    """Returns the square root, with derivative 0 at 0."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.zeros_like(x))
+
+
+def finite(x: Array) -> Array:
+    """Returns `x` with +inf replaced by the largest number, so that `0 * x` is 0 there."""
+    return jnp.where(x == jnp.inf, jnp.finfo(x.dtype).max, x)

@@ -1,0 +1,94 @@
+"""The only reduction: masks, weights, `"mean"`, `"sum"`, `"none"`, and sums over a mesh axis."""
+
+import math
+from collections.abc import Hashable
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import checks, numerics
+from jaxloss._core.labels import Competing, Independent
+
+Array = jax.Array
+AxisName = Hashable
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def reduce(
+    function: str,
+    values: Array,
+    reduction: str,
+    *,
+    mask: Array | None = None,
+    weights: Array | None = None,
+    normalizer: Array | None = None,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Reduces a loss: `mean` is `sum(v values) / sum(v normalizer)` with `v = mask * weights`.
+
+    Args:
+      function: The public name of the loss, for the error message.
+      values: One value per position, element, box or (image, class).
+      reduction: `"mean"`, `"sum"` or `"none"`, which returns `v values`.
+      mask: Which values take part; broadcasts to `values`. The others never reach the result.
+      weights: Factors of value and denominator; broadcasts to `values`.
+      normalizer: What one value counts in the denominator, 1 by default; broadcasts to `values`.
+      axis_name: A mesh axis (or several) over which numerator and denominator are summed.
+
+    Returns:
+      A scalar, or `values` weighted. Where nothing counts the mean is 0 with zero gradient.
+    """
+    checks.option(function, "reduction", reduction, REDUCTIONS)
+    if mask is not None:
+        values = jnp.where(mask, values, 0)
+    if weights is not None:
+        values = values * weights
+    if reduction == "none":
+        return values
+    total = everywhere(values.sum(), axis_name)
+    if reduction == "sum":
+        return total
+    return numerics.divide(total, everywhere(_count(values, mask, weights, normalizer), axis_name))
+
+
+def reduce_labelled(
+    function: str,
+    values: Array,
+    reduction: str,
+    data: Competing | Independent,
+    axis_name: AxisName | None,
+) -> Array:
+    """Reduces a loss whose values hold the class weights already."""
+    return reduce(
+        function,
+        values,
+        reduction,
+        mask=data.mask,
+        weights=data.weights,
+        normalizer=data.normalizer,
+        axis_name=axis_name,
+    )
+
+
+def everywhere(x: Array, axis_name: AxisName | None) -> Array:
+    """Sums over a mesh axis, if one is named."""
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def _count(
+    values: Array, mask: Array | None, weights: Array | None, normalizer: Array | None
+) -> Array:
+    """The sum of `mask * weights * normalizer` over the shape of `values`.
+
+    The factors are summed in their own broadcast shape; dimensions that none of them has count
+    with their size.
+    """
+    counted = jnp.ones((1,) * values.ndim, values.dtype)
+    for factor in (weights, normalizer):
+        if factor is not None:
+            counted = counted * factor
+    if mask is not None:
+        counted = jnp.where(mask, counted, 0)
+    repeats = math.prod(values.shape) / max(math.prod(counted.shape), 1)
+    return counted.sum() * repeats

@@ -1,0 +1,92 @@
+"""Primitive 2, the sigmoid pair: both log-probabilities of a logit from one `log1p`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import labels, numerics
+from jaxloss._core.lean import lean
+
+Array = jax.Array
+
+
+@jax.custom_jvp
+def log_pair(x: Array) -> tuple[Array, Array]:
+    """Returns `-log p` and `-log(1 - p)` for `p = sigmoid(x)`, accurate to a few ulp."""
+    tail = jnp.log1p(jnp.exp(-jnp.abs(x)))
+    return jnp.maximum(-x, 0) + tail, jnp.maximum(x, 0) + tail
+
+
+@log_pair.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], ...]:
+    (x,), (t,) = primals, tangents
+    hit, miss = log_pair(x)
+    return (hit, miss), (-jnp.exp(-miss) * t, jnp.exp(-hit) * t)
+
+
+def log_pair_of_probability(p: Array) -> tuple[Array, Array]:
+    """Returns `-log p` and `-log(1 - p)`, each at most 100, beyond which the gradient is 0."""
+
+    def surprise(x: Array) -> Array:
+        floor = jnp.exp(jnp.asarray(-100, x.dtype))
+        inside = x > floor
+        return jnp.where(inside, -jnp.log(jnp.where(inside, x, 1)), 100)
+
+    return surprise(p), surprise(1 - p)
+
+
+@jax.custom_jvp
+def focusing(x: Array, y: Array, gamma: Array) -> Array:
+    """Returns `(1 - p_t)^gamma` with `1 - p_t = y (1 - p) + (1 - y) p`, in log space.
+
+    Raised directly, `1 - p_t` would have NaN derivatives where it rounds to 0.
+    """
+    return jnp.exp(-gamma * _log_miss(x, y))
+
+
+@focusing.defjvp
+def _(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    (x, y, gamma), (t_x, t_y, t_gamma) = primals, tangents
+    hit, miss = log_pair(x)
+    p, q = jnp.exp(-hit), jnp.exp(-miss)
+    log_miss = _log_miss(x, y)
+    value = jnp.exp(-gamma * log_miss)
+    blend = jnp.where((y == 0) | (y == 1), 1, y * q + (1 - y) * p)
+    ratio = jnp.where(y == 1, p, jnp.where(y == 0, q, p * q / blend))  # p q / (1 - p_t)
+    by_x = gamma * value * (1 - 2 * y) * ratio
+    by_y = jnp.where(gamma == 0, 0, gamma * jnp.exp((1 - gamma) * log_miss) * (q - p))
+    by_gamma = -log_miss * value
+    return value, by_x * t_x + by_y * t_y + by_gamma * t_gamma
+
+
+def _log_miss(x: Array, y: Array) -> Array:
+    """`-log(1 - p_t)`, finite, to full accuracy for hard targets."""
+    hit, miss = log_pair(x)
+    hard = (y == 0) | (y == 1)
+    blend = jnp.where(hard, 1, y * jnp.exp(-miss) + (1 - y) * jnp.exp(-hit))
+    return numerics.finite(jnp.where(y == 1, miss, jnp.where(y == 0, hit, -jnp.log(blend))))
+
+
+def expected_cost(
+    cost: Callable[..., Array], data: labels.Independent, *parameters: Array
+) -> Array:
+    """Returns `w cost(x, y, *parameters)` of each element, `w` its class weight, 0 where masked.
+
+    Args:
+      cost: An elementwise function of logits, targets and the parameters.
+      data: The logits and their targets.
+      *parameters: Arrays that broadcast to the logits; derivatives reach them.
+    """
+    if data.mask is None:
+        values = lean(cost)(data.logits, data.labels, *parameters)
+    else:
+
+        def masked(x: Array, y: Array, mask: Array, *parameters: Array) -> Array:
+            x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
+            return jnp.where(mask, cost(x, y, *parameters), 0)
+
+        values = lean(masked)(data.logits, data.labels, data.mask, *parameters)
+    return values if data.class_weights is None else values * data.class_weights

@@ -1,0 +1,209 @@
+"""Primitive 1, the target margin: a softmax loss is a sigmoid loss of one log-odds.
+
+The log-odds of class `c` against all others, `x_c = z_c - log sum_{j != c} exp(z_j)`, is the
+negative margin `d`. With it `p_c = sigmoid(x_c)`, and a cost written in `-log p` and
+`-log(1 - p)` serves sigmoid and softmax alike. It keeps its relative accuracy on confident samples,
+where `logsumexp(z) - z_c` loses all digits. A logit of -inf is a class that has been removed.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import labels as labelled
+from jaxloss._core import numerics, sigmoid
+from jaxloss._core.lean import lean
+
+Array = jax.Array
+
+
+def target_log_odds(logits: Array, ids: Array, axis: int) -> tuple[Array, Array]:
+    """Returns each position's log-odds of its target, and the target's logit.
+
+    Masked positions give 0 and never read their logits; ids outside the range give NaN in value
+    and gradient; a removed target gives -inf with zero gradient.
+    """
+    others, target = _others_and_target(logits, ids, axis)
+    poison = jnp.where(ids == labelled.OUTSIDE, jnp.nan, jnp.ones_like(target))
+    removed = target == -jnp.inf
+    odds = jnp.where(removed, -jnp.inf, jnp.where(removed, 0, target) - others)
+    return odds * poison, target * poison
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _others_and_target(logits: Array, ids: Array, axis: int) -> tuple[Array, Array]:
+    others, target = jax.lax.platform_dependent(
+        logits,
+        ids,
+        cpu=functools.partial(_two_reductions, axis=axis),
+        default=functools.partial(_one_reduction, axis=axis),
+    )
+    masked = ids == labelled.MASKED
+    return jnp.where(masked, 0, others), jnp.where(masked, 0, target)
+
+
+@_others_and_target.defjvp
+def _(
+    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    (logits, ids), (t, _) = primals, tangents
+    others, target = _others_and_target(logits, ids, axis)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(logits: Array, ids: Array, others: Array, t: Array) -> tuple[Array, Array]:
+        hit = labelled.is_target(ids, logits.shape, axis)
+        masked = jnp.expand_dims(ids == labelled.MASKED, axis)
+        beside = jnp.expand_dims(others, axis)
+        excess = jnp.where(logits == beside, 0, logits - beside)
+        share = jnp.where(hit | masked | (logits == -jnp.inf), 0, jnp.exp(excess))
+        return (share * t).sum(axis), jnp.where(hit, t, 0).sum(axis)
+
+    return (others, target), linear(logits, ids, others, t)
+
+
+def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array]:
+    """Log-sum-exp of the other classes and the target's logit by plain reductions: for a CPU."""
+    hit = labelled.is_target(ids, logits.shape, axis)
+    beside = jnp.where(hit, -jnp.inf, logits)
+    top = beside.max(axis)
+    shift = jnp.where(jnp.isinf(top), 0, top)
+    total = jnp.exp(beside - jnp.expand_dims(shift, axis)).sum(axis)
+    return shift + jnp.log(total), jnp.where(hit, logits, 0).sum(axis)
+
+
+def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array]:
+    """The same in one variadic reduction, which reads the logits once: for a GPU or TPU."""
+
+    def combine(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+        (top_a, sum_a, target_a), (top_b, sum_b, target_b) = a, b
+        top = jnp.maximum(top_a, top_b)
+        scale_a = jnp.where(top_a == top, 1, jnp.exp(top_a - top))
+        scale_b = jnp.where(top_b == top, 1, jnp.exp(top_b - top))
+        return top, sum_a * scale_a + sum_b * scale_b, target_a + target_b
+
+    hit = labelled.is_target(ids, logits.shape, axis)
+    beside, picked = jnp.where(hit, -jnp.inf, logits), jnp.where(hit, logits, 0)
+    operands = (beside, jnp.ones_like(logits), picked)
+    zero = jnp.zeros((), logits.dtype)
+    top, total, target = jax.lax.reduce(operands, (zero - jnp.inf, zero, zero), combine, (axis,))
+    return top + jnp.log(total), target
+
+
+def log_odds(logits: Array, top: Array, rest: Array) -> Array:
+    """Returns the log-odds of every class against the others, in the shape of the logits.
+
+    -inf with zero gradient for a removed class, +inf for the only class left. `top` and `rest` are
+    those of `scale`; the sum over all classes but `c` is `rest - expm1(z_c - top)`, which does not
+    cancel.
+    """
+    removed = logits == -jnp.inf
+    level = jnp.where(removed, 0, _above(logits, top))
+    others = rest - jnp.expm1(level)
+    alone = others == 0
+    odds = level - jnp.log(jnp.where(alone, 1, others))
+    return jnp.where(removed, -jnp.inf, jnp.where(alone, jnp.inf, odds))
+
+
+def scale(logits: Array, axis: int) -> tuple[Array, Array]:
+    """Returns the largest logit, as a constant, and `sum_c exp(z_c - top) - 1`, exactly.
+
+    Both keep the class axis with size 1. `top + log1p(rest)` is the log-sum-exp.
+    """
+    top = jax.lax.stop_gradient(logits).max(axis, keepdims=True)
+    top = jnp.where(top == -jnp.inf, 0, top)
+    return top, _rest(logits, top, axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _rest(logits: Array, top: Array, axis: int) -> Array:
+    below = jnp.where(logits < top, jnp.exp(_above(logits, top)), 0).sum(axis, keepdims=True)
+    ties = (logits == top).sum(axis, keepdims=True) - 1
+    return below + jnp.maximum(ties, 0).astype(logits.dtype)
+
+
+@_rest.defjvp
+def _(
+    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    (logits, top), (t, _) = primals, tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(logits: Array, top: Array, t: Array) -> Array:
+        return (jnp.exp(_above(logits, top)) * t).sum(axis, keepdims=True)
+
+    return _rest(logits, top, axis), linear(logits, top, t)
+
+
+def _above(logits: Array, top: Array) -> Array:
+    """`logits - top`, 0 where both are infinite."""
+    return jnp.where(logits == jnp.inf, 0, logits - top)
+
+
+def expected_cost(
+    cost: Callable[..., Array],
+    data: labelled.Competing,
+    *parameters: Array,
+    smoothing: Array | None = None,
+    factors: Array | None = None,
+    probabilities: bool = False,
+) -> Array:
+    """Returns `sum_c w_c y_c cost(-log p_c, -log(1 - p_c))` of each position, 0 where masked.
+
+    Args:
+      cost: An elementwise function of `-log p`, `-log(1 - p)` and the parameters.
+      data: The logits and their labels.
+      *parameters: Scalars, passed on to `cost`; derivatives reach them.
+      smoothing: `y` becomes `(1 - e) y + e / C` over the `C` classes not removed; None: 0.
+      factors: What `w` holds besides the class weights; broadcasts to the logits. None: 1.
+      probabilities: Whether `data.logits` already are probabilities.
+    """
+    if factors is None or data.class_weights is None:
+        factors = data.class_weights if factors is None else factors
+    else:
+        factors = factors * data.class_weights
+    if data.has_ids and smoothing is None:
+        if probabilities:
+            p = numerics.product(data.dense_labels(), data.unmasked_logits()).sum(data.axis)
+            hit, miss = sigmoid.log_pair_of_probability(p)
+        else:
+            odds, _ = target_log_odds(data.logits, data.labels, data.axis)
+            hit, miss = sigmoid.log_pair(odds)
+        values = cost(hit, miss, *parameters)
+        return values if factors is None else values * data.of_target(factors)
+
+    def of_probabilities(p: Array, shares: Array, *parameters: Array) -> Array:
+        each = cost(*sigmoid.log_pair_of_probability(p), *parameters)
+        return numerics.product(shares, each).sum(data.axis)
+
+    def of_logits(z: Array, shares: Array, top: Array, rest: Array, *parameters: Array) -> Array:
+        each = cost(*sigmoid.log_pair(log_odds(z, top, rest)), *parameters)
+        return numerics.product(shares, each).sum(data.axis)
+
+    logits, shares = data.unmasked_logits(), smoothed(data, smoothing)
+    if factors is not None:
+        shares = shares * factors
+    if probabilities:
+        return lean(of_probabilities)(logits, shares, *parameters)
+    return lean(of_logits)(logits, shares, *scale(logits, data.axis), *parameters)
+
+
+def log_sum_exp(data: labelled.Competing) -> Array:
+    """Returns the log of each position's normaliser; 0 where masked or all classes are removed."""
+    top, rest = scale(data.unmasked_logits(), data.axis)
+    lse = (top + jnp.log1p(rest)).squeeze(data.axis)
+    return lse if data.mask is None else jnp.where(data.mask, lse, 0)
+
+
+def smoothed(data: labelled.Competing, smoothing: Array | None) -> Array:
+    """Returns targets of the logits' shape; a bad id is NaN, a masked position 0."""
+    targets = data.dense_labels()
+    if smoothing is None:
+        return targets
+    present = data.logits > -jnp.inf
+    count = present.sum(data.axis, keepdims=True).astype(data.logits.dtype)
+    targets = (1 - smoothing) * targets + jnp.where(present, smoothing / count, 0)
+    if data.mask is None:
+        return targets
+    return jnp.where(jnp.expand_dims(data.mask, data.axis), targets, 0)

@@ -1,0 +1,27 @@
+"""Loss functions of computer vision and segmentation as pure JAX functions.
+
+Every loss is a top-level function, lower is better: `jaxloss.focal(logits, labels, gamma=2)`.
+Distance transforms live in `jaxloss.distance`.
+"""
+
+import importlib.metadata
+
+from jaxloss import _boundary, _boxes, _compound, _distribution, _region, _regression
+from jaxloss import distance as distance
+from jaxloss import geometry as geometry
+from jaxloss._boundary import *
+from jaxloss._boxes import *
+from jaxloss._compound import *
+from jaxloss._distribution import *
+from jaxloss._region import *
+from jaxloss._regression import *
+
+__version__ = importlib.metadata.version("jaxloss")
+
+__all__ = []
+__all__ += _boundary.__all__
+__all__ += _boxes.__all__
+__all__ += _compound.__all__
+__all__ += _distribution.__all__
+__all__ += _region.__all__
+__all__ += _regression.__all__

@@ -1,0 +1,7 @@
+"""Losses made of losses."""
+
+from jaxloss._compound import _sums
+from jaxloss._compound._sums import *
+
+__all__ = []
+__all__ += _sums.__all__

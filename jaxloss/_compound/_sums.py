@@ -1,0 +1,139 @@
+"""Weighted sums of a region loss and a distribution loss."""
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, confusion
+from jaxloss._core import labels as labelled
+from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
+from jaxloss._region._overlap import dice_of
+
+__all__ = ["dice_cross_entropy"]
+
+Array = jax.Array
+
+
+def dice_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    dice_weight: ArrayLike = 1.0,
+    cross_entropy_weight: ArrayLike = 1.0,
+    smooth: ArrayLike = 1.0,
+    squared: bool | str = False,
+    label_smoothing: ArrayLike = 0.0,
+    activation: str | None = "auto",
+    axis: int | None = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    per_image: bool = True,
+    include_background: bool = True,
+    absent: str = "score",
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the sum of soft Dice and cross-entropy, the loss of nnU-Net.
+
+    Dice looks at each image and class as a whole, cross-entropy at each pixel::
+
+        dice_weight dice + cross_entropy_weight cross_entropy
+
+    The cross-entropy is that of the activation: :func:`jaxloss.cross_entropy` where classes
+    compete, :func:`jaxloss.binary_cross_entropy` where each logit has its own target. Masks and
+    weights act on both parts.
+
+    Args:
+      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
+      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
+        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
+        gradient NaN.
+      dice_weight: Factor of Dice, at least 0.
+      cross_entropy_weight: Factor of the cross-entropy, at least 0.
+      smooth: Added to Dice's numerator and denominator, at least 0.
+      squared: Dice's form: False, True (V-Net) or `"counts"` (nnU-Net's `square`).
+      label_smoothing: That of the cross-entropy, in `[0, 1)`.
+      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
+        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
+        meant to compete need `"softmax"`.
+      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
+        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
+      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
+        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
+      weights: Factors of the pixels in every sum, shaped like `where`.
+      ignore_index: The integer label of pixels to leave out.
+      class_weights: One weight per class, shape `[C]`, in both parts.
+      per_image: Whether Dice scores each image by itself; False pools the batch.
+      include_background: Whether class 0 takes part in Dice; it always does in the cross-entropy.
+      absent: `"score"` scores a class that an image's target does not hold like any other;
+        `"skip"` leaves it out of Dice.
+      reduction: `"mean"` or `"sum"` of each part; they have no elements in common.
+      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
+        `shard_map` or `pmap`.
+
+    Returns:
+      A scalar; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `logits` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
+        a number is out of its range, the background is excluded from a single class,
+        `ignore_index` comes with float labels, or `reduction` is neither `"mean"` nor `"sum"`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> labels = jnp.array([[[0, 0, 1], [0, 1, 1]]])
+      >>> logits = 4.0 * jnp.array([[[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]]])
+      >>> logits = jnp.stack([logits, -logits], axis=-1)
+      >>> print(jaxloss.dice_cross_entropy(logits, labels).round(4))
+      1.4768
+
+    Reference:
+      Isensee et al. nnU-Net: a Self-Configuring Method for Deep Learning-Based Biomedical Image
+      Segmentation. Nature Methods 2021. https://arxiv.org/abs/1809.10486
+    """
+    name = "dice_cross_entropy"
+    checks.option(name, "reduction", reduction, ("mean", "sum"))
+    pixels = confusion.read(
+        name,
+        logits,
+        labels,
+        activation=activation,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        per_image=per_image,
+        axis_name=axis_name,
+    )
+    dice = confusion.reduce(
+        name,
+        dice_of(name, pixels, (counts := confusion.confusion(pixels)), smooth, squared),
+        pixels,
+        counts.actual,
+        reduction,
+        include_background=include_background,
+        absent=absent,
+    )
+    read = labelled.competing if pixels.compete else labelled.independent
+    data = read(
+        name,
+        logits,
+        labels,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+    )
+    is_p = labelled.resolve(name, activation, logits, labels, axis) is None
+    entropy = competing_entropy if pixels.compete else independent_entropy
+    values = entropy(name, data, label_smoothing, probabilities=is_p)
+    cross_entropy = reduce_labelled(name, values, reduction, data, axis_name)
+    dtype = pixels.p.dtype
+    dice_weight = checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)")
+    factor = checks.number(name, "cross_entropy_weight", cross_entropy_weight, dtype, "[0, inf)")
+    return dice_weight * dice + factor * cross_entropy

@@ -1,0 +1,56 @@
+"""Values and gradients against numbers that the original implementations gave.
+
+`goldens/make.py` says which, how, and where a convention of theirs was undone; nothing of theirs
+is needed here.
+"""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+
+FILE = pathlib.Path(__file__).parent / "goldens" / "goldens.json"
+ROWS = json.loads(FILE.read_text())["rows"]
+
+
+def name(row):
+    return f"{row['loss']}-{row['case']}".replace(",", "").replace(" ", "_")
+
+
+def decode(value):
+    """An array where the file has one, anything else as it is."""
+    if isinstance(value, dict):
+        return np.array(value["data"], dtype=value["dtype"])
+    return value
+
+
+def assert_close(actual, expected, rtol):
+    expected = decode(expected)
+    assert actual.shape == expected.shape
+    # Entries that are small beside the others are small by cancellation.
+    largest = np.max(np.abs(expected))
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * largest)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=name)
+def test_golden(row):
+    loss = getattr(jaxloss, row["loss"])
+    prediction, *others = [decode(a) for a in row["args"]]
+    options = {key: decode(value) for key, value in row["kwargs"].items()}
+
+    def total(x):
+        value = loss(x, *others, **options)
+        return jnp.sum(value), value
+
+    with jax.enable_x64(True):
+        (_, value), gradient = jax.value_and_grad(total, has_aux=True)(jnp.asarray(prediction))
+
+    assert value.dtype == gradient.dtype == np.float64
+    assert_close(value, row["value"], row["rtol"])
+    if row["gradient"] is not None:
+        assert_close(gradient, row["gradient"], row["rtol"])

@@ -74,8 +74,8 @@ def area(boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     Reference:
       Euclid. Elements, book I, proposition 35.
     """
-    box = _corners("area", "boxes", boxes, format)
-    return (box[..., 2:] - box[..., :2]).prod(-1)
+    x0, y0, x1, y1 = _corners("area", "boxes", boxes, format)
+    return (x1 - x0) * (y1 - y0)
 
 
 def iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
@@ -100,7 +100,7 @@ def iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> A
     Example:
       >>> from jaxloss import geometry
       >>> print(geometry.iou([0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]).round(4))
-      IOU
+      0.2
 
     Reference:
       Jaccard. The Distribution of the Flora in the Alpine Zone. New Phytologist 1912.
@@ -131,7 +131,7 @@ def giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
     Example:
       >>> from jaxloss import geometry
       >>> print(geometry.giou([0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]).round(4))
-      GIOU
+      0.0333
 
     Reference:
       Rezatofighi et al. Generalized Intersection over Union. CVPR 2019.
@@ -163,7 +163,7 @@ def diou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
     Example:
       >>> from jaxloss import geometry
       >>> print(geometry.diou([0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]).round(4))
-      DIOU
+      0.12
 
     Reference:
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
@@ -195,7 +195,7 @@ def ciou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
     Example:
       >>> from jaxloss import geometry
       >>> print(geometry.ciou([0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]).round(4))
-      CIOU
+      0.1179
 
     Reference:
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
@@ -224,34 +224,35 @@ class Comparison(NamedTuple):
 
 
 def compare(function: str, boxes: ArrayLike, others: ArrayLike, format: str) -> Comparison:
-    """Compares paired boxes of any size, relative to their enclosing box."""
+    """Compares paired boxes of any size: lengths are taken relative to their enclosing box."""
     first = _corners(function, "boxes", boxes, format)
     second = _corners(function, "target_boxes", others, format)
-    checks.shape(
-        function, "target_boxes", second, first.shape, "the shape of `boxes`, as they are paired"
-    )
-    second = second.astype(first.dtype)
+    meaning = "the shape of `boxes`, as they are paired"
+    checks.shape(function, "target_boxes", second[0], first[0].shape, meaning)
+    second = tuple(side.astype(first[0].dtype) for side in second)
 
-    low = jnp.minimum(first[..., :2], second[..., :2])
-    extent = jnp.maximum(first[..., 2:], second[..., 2:]) - low
-    unit = jax.lax.stop_gradient(extent).max(-1, keepdims=True)
-    origin, unit = jax.lax.stop_gradient(low), jnp.where(unit > 0, unit, 1)
-    (a0, a1), (b0, b1) = (
-        ((box[..., :2] - origin) / unit, (box[..., 2:] - origin) / unit) for box in (first, second)
-    )
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = first, second
+    width = jnp.maximum(ax1, bx1) - jnp.minimum(ax0, bx0)
+    height = jnp.maximum(ay1, by1) - jnp.minimum(ay0, by0)
+    unit = jax.lax.stop_gradient(jnp.maximum(width, height))
+    unit = jnp.where(unit > 0, unit, 1)
+    width, height = width / unit, height / unit
 
-    size_a, size_b, enclosing = a1 - a0, b1 - b0, jnp.maximum(a1, b1) - jnp.minimum(a0, b0)
-    shared = jnp.minimum(a1, b1) - jnp.maximum(a0, b0)
-    overlap = jnp.where(shared > 0, shared, 0).prod(-1)
-    areas = size_a.prod(-1) + size_b.prod(-1)
-    union, hull = areas - overlap, enclosing.prod(-1)
-    apart = (a0 + a1 - b0 - b1) / 2
-    turn = _angle(size_a) - _angle(size_b)
+    size_a, size_b = ((x1 - x0, y1 - y0) for x0, y0, x1, y1 in (first, second))
+    areas = (size_a[0] / unit) * (size_a[1] / unit) + (size_b[0] / unit) * (size_b[1] / unit)
+    shared_x = (jnp.minimum(ax1, bx1) - jnp.maximum(ax0, bx0)) / unit
+    shared_y = (jnp.minimum(ay1, by1) - jnp.maximum(ay0, by0)) / unit
+    meet = (shared_x > 0) & (shared_y > 0)
+    overlap = jnp.where(meet, shared_x * shared_y, 0)
+    union, hull = areas - overlap, width * height
+    apart_x = ((ax0 - bx0) + (ax1 - bx1)) / 2 / unit
+    apart_y = ((ay0 - by0) + (ay1 - by1)) / 2 / unit
+    turn = _angle(*size_a) - _angle(*size_b)
     return Comparison(
         iou=numerics.divide(overlap, union),
         loss=jnp.where(union == 0, 1, numerics.divide(areas - 2 * overlap, union)),
         vacancy=numerics.divide(hull - union, hull),
-        offset=numerics.divide((apart**2).sum(-1), (enclosing**2).sum(-1)),
+        offset=numerics.divide(apart_x**2 + apart_y**2, width**2 + height**2),
         aspect=4 / jnp.pi**2 * turn**2,
     )
 
@@ -283,21 +284,25 @@ def _convert(function: str, argument: str, boxes: ArrayLike, source: str, target
     return jnp.concatenate([corner if target == "xywh" else corner + size / 2, size], -1)
 
 
-def _corners(function: str, argument: str, boxes: ArrayLike, format: str) -> Array:
-    """Returns boxes as xyxy in the compute dtype, an inverted extent collapsed to its middle."""
+def _corners(
+    function: str, argument: str, boxes: ArrayLike, format: str
+) -> tuple[Array, Array, Array, Array]:
+    """Returns `x0, y0, x1, y1` in the compute dtype, an inverted extent collapsed to its middle."""
     box = _convert(function, argument, boxes, format, "xyxy")
     box = box.astype(checks.compute_dtype(box))
-    low, high = box[..., :2], box[..., 2:]
-    middle = low + (high - low) / 2
-    inverted = high < low
-    return jnp.concatenate(
-        [jnp.where(inverted, middle, low), jnp.where(inverted, middle, high)], -1
-    )
+    x0, x1 = _ordered(box[..., 0], box[..., 2])
+    y0, y1 = _ordered(box[..., 1], box[..., 3])
+    return x0, y0, x1, y1
 
 
-def _angle(size: Array) -> Array:
-    """`atan(w / h)` for every size; 0 with zero gradient for a point."""
-    largest = jax.lax.stop_gradient(size).max(-1, keepdims=True)
-    point = largest[..., 0] <= 0
-    relative = size / jnp.where(largest > 0, largest, 1)
-    return jnp.arctan2(jnp.where(point, 0, relative[..., 0]), jnp.where(point, 1, relative[..., 1]))
+def _ordered(low: Array, high: Array) -> tuple[Array, Array]:
+    inverted, middle = high < low, low + (high - low) / 2
+    return jnp.where(inverted, middle, low), jnp.where(inverted, middle, high)
+
+
+def _angle(width: Array, height: Array) -> Array:
+    """`atan(width / height)` for sizes of every magnitude; 0 with zero gradient for a point."""
+    largest = jax.lax.stop_gradient(jnp.maximum(width, height))
+    point = largest <= 0
+    scale = jnp.where(point, 1, largest)
+    return jnp.arctan2(jnp.where(point, 0, width / scale), jnp.where(point, 1, height / scale))

@@ -126,7 +126,12 @@ def _signed_distance(
     """Returns the map of every class, 0 where a pixel does not count, NaN where its id is bad."""
     if distance_map is None:
         dtype = pixels.p.dtype  # a map in the precision of the spacing
-        spacing = jnp.ones((), dtype) if sampling is None else jnp.asarray(sampling, dtype)
+        spacing = jnp.ones((), dtype)
+        if sampling is not None:
+            spacing = checks.number(function, "sampling", sampling, dtype, "(0, inf)")
+            if spacing.ndim > 0:
+                shape = (len(pixels.spatial),)
+                checks.shape(function, "sampling", spacing, shape, "one number per spatial axis")
         phi = distance.signed_distance(pixels.y > 0.5, axes=pixels.spatial, sampling=spacing)
     else:
         phi = checks.real(function, "distance_map", distance_map, pixels.p.dtype)

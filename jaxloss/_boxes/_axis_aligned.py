@@ -122,7 +122,7 @@ def ciou(
       >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
       >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
       >>> print(jaxloss.ciou(boxes, targets, reduction="none").round(4))
-      CIOU
+      [0.     0.8821]
 
     Reference:
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.

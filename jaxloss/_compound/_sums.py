@@ -88,7 +88,7 @@ def dice_cross_entropy(
       >>> logits = 4.0 * jnp.array([[[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]]])
       >>> logits = jnp.stack([logits, -logits], axis=-1)
       >>> print(jaxloss.dice_cross_entropy(logits, labels).round(4))
-      1.4768
+      1.4797
 
     Reference:
       Isensee et al. nnU-Net: a Self-Configuring Method for Deep Learning-Based Biomedical Image

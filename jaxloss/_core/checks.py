@@ -176,7 +176,7 @@ def axis(function: str, value: object, rank: int, argument: str = "axis") -> int
 
 def axes(function: str, value: Axes, rank: int, argument: str = "axes") -> tuple[int, ...]:
     """Returns valid, distinct axes as non-negative integers."""
-    given = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
+    given = tuple(value) if isinstance(value, Sequence) else (value,)
     found = tuple(axis(function, one, rank, argument) for one in given)
     if not found or len(set(found)) != len(found):
         fail(ValueError, function, argument, given, "one or more different axes")

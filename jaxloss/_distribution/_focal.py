@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
@@ -101,7 +102,7 @@ def focal(
         "class_weights": class_weights,
     }
     parameters = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
-    has_ids = axis is not None and jnp.ndim(labels) < jnp.ndim(logits)
+    has_ids = axis is not None and np.ndim(labels) < np.ndim(logits)
     if activation == "softmax" or (activation is None and has_ids):
         return _competing_focal("focal", competing("focal", logits, labels, **options), *parameters)
     return _independent_focal("focal", independent("focal", logits, labels, **options), *parameters)

@@ -1,0 +1,75 @@
+"""The pictures that the examples leave behind."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from scenes import Scenes
+
+DIGIT_COLOURS = ["#f94144", "#f8961e", "#f9e04c", "#a7c957", "#2a9d4e"]
+DIGIT_COLOURS += ["#48dbd0", "#3a86ff", "#9b5de5", "#ff70c8", "#ffffff"]
+ERROR_COLOURS = {"missed": "#ff4d6d", "invented": "#ffd60a", "wrong digit": "#4cc9f0"}
+
+
+def draw_segmentation(
+    path: pathlib.Path, scenes: Scenes, predictions: np.ndarray, title: str, columns: int = 8
+) -> None:
+    """Draws the first scenes, one a column: the image, truth, prediction and errors."""
+    images = scenes.images[:columns, ..., 0]
+    truth, predicted = scenes.masks[:columns], predictions[:columns]
+    wrong = {
+        "missed": (truth > 0) & (predicted == 0),
+        "invented": (truth == 0) & (predicted > 0),
+        "wrong digit": (truth > 0) & (predicted > 0) & (truth != predicted),
+    }
+    digits = [(str(digit), colour) for digit, colour in enumerate(DIGIT_COLOURS)]
+    rows = {
+        "Image": _shade(images, 1.0),
+        "Truth": _paint(images, [(truth == 1 + int(d), colour) for d, colour in digits]),
+        "Prediction": _paint(images, [(predicted == 1 + int(d), colour) for d, colour in digits]),
+        "Errors": _paint(images, [(wrong[kind], c) for kind, c in ERROR_COLOURS.items()]),
+    }
+
+    figure = Figure(figsize=(1.35 * len(images) + 0.5, 7.1), layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    axes = figure.subplots(len(rows), len(images), squeeze=False)
+    for strip, (name, pictures) in zip(axes, rows.items(), strict=True):
+        strip[0].set_ylabel(name, fontsize=12)
+        for ax, picture in zip(strip, pictures, strict=True):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    _legend(figure, "Digits", digits, "outside lower left")
+    _legend(figure, "Errors", list(ERROR_COLOURS.items()), "outside lower right")
+    figure.savefig(path, dpi=130)
+
+
+def _shade(images: np.ndarray, strength: float) -> np.ndarray:
+    """Turns grey images `[N, H, W]` into colour, darkened by `strength`."""
+    return np.repeat(strength * images[..., None], 3, axis=-1)
+
+
+def _paint(images: np.ndarray, layers: list[tuple[np.ndarray, str]]) -> np.ndarray:
+    """Paints masks in their colours over the darkened images."""
+    canvas = _shade(images, 0.35)
+    for mask, colour in layers:
+        canvas[mask] = to_rgb(colour)
+    return canvas
+
+
+def _legend(figure: Figure, title: str, entries: list[tuple[str, str]], place: str) -> None:
+    patches = [Patch(facecolor=colour, edgecolor="grey", label=name) for name, colour in entries]
+    figure.legend(
+        handles=patches,
+        title=title,
+        loc=place,
+        ncols=len(patches),
+        frameon=False,
+        handlelength=1,
+        handleheight=1,
+        columnspacing=1.2,
+    )

@@ -1,0 +1,504 @@
+"""What every loss promises, tested over `jaxloss.__all__` with the cases of the registry."""
+
+import ast
+import functools
+import inspect
+import logging
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+from jax.test_util import check_grads
+
+import jaxloss
+from tests.registry import collect, dense
+
+CASES = collect()
+every_loss = pytest.mark.parametrize("name", jaxloss.__all__)
+every_sample = pytest.mark.parametrize(
+    "name, sample",
+    [pytest.param(n, s, id=f"{n}-{s.name}") for n, c in CASES.items() for s in c.samples],
+)
+REDUCTIONS = ("mean", "sum", "none")
+BATCH = PartitionSpec("batch")
+
+
+def _reductions(name):
+    return REDUCTIONS[:2] if name == "dice_cross_entropy" else REDUCTIONS
+
+
+def _first(name):
+    return CASES[name].samples[0]
+
+
+def _arguments(sample, dtype=jnp.float32):
+    """Prediction and target as arrays: floats in `dtype`, ids in int32."""
+    target = jnp.asarray(sample.target, jnp.int32 if sample.has_ids else dtype)
+    return jnp.asarray(sample.prediction, dtype), target
+
+
+def _loss(name, sample, **options):
+    return functools.partial(getattr(jaxloss, name), **sample.options, **options)
+
+
+def _mask(sample, seed=3):
+    """A mask that leaves some positions of every image and drops others."""
+    mask = np.random.default_rng(seed).random(sample.positions) < 0.6
+    if mask.ndim > 1:
+        mask[:, 0], mask[:, 1, 0] = True, False
+    return mask
+
+
+def test_every_public_name_has_a_case():
+    assert set(CASES) == set(jaxloss.__all__)
+
+
+@every_sample
+def test_value_equals_the_oracle(name, sample):
+    rng = np.random.default_rng(5)
+    options = [{}, {"where": _mask(sample)}, {"weights": rng.uniform(0.2, 2, sample.positions)}]
+    if sample.axis is not None:
+        classes = sample.prediction.shape[sample.axis]
+        options.append(options[1] | {"class_weights": rng.uniform(0.2, 2, classes)})
+    with jax.enable_x64(True):
+        for extra in options:
+            for reduction in _reductions(name):
+                expected = CASES[name].oracle(
+                    sample.prediction, sample.target, reduction=reduction, **sample.options, **extra
+                )
+                loss = jax.jit(_loss(name, sample, reduction=reduction, **extra))
+                value = loss(*_arguments(sample, jnp.float64))
+                assert value.shape == np.shape(expected)
+                np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
+
+
+@every_sample
+def test_float32_is_close_to_the_oracle(name, sample):
+    expected = CASES[name].oracle(sample.prediction, sample.target, **sample.options)
+    value = _loss(name, sample)(*_arguments(sample))
+    np.testing.assert_allclose(value, expected, rtol=5e-6, atol=1e-6)
+
+
+@every_sample
+def test_gradients_of_every_float_argument(name, sample):
+    """Numerical derivatives, forward and reverse, in float64: order 2 for the first sample."""
+    case = CASES[name]
+    with jax.enable_x64(True):
+        prediction, target = _arguments(sample, jnp.float64)
+        rng = np.random.default_rng(7)
+        parameters = {k: jnp.float64(inner) for k, (inner, _) in case.parameters.items()}
+        parameters = {k: v for k, v in parameters.items() if np.ndim(sample.options.get(k, 0)) == 0}
+        floats = {"weights": jnp.asarray(rng.uniform(0.5, 2, sample.positions)), **parameters}
+        if sample.axis is not None:
+            classes = sample.prediction.shape[sample.axis]
+            floats["class_weights"] = jnp.asarray(rng.uniform(0.5, 2, classes))
+        if not sample.has_ids and name != "boundary":
+            floats["target"] = target
+        fixed = {k: v for k, v in sample.options.items() if k not in floats}
+
+        def loss(prediction, floats):
+            named = dict(floats)
+            aim = named.pop("target", target)
+            return getattr(jaxloss, name)(prediction, aim, **fixed, **named)
+
+        if case.derivative == "detached":
+            gradient = jax.grad(_loss(name, sample, reduction="sum"))(prediction, target)
+            expected = case.gradient(sample.prediction, sample.target, **sample.options)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+            return
+        order = 2 if case.derivative == "smooth" and sample is case.samples[0] else 1
+        check_grads(jax.jit(loss), (prediction, floats), order, rtol=1e-5, atol=1e-6)
+
+
+@every_loss
+def test_transforms_change_nothing(name):
+    sample = _first(name)
+    pair = _arguments(sample)
+    loss = _loss(name, sample)
+    value, gradient = jax.value_and_grad(loss)(*pair)
+    stacked = jax.tree.map(lambda x: jnp.stack([x, x]), pair)
+    both = jax.jit(jax.value_and_grad(loss))
+    scanned = jax.jit(lambda xs: jax.lax.scan(lambda c, x: (c, both(*x)), 0, xs)[1])(stacked)
+    for other in (
+        both(*pair),
+        jax.tree.map(lambda x: x[1], jax.vmap(both)(*stacked)),
+        jax.tree.map(lambda x: x[1], scanned),
+        jax.value_and_grad(jax.checkpoint(loss))(*pair),
+        (value, jax.linear_transpose(jax.linearize(loss, *pair)[1], *pair)(value * 0 + 1)[0])
+        if not sample.has_ids
+        else (value, gradient),
+    ):
+        np.testing.assert_allclose(other[0], value, rtol=2e-6, atol=1e-7)
+        np.testing.assert_allclose(other[1], gradient, rtol=2e-5, atol=1e-7)
+
+
+@every_loss
+def test_forward_and_reverse_agree(name):
+    sample = _first(name)
+    prediction, target = _arguments(sample)
+    loss = lambda x: _loss(name, sample)(x, target)
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=prediction.shape), jnp.float32)
+    forward = jax.jvp(loss, (prediction,), (direction,))[1]
+    reverse = jnp.vdot(jax.grad(loss)(prediction), direction)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-4, atol=1e-6)
+
+
+@every_loss
+def test_sharded_over_devices(name):
+    """`axis_name` makes value and replicated gradient those of the whole batch."""
+    sample = _first(name)
+    pair = _arguments(sample)
+    mask = _mask(sample)
+    scale = jnp.float32(1.3)
+    specs = BATCH if sample.options.get("axis", -1) != 0 else PartitionSpec(None, "batch")
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
+
+    def whole(scale, prediction, target, mask):
+        return _loss(name, sample, where=mask)(prediction * scale, target)
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), specs, specs, BATCH),
+        out_specs=PartitionSpec(),
+    )
+    def parts(scale, prediction, target, mask):
+        loss = lambda scale: _loss(name, sample, where=mask, axis_name="batch")(
+            prediction * scale, target
+        )
+        return jax.value_and_grad(loss)(scale)
+
+    value, gradient = jax.value_and_grad(whole)(scale, *pair, mask)
+    sharded = parts(scale, *pair, mask)
+    np.testing.assert_allclose(sharded[0], value, rtol=1e-5)
+    np.testing.assert_allclose(sharded[1], gradient, rtol=1e-4, atol=1e-7)
+
+
+@every_loss
+def test_mesh_with_explicit_axes(name):
+    sample = _first(name)
+    pair = _arguments(sample)
+    expected = jax.value_and_grad(_loss(name, sample))(*pair)
+    with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))):
+        placed = (
+            jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), BATCH)) for x in pair
+        )
+        value, gradient = jax.jit(jax.value_and_grad(_loss(name, sample)))(*placed)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-7)
+
+
+@every_sample
+def test_dtypes(name, sample):
+    """Half precision computes and returns float32; the gradient has the input's dtype."""
+    reference = CASES[name].oracle(sample.prediction, sample.target, **sample.options)
+    for dtype, tolerance in (("float16", 2e-2), ("bfloat16", 8e-2), ("float32", 1e-5)):
+        pair = _arguments(sample, dtype)
+        value, gradient = jax.value_and_grad(_loss(name, sample))(*pair)
+        assert value.dtype == jnp.float32
+        assert gradient.dtype == pair[0].dtype
+        np.testing.assert_allclose(value, reference, rtol=tolerance, atol=tolerance)
+
+
+@every_loss
+def test_x64_changes_nothing(name):
+    sample = _first(name)
+    expected = jax.value_and_grad(_loss(name, sample))(*_arguments(sample))
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(_loss(name, sample))(*_arguments(sample))
+        assert value.dtype == gradient.dtype == jnp.float32
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-8)
+
+
+@every_loss
+def test_every_class_axis(name):
+    for sample in CASES[name].samples:
+        if sample.axis != sample.prediction.ndim - 1 or sample.options.get("axis") is None:
+            continue
+        fixed = {k: v for k, v in sample.options.items() if k != "axis"}
+        prediction, target = _arguments(sample)
+        run = jax.value_and_grad(getattr(jaxloss, name))
+        value, gradient = run(prediction, target, **fixed)
+        for axis in range(prediction.ndim):
+            moved = jnp.moveaxis(prediction, -1, axis)
+            aim = target if sample.has_ids else jnp.moveaxis(target, -1, axis)
+            other = run(moved, aim, axis=axis, **fixed)
+            np.testing.assert_allclose(other[0], value, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(jnp.moveaxis(other[1], axis, -1), gradient, 1e-4, 1e-7)
+
+
+@every_sample
+def test_ids_equal_their_one_hot(name, sample):
+    if not sample.has_ids:
+        pytest.skip("the sample has no ids")
+    prediction, target = _arguments(sample)
+    one_hot = jnp.asarray(dense(sample.target, sample.prediction, sample.axis), jnp.float32)
+    choice = "activation" in inspect.signature(getattr(jaxloss, name)).parameters
+    options = {"activation": "softmax"} if choice and name != "binary_cross_entropy" else {}
+    options = {} if name == "sigmoid_focal" else options
+    loss = jax.value_and_grad(_loss(name, sample, **options))
+    for labels in (one_hot, one_hot.astype(bool), one_hot.astype(jnp.uint8)):
+        value, gradient = loss(prediction, labels)
+        expected = loss(prediction, target)
+        np.testing.assert_allclose(value, expected[0], rtol=2e-6)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-8)
+
+
+@every_sample
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
+def test_masked_slots_leak_nothing(name, sample, garbage):
+    """Garbage in predictions, targets and weights of masked positions changes nothing."""
+    mask = _mask(sample)
+    slots = mask.reshape(mask.shape + (1,) * sample.inner)
+    if slots.ndim < sample.prediction.ndim:
+        slots = np.expand_dims(slots, sample.axis)
+    weights = np.random.default_rng(2).uniform(0.5, 2, mask.shape)
+    clean = sample._replace(prediction=np.where(slots, sample.prediction, 0.5))
+    target_slots = mask if sample.target.ndim == mask.ndim else slots
+    bad_target = np.where(target_slots, sample.target, -7 if sample.has_ids else garbage)
+    dirty = sample._replace(
+        prediction=np.where(slots, sample.prediction, garbage), target=bad_target
+    )
+    run = jax.jit(
+        lambda prediction, target, weights: jax.value_and_grad(
+            _loss(name, sample, where=mask), allow_int=True
+        )(prediction, target, weights=weights)
+    )
+    expected = run(*_arguments(clean), jnp.asarray(weights, jnp.float32))
+    planted = jnp.asarray(np.where(mask, weights, garbage), jnp.float32)
+    value, gradient = run(*_arguments(dirty), planted)
+    np.testing.assert_array_equal(value, expected[0])
+    np.testing.assert_array_equal(gradient, expected[1])
+    assert not np.where(slots, 0, gradient).any()
+
+
+@every_sample
+def test_nothing_valid_is_zero_with_zero_gradient(name, sample):
+    prediction, target = _arguments(sample)
+    nothing = np.zeros(sample.positions, bool)
+    runs = [_loss(name, sample, where=nothing), _loss(name, sample, weights=nothing.astype(float))]
+    if sample.has_ids:
+        target_of = [target, target, jnp.full_like(target, 9)]
+        runs.append(_loss(name, sample, ignore_index=9))
+    else:
+        target_of = [target] * 2
+    for run, aim in zip(runs, target_of, strict=True):
+        value, gradient = jax.value_and_grad(run)(prediction, aim)
+        assert value == 0
+        assert not gradient.any()
+
+
+@every_sample
+def test_ignored_ids_equal_a_mask(name, sample):
+    if not sample.has_ids:
+        pytest.skip("the sample has no ids")
+    prediction, target = _arguments(sample)
+    mask = _mask(sample)
+    marked = jnp.where(mask, target, 255).astype(jnp.uint8)
+    run = jax.value_and_grad(_loss(name, sample))
+    value, gradient = run(prediction, marked, ignore_index=255)
+    expected = run(prediction, target, where=mask)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
+
+
+@every_sample
+@pytest.mark.parametrize("bad", [-1, 3, 255, -100])
+def test_bad_ids_are_nan_there_and_only_there(name, sample, bad):
+    if not sample.has_ids:
+        pytest.skip("the sample has no ids")
+    prediction, target = _arguments(sample)
+    at = (1,) + (0,) * (target.ndim - 1)
+    spoiled = target.at[at].set(bad)
+    value, gradient = jax.jit(jax.value_and_grad(_loss(name, sample)))(prediction, spoiled)
+    assert jnp.isnan(value)
+    per_position = jnp.moveaxis(gradient, sample.axis, -1)
+    assert jnp.isnan(per_position[at]).all()
+    others = jnp.delete(per_position, 1, axis=0)
+    if sample.options.get("per_image", True):
+        assert jnp.isfinite(others).all()
+    if "none" in _reductions(name) and sample.options.get("per_image", True):
+        each = _loss(name, sample, reduction="none")(prediction, spoiled)
+        finite = jnp.isfinite(each)
+        assert not finite[1].all()
+        assert jnp.delete(finite, 1, axis=0).all()
+
+
+@every_loss
+def test_numbers_may_be_traced(name):
+    """A traced option gives the concrete one's value; out of range it gives NaN."""
+    sample = _first(name)
+    pair = _arguments(sample)
+    for option, (inside, outside) in CASES[name].parameters.items():
+        run = jax.jit(lambda x, option=option: _loss(name, sample, **{option: x})(*pair))
+        np.testing.assert_allclose(
+            run(inside), _loss(name, sample, **{option: inside})(*pair), 1e-5
+        )
+        if option == "gate":
+            continue
+        assert jnp.isnan(run(outside)), option
+
+
+@every_loss
+def test_invalid_calls_raise_while_tracing(name):
+    loss = getattr(jaxloss, name)
+    for call in CASES[name].invalid:
+        with pytest.raises(call.error) as caught:
+            jax.eval_shape(functools.partial(loss, **call.options), *call.arguments)
+        for word in (rf"jaxloss\.{name}:", *call.words, "expected"):
+            assert re.search(word, str(caught.value)), (word, str(caught.value))
+
+
+@every_loss
+def test_exports_to_every_platform(name):
+    sample = _first(name)
+    run = jax.jit(jax.value_and_grad(_loss(name, sample)))
+    exported = jax.export.export(run, platforms=("cpu", "cuda", "rocm", "tpu"))(*_arguments(sample))
+    value, gradient = exported.call(*_arguments(sample))
+    expected = run(*_arguments(sample))
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-8)
+
+
+@every_loss
+def test_one_trace_and_no_callback_or_transfer(name, caplog):
+    sample = _first(name)
+    pair = _arguments(sample)
+    loss = _loss(name, sample)
+    assert "callback" not in str(jax.make_jaxpr(jax.grad(loss))(*pair))
+    traces = []
+
+    @jax.jit
+    def run(prediction, target):
+        traces.append(1)
+        return jax.value_and_grad(loss)(prediction, target)
+
+    jax.block_until_ready(run(*pair))
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(run(*pair))
+    assert len(traces) == 1
+    loss(*pair)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        loss(*pair)
+    assert "Compiling" not in caplog.text
+
+
+@every_loss
+def test_python_and_numpy_inputs(name):
+    sample = _first(name)
+    expected = _loss(name, sample)(*_arguments(sample))
+    prediction, target = sample.prediction.astype(np.float32), sample.target
+    lists = _loss(name, sample)(prediction.tolist(), target.tolist())
+    np.testing.assert_allclose(lists, expected, rtol=1e-6)
+    np.testing.assert_allclose(_loss(name, sample)(prediction, target), expected, rtol=1e-6)
+
+
+@every_loss
+def test_empty_batches_cost_nothing(name):
+    sample = _first(name)
+    prediction, target = (x[:0] for x in _arguments(sample))
+    value, gradient = jax.value_and_grad(_loss(name, sample))(prediction, target)
+    assert value == 0
+    assert gradient.shape == prediction.shape
+
+
+@every_loss
+def test_temporaries_of_the_compiled_program_do_not_grow(name):
+    """Value and gradient on a CPU at 4 x 64 x 64 x 21, temporary bytes over the prediction's."""
+    sample = _first(name)
+    shape = (100_000, 4) if sample.inner else (4, 64, 64, 21)
+    target = jax.ShapeDtypeStruct(
+        shape[:-1] if sample.has_ids else shape, jnp.int32 if sample.has_ids else jnp.float32
+    )
+    prediction = jax.ShapeDtypeStruct(shape, jnp.float32)
+    options = {k: v for k, v in sample.options.items() if k != "axis"}
+    loss = functools.partial(getattr(jaxloss, name), **options)
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(prediction, target).compile()
+    temporary = compiled.memory_analysis().temp_size_in_bytes / (4 * np.prod(shape))
+    assert temporary <= CASES[name].temporary, temporary
+
+
+@every_loss
+def test_signature(name):
+    """Data is positional and without default, options are keyword-only and have one."""
+    for parameter in inspect.signature(getattr(jaxloss, name)).parameters.values():
+        data = parameter.default is parameter.empty
+        assert data == (parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+        assert data or parameter.kind is parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize(
+    "function",
+    [getattr(jaxloss, name) for name in jaxloss.__all__]
+    + [getattr(m, n) for m in (jaxloss.distance, jaxloss.geometry) for n in m.__all__],
+    ids=lambda function: function.__name__,
+)
+def test_docstring_has_every_section_in_order(function):
+    text = inspect.getdoc(function)
+    places = [text.find(s) for s in ("Args:", "Returns:", "Raises:", "Example:", "Reference:")]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert ">>>" in text
+    documented = text[places[0] : places[1]]
+    for parameter in inspect.signature(function).parameters:
+        assert f"\n  {parameter}: " in documented, parameter
+
+
+FLOORS = (
+    {"_core"},
+    {"distance", "geometry"},
+    {"_boundary", "_boxes", "_distribution", "_region", "_regression"},
+    {"_compound"},
+)
+CORE_FLOORS = (
+    {"checks"},
+    {"numerics", "lean"},
+    {"labels"},
+    {"reduction", "sigmoid"},
+    {"softmax", "confusion"},
+)
+
+
+def _imports(path):
+    """The modules of jaxloss that a file imports, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxloss":
+            if node.module in ("jaxloss", "jaxloss._core"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_modules_import_only_lower_floors():
+    root = pathlib.Path(jaxloss.__file__).parent
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        for module in _imports(path):
+            target = module.split(".")[1:]
+            if path.name == "__init__.py" or not target:
+                continue
+            if parts[0] == "_core" == target[0]:
+                assert _floor(CORE_FLOORS, target[1]) < _floor(CORE_FLOORS, parts[1]), (
+                    path,
+                    module,
+                )
+            elif parts[0] != target[0]:
+                assert _floor(FLOORS, target[0]) < _floor(FLOORS, parts[0]), (path, module)
+
+
+def _floor(floors, module):
+    return next(i for i, modules in enumerate(floors) if module in modules)
+
+
+def test_only_checks_imports_chex():
+    root = pathlib.Path(jaxloss.__file__).parent
+    users = {
+        p.name for p in root.rglob("*.py") if re.search(r"\b(import|from) chex", p.read_text())
+    }
+    assert users == {"checks.py"}

@@ -1,0 +1,134 @@
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
+
+scenes = pytest.importorskip("scenes")
+segment_digits = pytest.importorskip("segment_digits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mixed_types():
+    """Flax and Optax promote ranks and types inside; the suite forbids it to jaxloss only."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return scenes.compose(100, "train", digits=5)
+
+
+def test_scenes_have_fixed_shapes(composed):
+    assert [(field.shape, field.dtype) for field in composed] == [
+        ((100, 64, 64, 1), np.float32),
+        ((100, 64, 64), np.int32),
+        ((100, 64, 64), np.int32),
+        ((100, 5, 4), np.float32),
+        ((100, 5), np.int32),
+        ((100, 5), bool),
+    ]
+    assert composed.images.min() >= 0
+    assert composed.images.max() <= 1
+    assert set(composed.valid.sum(1)) == {1, 2, 3, 4, 5}
+
+
+def test_boxes_are_the_tight_bounds_of_the_visible_pixels(composed):
+    for instances, boxes, valid in zip(
+        composed.instances, composed.boxes, composed.valid, strict=True
+    ):
+        assert set(np.unique(instances)) == {0, *(1 + np.flatnonzero(valid))}
+        for slot in np.flatnonzero(valid):
+            y, x = np.nonzero(instances == slot + 1)
+            assert len(y) >= scenes.FEWEST_PIXELS
+            np.testing.assert_array_equal(boxes[slot], [x.min(), y.min(), x.max() + 1, y.max() + 1])
+
+
+def test_masks_name_the_digit_of_each_instance(composed):
+    names = np.pad(np.where(composed.valid, composed.labels + 1, 0), ((0, 0), (1, 0)))
+    expected = np.stack([n[i] for n, i in zip(names, composed.instances, strict=True)])
+    np.testing.assert_array_equal(composed.masks, expected)
+
+
+def test_empty_slots_are_zero(composed):
+    assert not composed.boxes[~composed.valid].any()
+    assert not composed.labels[~composed.valid].any()
+
+
+def test_scenes_depend_on_the_seed_and_the_split_only():
+    first, again = (scenes.compose(5, "test", seed=3) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for other in (scenes.compose(5, "test", seed=4), scenes.compose(5, "train", seed=3)):
+        assert not np.array_equal(first.images, other.images)
+
+
+def test_splits_share_no_digit_and_no_photograph():
+    def distinct(images):
+        return {image.tobytes() for image in images}
+
+    train, test = (distinct(scenes.load_digits(split)[0]) for split in ("train", "test"))
+    assert train.isdisjoint(test)
+    train, test = (scenes.load_photographs(split) for split in ("train", "test"))
+    for a, b in zip(train, test, strict=True):
+        assert distinct(a.T).isdisjoint(distinct(b.T))
+
+
+def test_digits_of_scikit_learn_stand_in(monkeypatch):
+    monkeypatch.setattr(scenes.importlib.util, "find_spec", lambda name: None)
+    images, labels = scenes.load_digits.__wrapped__("test")
+    assert images.shape == (898, 8, 8)
+    assert images.dtype == np.uint8
+    assert images.max() == 255
+    assert set(labels) == set(range(10))
+
+
+def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
+    arguments = ["--steps", "30", "--batch", "8", "--scenes", "64", "--size", "32"]
+    result = segment_digits.main([*arguments, "--output", str(tmp_path / "new")])
+
+    assert result["losses"].shape == (30,)
+    assert result["losses"][-5:].mean() < 0.8 * result["losses"][:5].mean()
+    lines = capsys.readouterr().out.splitlines()
+    assert f"mean IoU {result['mean_iou']:.2f}" in lines
+    assert f"picture {tmp_path / 'new' / 'segment_digits.png'}" in lines
+    assert result["picture"].read_bytes().startswith(b"\x89PNG")
+
+    saved, restored = (
+        jax.tree.leaves_with_path(segment_digits.nnx.state(model))
+        for model in (result["model"], segment_digits.restore(tmp_path / "new"))
+    )
+    assert len(saved) == len(restored) > 0
+    for (path, a), (same_path, b) in zip(saved, restored, strict=True):
+        assert path == same_path
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", [*segment_digits.LOSSES, "boundary"])
+def test_every_loss_offers_a_finite_gradient(name, composed):
+    labels = composed.masks[:2]
+    logits = jax.random.normal(jax.random.key(0), (*labels.shape, segment_digits.CLASSES))
+    loss = jax.jit(jax.value_and_grad(segment_digits.make_loss(name, steps=10)))
+    start, later = (loss(logits, labels, step) for step in (0, 9))
+    for value, gradient in (start, later):
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+        assert np.any(gradient)
+    assert (start[0] != later[0]) == (name == "boundary")
+
+
+def test_class_iou_counts_pixels():
+    masks = np.array([[[0, 0, 1, 2]]])
+    predictions = np.array([[[0, 1, 1, 0]]])
+    iou = segment_digits.class_iou(predictions, masks)
+    np.testing.assert_allclose(iou[:4], [1 / 3, 1 / 2, 0, np.nan])
+
+
+def test_size_must_fit_the_network(capsys):
+    with pytest.raises(SystemExit):
+        segment_digits.parse(["--size", "40"])
+    assert "40 is not a multiple of 16" in capsys.readouterr().err

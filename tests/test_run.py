@@ -128,3 +128,13 @@ def test_help_and_unknown_commands_start_nothing(run, capsys):
     assert run.main(["deploy"]) == 2
     assert "There is no command 'deploy'" in capsys.readouterr().err
     assert not run.calls
+
+
+def test_python_without_venv_is_named(run, monkeypatch, capsys):
+    def create(*_, **__):
+        raise run.subprocess.CalledProcessError(1, "ensurepip")
+
+    monkeypatch.setattr(run.venv, "create", create)
+    assert run.main(["demo"]) == 1
+    assert "python3-venv" in capsys.readouterr().err
+    assert not run.calls

@@ -5,7 +5,7 @@ import numpy as np
 from scipy import ndimage
 
 import jaxloss
-from tests.registry import Case, Invalid, binary, elements, ids, probabilities
+from tests.registry import Case, Invalid, binary, ids, probabilities
 from tests.test_region import (
     invalid_segmentations,
     mean_over_classes,
@@ -60,10 +60,7 @@ CASES = {
         _boundary,
         (
             ids(),
-            elements(),
-            ids("channels", axis=1, include_background=True),
-            ids("anisotropic", sampling=(2.0, 0.5)),
-            ids("pooled", per_image=False),
+            ids("pooled", axis=1, include_background=True, per_image=False, sampling=(2.0, 0.5)),
             binary(),
             probabilities(),
         ),

@@ -111,7 +111,10 @@ def _focal(prediction, target, activation="auto", axis=-1, **options):
     competes = activation == "softmax" or (axis is not None and target.shape != prediction.shape)
     if competes:
         return _competing(_focal_cost)(prediction, target, axis=axis, **options)
-    return _independent(_binary_focal_cost)(prediction, target, axis=axis, **options)
+    link = None if activation is None else "sigmoid"
+    return _independent(_binary_focal_cost)(
+        prediction, target, axis=axis, activation=link, **options
+    )
 
 
 X, IDS = np.zeros((2, 3)), np.zeros(2, int)

@@ -55,7 +55,8 @@ class Competing(NamedTuple):
         if not self.has_ids:
             return numerics.product(self.labels, values).sum(self.axis)
         hits = is_target(self.labels, self.logits.shape, self.axis)
-        return jnp.where(hits, values, 0).sum(self.axis) * poison(self.labels, values.dtype)
+        spoiled = jnp.expand_dims(poison(self.labels, values.dtype), self.axis)
+        return jnp.where(hits | jnp.isnan(spoiled), values * spoiled, 0).sum(self.axis)
 
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
@@ -284,7 +285,7 @@ def _fractions(labels: Array, dtype: jnp.dtype) -> Array:
 
 
 def _not_ignored(function: str, labels: Array, ignore_index: int) -> Array:
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
         checks.fail(TypeError, function, "ignore_index", repr(ignore_index), "an integer")
     if jnp.issubdtype(labels.dtype, jnp.floating):
         got = f"{ignore_index} with labels of dtype {labels.dtype}"

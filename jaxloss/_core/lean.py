@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 Array = jax.Array
 
@@ -23,9 +23,9 @@ def lean(cost: Callable[..., Array]) -> Callable[..., Array]:
     def wrapped(*arguments: Array) -> Array:
         return cost(*arguments)
 
-    @wrapped.defjvp
-    def _(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-        moving = [i for i, x in enumerate(primals) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        # Only what moves: a zero tangent would meet infinite derivatives in the other arguments.
+        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
 
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def linear(primals: tuple[Array, ...], directions: tuple[Array, ...]) -> Array:
@@ -41,4 +41,5 @@ def lean(cost: Callable[..., Array]) -> Callable[..., Array]:
 
         return wrapped(*primals), linear(primals, tuple(tangents[i] for i in moving))
 
+    wrapped.defjvp(jvp, symbolic_zeros=True)
     return wrapped

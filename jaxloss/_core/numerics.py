@@ -20,13 +20,26 @@ def divide(numerator: Array, denominator: Array) -> Array:
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     numerator, denominator = primals
     quotient = divide(numerator, denominator)
-    # Not through 1 / denominator^2, which overflows where the derivative does not.
-    return quotient, divide(tangents[0] - quotient * tangents[1], denominator)
+    # Not through 1 / denominator^2, which overflows where the derivative does not. An infinite
+    # quotient must not meet the zero tangent of a constant denominator.
+    slope = jnp.where(jnp.isinf(quotient), 0, quotient)
+    return quotient, divide(tangents[0] - slope * tangents[1], denominator)
 
 
+@jax.custom_jvp
 def product(weight: Array, value: Array) -> Array:
-    """Returns `weight * value` with `0 * inf = 0`: nothing of an infinite cost is no cost."""
+    """Returns `weight * value` with `0 * inf = 0`: nothing of an infinite cost is no cost.
+
+    Where the value is infinite the weight is a constant for the derivative.
+    """
     return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
+
+
+@product.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    weight, value = primals
+    slope = jnp.where(jnp.isinf(value), 0, value)
+    return product(weight, value), slope * tangents[0] + weight * tangents[1]
 
 
 def power(base: Array, exponent: Array) -> Array:

@@ -26,12 +26,14 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array
 
 
 def log_pair_of_probability(p: Array) -> tuple[Array, Array]:
-    """Returns `-log p` and `-log(1 - p)`, each at most 100, beyond which the gradient is 0."""
+    """Returns `-log p` and `-log(1 - p)`, each in `[0, 100]`, beyond which the gradient is 0."""
 
     def surprise(x: Array) -> Array:
         floor = jnp.exp(jnp.asarray(-100, x.dtype))
-        inside = x > floor
-        return jnp.where(inside, -jnp.log(jnp.where(inside, x, 1)), 100)
+        inside = (x > floor) & (x <= 1)
+        return jnp.where(
+            inside, -jnp.log(jnp.where(inside, x, 1)), jnp.where(x > 1, 0, 100 + 0 * x)
+        )
 
     return surprise(p), surprise(1 - p)
 
@@ -57,7 +59,8 @@ def _(
     blend = jnp.where((y == 0) | (y == 1), 1, y * q + (1 - y) * p)
     ratio = jnp.where(y == 1, p, jnp.where(y == 0, q, p * q / blend))  # p q / (1 - p_t)
     by_x = gamma * value * (1 - 2 * y) * ratio
-    by_y = jnp.where(gamma == 0, 0, gamma * jnp.exp((1 - gamma) * log_miss) * (q - p))
+    steep = numerics.finite(jnp.exp((1 - gamma) * log_miss))
+    by_y = jnp.where(gamma == 0, 0, gamma * steep * (q - p))
     by_gamma = -log_miss * value
     return value, by_x * t_x + by_y * t_y + by_gamma * t_gamma
 

@@ -8,6 +8,7 @@ where `logsumexp(z) - z_c` loses all digits. A logit of -inf is a class that has
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,61 +20,66 @@ from jaxloss._core.lean import lean
 Array = jax.Array
 
 
-def target_log_odds(logits: Array, ids: Array, axis: int) -> tuple[Array, Array]:
-    """Returns each position's log-odds of its target, and the target's logit.
+def target_log_odds(logits: Array, ids: Array, axis: int) -> Array:
+    """Returns each position's log-odds of its target against all other classes.
 
     Masked positions give 0 and never read their logits; ids outside the range give NaN in value
-    and gradient; a removed target gives -inf with zero gradient.
+    and gradient; a removed target gives -inf with zero gradient. An offset common to all logits
+    cancels before anything is rounded.
     """
-    others, target = _others_and_target(logits, ids, axis)
-    poison = labelled.poison(ids, logits.dtype)
-    removed = target == -jnp.inf
-    odds = jnp.where(removed, -jnp.inf, jnp.where(removed, 0, target) - others)
-    return odds * poison, target * poison
+    top, total, target = _statistics(logits, ids, axis)
+    infinite, alone = jnp.isinf(target), total == 0
+    limit = jnp.where(target == top, 0, target)
+    lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
+    odds = jnp.where(alone, jnp.inf, lead - jnp.log(jnp.where(alone, 1, total)))
+    odds = jnp.where(target == -jnp.inf, -jnp.inf, odds)
+    odds = jnp.where(ids == labelled.MASKED, 0, odds)
+    return odds * labelled.poison(ids, odds.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _others_and_target(logits: Array, ids: Array, axis: int) -> tuple[Array, Array]:
-    others, target = jax.lax.platform_dependent(
+def _statistics(logits: Array, ids: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Each position's largest other logit, sum of exponentials relative to it, and target logit.
+
+    The largest is a constant for the derivative, as the log-odds do not depend on it.
+    """
+    top, total, target = jax.lax.platform_dependent(
         logits,
         ids,
         cpu=functools.partial(_two_reductions, axis=axis),
         default=functools.partial(_one_reduction, axis=axis),
     )
     masked = ids == labelled.MASKED
-    return jnp.where(masked, 0, others), jnp.where(masked, 0, target)
+    idle = masked | (top == -jnp.inf)
+    return jnp.where(idle, 0, top), jnp.where(idle, 0, total), jnp.where(masked, 0, target)
 
 
-@_others_and_target.defjvp
-def _(
-    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+@_statistics.defjvp
+def _(axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Any, Any]:
     (logits, ids), (t, _) = primals, tangents
-    others, target = _others_and_target(logits, ids, axis)
+    top, total, target = _statistics(logits, ids, axis)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def linear(logits: Array, ids: Array, others: Array, t: Array) -> tuple[Array, Array]:
+    def linear(logits: Array, ids: Array, top: Array, t: Array) -> tuple[Array, Array]:
         hit = labelled.is_target(ids, logits.shape, axis)
-        masked = jnp.expand_dims(ids == labelled.MASKED, axis)
-        beside = jnp.expand_dims(others, axis)
-        excess = jnp.where(logits == beside, 0, logits - beside)
-        share = jnp.where(hit | masked | (logits == -jnp.inf), 0, jnp.exp(excess))
+        idle = hit | jnp.expand_dims(ids == labelled.MASKED, axis) | (logits == -jnp.inf)
+        level = jnp.where(idle, 0, _above(logits, jnp.expand_dims(top, axis)))
+        share = jnp.where(idle, 0, jnp.exp(level))
         return (share * t).sum(axis), jnp.where(hit, t, 0).sum(axis)
 
-    return (others, target), linear(logits, ids, others, t)
+    return (top, total, target), (jnp.zeros_like(top), *linear(logits, ids, top, t))
 
 
-def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array]:
-    """Log-sum-exp of the other classes and the target's logit by plain reductions: for a CPU."""
+def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
+    """The statistics by plain reductions: for a CPU."""
     hit = labelled.is_target(ids, logits.shape, axis)
     beside = jnp.where(hit, -jnp.inf, logits)
     top = beside.max(axis)
-    shift = jnp.where(jnp.isinf(top), 0, top)
-    total = jnp.exp(beside - jnp.expand_dims(shift, axis)).sum(axis)
-    return shift + jnp.log(total), jnp.where(hit, logits, 0).sum(axis)
+    total = jnp.exp(_above(beside, jnp.expand_dims(top, axis))).sum(axis)
+    return top, total, jnp.where(hit, logits, 0).sum(axis)
 
 
-def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array]:
+def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
     """The same in one variadic reduction, which reads the logits once: for a GPU or TPU."""
 
     def combine(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -87,8 +93,7 @@ def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Arra
     beside, picked = jnp.where(hit, -jnp.inf, logits), jnp.where(hit, logits, 0)
     operands = (beside, jnp.ones_like(logits), picked)
     zero = jnp.zeros((), logits.dtype)
-    top, total, target = jax.lax.reduce(operands, (zero - jnp.inf, zero, zero), combine, (axis,))
-    return top + jnp.log(total), target
+    return tuple(jax.lax.reduce(operands, (zero - jnp.inf, zero, zero), combine, (axis,)))
 
 
 def log_odds(logits: Array, top: Array, rest: Array) -> Array:
@@ -98,8 +103,9 @@ def log_odds(logits: Array, top: Array, rest: Array) -> Array:
     those of `scale`; the sum over all classes but `c` is `rest - expm1(z_c - top)`, which does not
     cancel.
     """
-    removed = logits == -jnp.inf
-    level = jnp.where(removed, 0, _above(logits, top))
+    level = _above(logits, top)
+    removed = level == -jnp.inf
+    level = jnp.where(removed, 0, level)
     others = rest - jnp.expm1(level)
     alone = others == 0
     odds = level - jnp.log(jnp.where(alone, 1, others))
@@ -137,8 +143,8 @@ def _(
 
 
 def _above(logits: Array, top: Array) -> Array:
-    """`logits - top`, 0 where both are infinite."""
-    return jnp.where(logits == jnp.inf, 0, logits - top)
+    """`logits - top`, 0 for a logit of +inf and -inf for one of -inf."""
+    return jnp.where(logits == jnp.inf, 0, logits - jnp.where(top == -jnp.inf, 0, top))
 
 
 def expected_cost(
@@ -168,7 +174,7 @@ def expected_cost(
             p = data.at_target(data.unmasked_logits())
             hit, miss = sigmoid.log_pair_of_probability(p)
         else:
-            odds, _ = target_log_odds(data.logits, data.labels, data.axis)
+            odds = target_log_odds(data.logits, data.labels, data.axis)
             hit, miss = sigmoid.log_pair(odds)
         values = cost(hit, miss, *parameters)
         return values if factors is None else values * data.of_target(factors)

@@ -281,7 +281,7 @@ def _competing_focal(
         if factors.ndim > 0:
             factors = per_class(name, "alpha", factors, data.logits, data.axis)
     loss = softmax.expected_cost(
-        lambda hit, miss, gamma: jnp.exp(-gamma * numerics.finite(miss)) * hit,
+        lambda hit, miss, gamma: numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit),
         data,
         gamma,
         smoothing=None if checks.is_zero(label_smoothing) else smoothing,
@@ -319,7 +319,7 @@ def _independent_focal(
             hit, miss = sigmoid.log_pair(x)
             focus = sigmoid.focusing(x, t, gamma)
         entropy = numerics.product(t, hit) + numerics.product(1 - t, miss)
-        return (t * positive + (1 - t) * negative) * focus * entropy
+        return numerics.product((t * positive + (1 - t) * negative) * focus, entropy)
 
     loss = sigmoid.expected_cost(cost, data, gamma, smoothing, positive, negative)
     return reduce_labelled(name, loss, reduction, data, axis_name)

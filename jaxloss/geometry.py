@@ -229,16 +229,16 @@ def compare(function: str, boxes: ArrayLike, others: ArrayLike, format: str) -> 
     second = _corners(function, "target_boxes", others, format)
     meaning = "the shape of `boxes`, as they are paired"
     checks.shape(function, "target_boxes", second[0], first[0].shape, meaning)
-    second = tuple(side.astype(first[0].dtype) for side in second)
 
-    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = first, second
+    ax0, ay0, ax1, ay1 = first
+    bx0, by0, bx1, by1 = (side.astype(ax0.dtype) for side in second)
     width = jnp.maximum(ax1, bx1) - jnp.minimum(ax0, bx0)
     height = jnp.maximum(ay1, by1) - jnp.minimum(ay0, by0)
     unit = jax.lax.stop_gradient(jnp.maximum(width, height))
     unit = jnp.where(unit > 0, unit, 1)
     width, height = width / unit, height / unit
 
-    size_a, size_b = ((x1 - x0, y1 - y0) for x0, y0, x1, y1 in (first, second))
+    size_a, size_b = (ax1 - ax0, ay1 - ay0), (bx1 - bx0, by1 - by0)
     areas = (size_a[0] / unit) * (size_a[1] / unit) + (size_b[0] / unit) * (size_b[1] / unit)
     shared_x = (jnp.minimum(ax1, bx1) - jnp.maximum(ax0, bx0)) / unit
     shared_y = (jnp.minimum(ay1, by1) - jnp.maximum(ay0, by0)) / unit

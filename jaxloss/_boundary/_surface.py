@@ -110,7 +110,7 @@ def boundary(
         axis_name=axis_name,
     )
     phi = _signed_distance(name, pixels, distance_map, sampling)
-    loss = numerics.divide(pixels.total(phi * pixels.p), pixels.count())
+    loss = numerics.divide(pixels.total(phi * pixels.p), pixels.valid())
     actual = pixels.total(pixels.y)
     return confusion.reduce(
         name, loss, pixels, actual, reduction, include_background=include_background

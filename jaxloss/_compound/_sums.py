@@ -1,10 +1,12 @@
 """Weighted sums of a region loss and a distribution loss."""
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, confusion
-from jaxloss._core import labels as labelled
+from jaxloss._core.labels import Competing, Independent, competing, independent, resolve
 from jaxloss._core.reduction import AxisName, reduce_labelled
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
 from jaxloss._region._overlap import dice_of
@@ -109,29 +111,31 @@ def dice_cross_entropy(
         per_image=per_image,
         axis_name=axis_name,
     )
+    counts = confusion.confusion(pixels)
     dice = confusion.reduce(
         name,
-        dice_of(name, pixels, (counts := confusion.confusion(pixels)), smooth, squared),
+        dice_of(name, pixels, counts, smooth, squared),
         pixels,
         counts.actual,
         reduction,
         include_background=include_background,
         absent=absent,
     )
-    read = labelled.competing if pixels.compete else labelled.independent
-    data = read(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    is_p = labelled.resolve(name, activation, logits, labels, axis) is None
-    entropy = competing_entropy if pixels.compete else independent_entropy
-    values = entropy(name, data, label_smoothing, probabilities=is_p)
+    options: dict[str, Any] = {
+        "axis": axis,
+        "where": where,
+        "weights": weights,
+        "ignore_index": ignore_index,
+        "class_weights": class_weights,
+    }
+    is_p = resolve(name, activation, logits, labels, axis) is None
+    data: Competing | Independent
+    if pixels.compete:
+        data = competing(name, logits, labels, **options)
+        values = competing_entropy(name, data, label_smoothing, probabilities=is_p)
+    else:
+        data = independent(name, logits, labels, **options)
+        values = independent_entropy(name, data, label_smoothing, probabilities=is_p)
     cross_entropy = reduce_labelled(name, values, reduction, data, axis_name)
     dtype = pixels.p.dtype
     dice_weight = checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)")

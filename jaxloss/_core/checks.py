@@ -189,7 +189,9 @@ def option(function: str, argument: str, value: object, choices: Collection[obje
         fail(ValueError, function, argument, repr(value), " or ".join(map(repr, choices)))
 
 
-def number(function: str, argument: str, value: ArrayLike, dtype: Any, interval: str) -> Array:
+def number(
+    function: str, argument: str, value: ArrayLike | Sequence[float], dtype: Any, interval: str
+) -> Array:
     """Casts a hyper-parameter to `dtype` and requires it in `interval`, such as `"[0, 1)"`.
 
     A concrete number or array outside raises; a traced one becomes NaN there, and with it the loss.
@@ -201,6 +203,8 @@ def number(function: str, argument: str, value: ArrayLike, dtype: Any, interval:
         below = x <= high if interval[-1] == "]" else x < high
         return above & below
 
+    if isinstance(value, Sequence):
+        value = np.asarray(value)
     if isinstance(value, jax.core.Tracer):
         traced = real(function, argument, value, dtype)
         return jnp.where(inside(traced), traced, jnp.nan)

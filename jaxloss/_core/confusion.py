@@ -62,7 +62,7 @@ class Pixels(NamedTuple):
             return reduction.everywhere(sums, self.axis_name)
         return sums.T if self.axis == 0 else sums
 
-    def count(self) -> Array:
+    def valid(self) -> Array:
         """The (weighted) number of valid pixels; broadcasts to the shape of `total`."""
         if self.weight is None:
             size = math.prod(self.p.shape[i] for i in self.summed)
@@ -148,7 +148,7 @@ def confusion(pixels: Pixels) -> Confusion:
     p, y = pixels.p, pixels.y
     tp, fp, actual = (pixels.total(x) for x in (p * y, p * (1 - y), y))
     fn = actual - tp
-    return Confusion(tp, fp, fn, pixels.count() - actual - fp)
+    return Confusion(tp, fp, fn, pixels.valid() - actual - fp)
 
 
 def complement(wrong: Array, right: Array) -> Array:
@@ -184,7 +184,7 @@ def reduce(
     checks.option(function, "absent", absent, ABSENT)
     checks.option(function, "include_background", include_background, (True, False, None))
     checks.option(function, "reduction", reduction_, reduction.REDUCTIONS)
-    part = jnp.broadcast_to(pixels.count() > 0, values.shape)
+    part = jnp.broadcast_to(pixels.valid() > 0, values.shape)
     if absent == "skip":
         part = part & (actual != 0)
     weights = pixels.class_weights

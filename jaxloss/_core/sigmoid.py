@@ -1,6 +1,7 @@
 """Primitive 2, the sigmoid pair: both log-probabilities of a logit from one `log1p`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ def log_pair(x: Array) -> tuple[Array, Array]:
 
 
 @log_pair.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], ...]:
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     (x,), (t,) = primals, tangents
     hit, miss = log_pair(x)
     return (hit, miss), (-jnp.exp(-miss) * t, jnp.exp(-hit) * t)

@@ -20,14 +20,13 @@ from jaxloss._core.lean import lean
 Array = jax.Array
 
 
-def target_log_odds(logits: Array, ids: Array, axis: int) -> Array:
+def _target_log_odds(top: Array, total: Array, target: Array, ids: Array) -> Array:
     """Returns each position's log-odds of its target against all other classes.
 
     Masked positions give 0 and never read their logits; ids outside the range give NaN in value
     and gradient; a removed target gives -inf with zero gradient. An offset common to all logits
     cancels before anything is rounded.
     """
-    top, total, target = _statistics(logits, ids, axis)
     infinite, alone = jnp.isinf(target), total == 0
     limit = jnp.where(target == top, 0, target)
     lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
@@ -172,11 +171,16 @@ def expected_cost(
     if data.has_ids and smoothing is None:
         if probabilities:
             p = data.at_target(data.unmasked_logits())
-            hit, miss = sigmoid.log_pair_of_probability(p)
+            values = cost(*sigmoid.log_pair_of_probability(p), *parameters)
         else:
-            odds = target_log_odds(data.logits, data.labels, data.axis)
-            hit, miss = sigmoid.log_pair(odds)
-        values = cost(hit, miss, *parameters)
+
+            def of_statistics(top: Array, *rest: Array) -> Array:
+                total, target, ids, *parameters = rest
+                odds = _target_log_odds(top, total, target, ids)
+                return cost(*sigmoid.log_pair(odds), *parameters)
+
+            statistics = _statistics(data.logits, data.labels, data.axis)
+            values = lean(of_statistics)(*statistics, data.labels, *parameters)
         return values if factors is None else values * data.of_target(factors)
 
     def of_probabilities(p: Array, shares: Array, *parameters: Array) -> Array:

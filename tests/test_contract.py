@@ -19,9 +19,10 @@ from tests.registry import collect, dense
 
 CASES = collect()
 every_loss = pytest.mark.parametrize("name", jaxloss.__all__)
-every_sample = pytest.mark.parametrize(
-    "name, sample",
-    [pytest.param(n, s, id=f"{n}-{s.name}") for n, c in CASES.items() for s in c.samples],
+SAMPLES = [pytest.param(n, s, id=f"{n}-{s.name}") for n, c in CASES.items() for s in c.samples]
+every_sample = pytest.mark.parametrize("name, sample", SAMPLES)
+every_sample_with_ids = pytest.mark.parametrize(
+    "name, sample", [row for row in SAMPLES if row.values[1].has_ids]
 )
 REDUCTIONS = ("mean", "sum", "none")
 BATCH = PartitionSpec("batch")
@@ -89,6 +90,18 @@ def test_value_equals_the_oracle(name, sample):
 @every_sample
 def test_gradients_of_every_float_argument(name, sample):
     """Numerical derivatives, forward and reverse, in float64: order 2 for the first sample."""
+    smooth = CASES[name].derivative == "smooth"
+    _check_gradients(name, sample, order=2 if smooth and sample is _first(name) else 1)
+
+
+@pytest.mark.slow
+@every_sample
+def test_second_derivatives_of_every_sample(name, sample):
+    if CASES[name].derivative == "smooth":
+        _check_gradients(name, sample, order=2)
+
+
+def _check_gradients(name, sample, order):
     case = CASES[name]
     with jax.enable_x64(True):
         prediction, target = _arguments(sample, jnp.float64)
@@ -113,7 +126,6 @@ def test_gradients_of_every_float_argument(name, sample):
             expected = case.gradient(sample.prediction, sample.target, **sample.options)
             np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
             return
-        order = 2 if case.derivative == "smooth" and sample is case.samples[0] else 1
         check_grads(jax.jit(loss), (prediction, floats), order, rtol=1e-5, atol=1e-6)
 
 
@@ -218,11 +230,9 @@ def test_x64_changes_nothing(name):
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-8)
 
 
-@every_loss
+@pytest.mark.parametrize("name", [n for n in CASES if _first(n).axis is not None])
 def test_every_class_axis(name):
     sample = _first(name)
-    if sample.axis is None:
-        pytest.skip("there is no class axis")
     prediction, target = _arguments(sample)
 
     def moved(axis):
@@ -238,10 +248,8 @@ def test_every_class_axis(name):
         np.testing.assert_allclose(other[1], gradient, rtol=1e-4, atol=1e-7)
 
 
-@every_sample
+@every_sample_with_ids
 def test_ids_equal_their_one_hot(name, sample):
-    if not sample.has_ids:
-        pytest.skip("the sample has no ids")
     prediction, target = _arguments(sample)
     one_hot = jnp.asarray(dense(sample.target, sample.prediction, sample.axis), jnp.float32)
     choice = "activation" in inspect.signature(getattr(jaxloss, name)).parameters
@@ -304,10 +312,8 @@ def test_nothing_valid_is_zero_with_zero_gradient(name, sample):
         assert not gradient.any()
 
 
-@every_sample
+@every_sample_with_ids
 def test_ignored_ids_equal_a_mask(name, sample):
-    if not sample.has_ids:
-        pytest.skip("the sample has no ids")
     prediction, target = _arguments(sample)
     mask = _mask(sample)
     marked = jnp.where(mask, target, 255).astype(jnp.uint8)
@@ -317,11 +323,9 @@ def test_ignored_ids_equal_a_mask(name, sample):
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
 
 
-@every_sample
+@every_sample_with_ids
 def test_bad_ids_are_nan_there_and_only_there(name, sample):
     """Elsewhere, and in other images of a region loss, value and gradient stay finite."""
-    if not sample.has_ids:
-        pytest.skip("the sample has no ids")
     prediction, target = _arguments(sample)
     at = (1,) + (0,) * (target.ndim - 1)
     run = _run(name, sample)

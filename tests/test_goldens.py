@@ -48,7 +48,8 @@ def test_golden(row):
         return jnp.sum(value), value
 
     with jax.enable_x64(True):
-        (_, value), gradient = jax.value_and_grad(total, has_aux=True)(jnp.asarray(prediction))
+        run = jax.jit(jax.value_and_grad(total, has_aux=True))
+        (_, value), gradient = run(jnp.asarray(prediction))
 
     assert value.dtype == gradient.dtype == np.float64
     assert_close(value, row["value"], row["rtol"])

@@ -22,8 +22,25 @@ def log_pair(x: Array) -> tuple[Array, Array]:
 @log_pair.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     (x,), (t,) = primals, tangents
-    hit, miss = log_pair(x)
-    return (hit, miss), (-jnp.exp(-miss) * t, jnp.exp(-hit) * t)
+    p, q = probability_pair(x)
+    return log_pair(x), (-q * t, p * t)
+
+
+@jax.custom_jvp
+def probability_pair(x: Array) -> tuple[Array, Array]:
+    """Returns `p = sigmoid(x)` and `1 - p` from one exponential, neither by a subtraction."""
+    small = jnp.exp(-jnp.abs(x))
+    larger = 1 / (1 + small)
+    smaller = small * larger
+    return jnp.where(x < 0, smaller, larger), jnp.where(x < 0, larger, smaller)
+
+
+@probability_pair.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    (x,), (t,) = primals, tangents
+    p, q = probability_pair(x)
+    slope = p * q * t
+    return (p, q), (slope, -slope)
 
 
 def log_pair_of_probability(p: Array) -> tuple[Array, Array]:
@@ -53,8 +70,7 @@ def _(
     primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array]:
     (x, y, gamma), (t_x, t_y, t_gamma) = primals, tangents
-    hit, miss = log_pair(x)
-    p, q = jnp.exp(-hit), jnp.exp(-miss)
+    p, q = probability_pair(x)
     log_miss = _log_miss(x, y)
     value = jnp.exp(-gamma * log_miss)
     blend = jnp.where((y == 0) | (y == 1), 1, y * q + (1 - y) * p)
@@ -70,7 +86,8 @@ def _log_miss(x: Array, y: Array) -> Array:
     """`-log(1 - p_t)`, finite, to full accuracy for hard targets."""
     hit, miss = log_pair(x)
     hard = (y == 0) | (y == 1)
-    blend = jnp.where(hard, 1, y * jnp.exp(-miss) + (1 - y) * jnp.exp(-hit))
+    p, q = probability_pair(x)
+    blend = jnp.where(hard, 1, y * q + (1 - y) * p)
     return numerics.finite(jnp.where(y == 1, miss, jnp.where(y == 0, hit, -jnp.log(blend))))
 
 

@@ -71,11 +71,12 @@ def _(axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> t
 
 def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
     """The statistics by plain reductions: for a CPU."""
+    top = logits.max(axis)
     hit = labelled.is_target(ids, logits.shape, axis)
-    beside = jnp.where(hit, -jnp.inf, logits)
-    top = beside.max(axis)
-    total = jnp.exp(_above(beside, jnp.expand_dims(top, axis))).sum(axis)
-    return top, total, jnp.where(hit, logits, 0).sum(axis)
+    total = jnp.exp(jnp.where(hit, -jnp.inf, _above(logits, jnp.expand_dims(top, axis)))).sum(axis)
+    at = jnp.expand_dims(ids, axis)
+    target = jnp.take_along_axis(logits, at, axis, mode="clip").squeeze(axis)
+    return top, total, target
 
 
 def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:

@@ -19,13 +19,40 @@ from tests.registry import collect, dense
 
 CASES = collect()
 every_loss = pytest.mark.parametrize("name", jaxloss.__all__)
-SAMPLES = [pytest.param(n, s, id=f"{n}-{s.name}") for n, c in CASES.items() for s in c.samples]
-every_sample = pytest.mark.parametrize("name, sample", SAMPLES)
-every_sample_with_ids = pytest.mark.parametrize(
-    "name, sample", [row for row in SAMPLES if row.values[1].has_ids]
-)
 REDUCTIONS = ("mean", "sum", "none")
 BATCH = PartitionSpec("batch")
+
+
+def _leads(case, sample):
+    """Whether a sample is the first of its form: ids, or targets of the prediction's shape."""
+    return sample is next(s for s in case.samples if s.has_ids == sample.has_ids)
+
+
+def _rows(chosen=lambda sample: True, long=lambda case, sample: False):
+    """Names and samples for a test; those that are `long` run with `--all` only."""
+    return pytest.mark.parametrize(
+        "name, sample",
+        [
+            pytest.param(
+                name,
+                sample,
+                id=f"{name}-{sample.name}",
+                marks=[pytest.mark.slow] if long(case, sample) else [],
+            )
+            for name, case in CASES.items()
+            for sample in case.samples
+            if chosen(sample)
+        ],
+    )
+
+
+def _follows(case, sample):
+    return not _leads(case, sample)
+
+
+every_sample = _rows()
+every_form = _rows(long=_follows)
+every_form_with_ids = _rows(lambda sample: sample.has_ids, _follows)
 
 
 def _reductions(name):
@@ -89,44 +116,53 @@ def test_value_equals_the_oracle(name, sample):
 
 @every_sample
 def test_gradients_of_every_float_argument(name, sample):
-    """Numerical derivatives, forward and reverse, in float64: order 2 for the first sample."""
-    smooth = CASES[name].derivative == "smooth"
-    _check_gradients(name, sample, order=2 if smooth and sample is _first(name) else 1)
-
-
-@pytest.mark.slow
-@every_sample
-def test_second_derivatives_of_every_sample(name, sample):
-    if CASES[name].derivative == "smooth":
-        _check_gradients(name, sample, order=2)
-
-
-def _check_gradients(name, sample, order):
+    """Numerical derivatives, forward and reverse, in float64; detached factors held constant."""
     case = CASES[name]
+    if case.derivative == "detached":
+        with jax.enable_x64(True):
+            gradient = jax.grad(_loss(name, sample, reduction="sum"))
+            value = gradient(*_arguments(sample, jnp.float64))
+        expected = case.gradient(sample.prediction, sample.target, **sample.options)
+        np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-8)
+        return
+    loss, arguments = _of_floats(name, sample)
+    with jax.enable_x64(True):
+        check_grads(jax.jit(loss), arguments, order=1, rtol=1e-5, atol=1e-6)
+
+
+@_rows(long=lambda case, sample: sample is not case.samples[0])
+def test_second_derivatives(name, sample):
+    """Forward and reverse over reverse, with respect to the prediction, in float64."""
+    if CASES[name].derivative != "smooth":
+        return
+    loss, (prediction, floats) = _of_floats(name, sample)
+    with jax.enable_x64(True):
+        gradient = jax.jit(jax.grad(lambda x: loss(x, floats)))
+        check_grads(gradient, (prediction,), order=1, rtol=1e-5, atol=1e-6)
+
+
+def _of_floats(name, sample):
+    """The loss as a function of its prediction and a dictionary of all other float arguments."""
     with jax.enable_x64(True):
         prediction, target = _arguments(sample, jnp.float64)
         rng = np.random.default_rng(7)
-        parameters = {k: jnp.float64(inner) for k, (inner, _) in case.parameters.items()}
-        parameters = {k: v for k, v in parameters.items() if np.ndim(sample.options.get(k, 0)) == 0}
-        floats = {"weights": jnp.asarray(rng.uniform(0.5, 2, sample.positions)), **parameters}
+        floats = {"weights": jnp.asarray(rng.uniform(0.5, 2, sample.positions))}
+        for option, (inside, _) in CASES[name].parameters.items():
+            if np.ndim(sample.options.get(option, 0)) == 0:
+                floats[option] = jnp.float64(inside)
         if sample.axis is not None:
             classes = sample.prediction.shape[sample.axis]
             floats["class_weights"] = jnp.asarray(rng.uniform(0.5, 2, classes))
-        if not sample.has_ids and name != "boundary":
-            floats["target"] = target
-        fixed = {k: v for k, v in sample.options.items() if k not in floats}
+    if not sample.has_ids and name != "boundary":
+        floats["target"] = target
+    fixed = {k: v for k, v in sample.options.items() if k not in floats}
 
-        def loss(prediction, floats):
-            named = dict(floats)
-            aim = named.pop("target", target)
-            return getattr(jaxloss, name)(prediction, aim, **fixed, **named)
+    def loss(prediction, floats):
+        named = dict(floats)
+        aim = named.pop("target", target)
+        return getattr(jaxloss, name)(prediction, aim, **fixed, **named)
 
-        if case.derivative == "detached":
-            gradient = jax.grad(_loss(name, sample, reduction="sum"))(prediction, target)
-            expected = case.gradient(sample.prediction, sample.target, **sample.options)
-            np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
-            return
-        check_grads(jax.jit(loss), (prediction, floats), order, rtol=1e-5, atol=1e-6)
+    return loss, (prediction, floats)
 
 
 @every_loss
@@ -134,12 +170,12 @@ def test_transforms_change_nothing(name):
     sample = _first(name)
     pair = _arguments(sample)
     loss = _loss(name, sample)
-    value, gradient = jax.value_and_grad(loss)(*pair)
     stacked = jax.tree.map(lambda x: jnp.stack([x, x]), pair)
     both = _run(name, sample)
+    value, gradient = both(*pair)
     scanned = jax.jit(lambda xs: jax.lax.scan(lambda c, x: (c, both(*x)), 0, xs)[1])(stacked)
     for other in (
-        both(*pair),
+        (loss(*pair), gradient),  # without jit
         jax.tree.map(lambda x: x[1], jax.vmap(both)(*stacked)),
         jax.tree.map(lambda x: x[1], scanned),
         jax.jit(jax.value_and_grad(jax.checkpoint(loss)))(*pair),
@@ -207,7 +243,7 @@ def test_mesh_with_explicit_axes(name):
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-7)
 
 
-@every_sample
+@every_form
 def test_dtypes(name, sample):
     """Half precision computes and returns float32; the gradient has the input's dtype."""
     reference = CASES[name].oracle(sample.prediction, sample.target, **sample.options)
@@ -248,7 +284,7 @@ def test_every_class_axis(name):
         np.testing.assert_allclose(other[1], gradient, rtol=1e-4, atol=1e-7)
 
 
-@every_sample_with_ids
+@every_form_with_ids
 def test_ids_equal_their_one_hot(name, sample):
     prediction, target = _arguments(sample)
     one_hot = jnp.asarray(dense(sample.target, sample.prediction, sample.axis), jnp.float32)
@@ -294,7 +330,7 @@ def test_masked_slots_leak_nothing(name, sample):
         np.testing.assert_array_equal(other[1], gradient)
 
 
-@every_sample
+@every_form
 def test_nothing_valid_is_zero_with_zero_gradient(name, sample):
     prediction, target = _arguments(sample)
     nothing = jnp.zeros(sample.positions, bool)
@@ -312,7 +348,7 @@ def test_nothing_valid_is_zero_with_zero_gradient(name, sample):
         assert not gradient.any()
 
 
-@every_sample_with_ids
+@every_form_with_ids
 def test_ignored_ids_equal_a_mask(name, sample):
     prediction, target = _arguments(sample)
     mask = _mask(sample)
@@ -323,7 +359,7 @@ def test_ignored_ids_equal_a_mask(name, sample):
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
 
 
-@every_sample_with_ids
+@every_form_with_ids
 def test_bad_ids_are_nan_there_and_only_there(name, sample):
     """Elsewhere, and in other images of a region loss, value and gradient stay finite."""
     prediction, target = _arguments(sample)

@@ -38,9 +38,10 @@ def _target_log_odds(top: Array, total: Array, target: Array, ids: Array) -> Arr
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _statistics(logits: Array, ids: Array, axis: int) -> tuple[Array, Array, Array]:
-    """Each position's largest other logit, sum of exponentials relative to it, and target logit.
+    """Each position's `top`, the sum of `exp(z_j - top)` over the other classes, and its target.
 
-    The largest is a constant for the derivative, as the log-odds do not depend on it.
+    No other logit exceeds `top`, which is a constant for the derivative: the log-odds do not depend
+    on it.
     """
     top, total, target = jax.lax.platform_dependent(
         logits,
@@ -71,6 +72,7 @@ def _(axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> t
 
 def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
     """The statistics by plain reductions: for a CPU."""
+    # The target's own logit may be the top: what then underflows is below the smallest number.
     top = logits.max(axis)
     hit = labelled.is_target(ids, logits.shape, axis)
     total = jnp.exp(jnp.where(hit, -jnp.inf, _above(logits, jnp.expand_dims(top, axis)))).sum(axis)

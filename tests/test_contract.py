@@ -70,7 +70,7 @@ def _arguments(sample, dtype=jnp.float32):
 
 
 def _loss(name, sample, **options):
-    return functools.partial(getattr(jaxloss, name), **sample.options, **options)
+    return functools.partial(getattr(jaxloss, name), **(sample.options | options))
 
 
 def _run(name, sample, **options):
@@ -389,7 +389,7 @@ def test_numbers_may_be_traced(name):
         np.testing.assert_allclose(
             run(inside), _loss(name, sample, **{option: inside})(*pair), 1e-5
         )
-        if option == "gate":
+        if outside is None or option == "gate":
             continue
         assert jnp.isnan(run(outside)), option
 

@@ -47,15 +47,20 @@ def power(base: Array, exponent: Array) -> Array:
 
     `0 ** 0` is 1.
     """
-    positive = base > 0
+    positive = ~(base <= 0)  # NaN stays NaN
     raised = jnp.exp(exponent * jnp.log(jnp.where(positive, base, 1)))
     return jnp.where(positive, raised, jnp.where(exponent == 0, 1, jnp.zeros_like(raised)))
 
 
 def sqrt(x: Array) -> Array:
     """Returns the square root, with derivative 0 at 0."""
-    positive = x > 0
+    positive = ~(x <= 0)  # NaN stays NaN
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.zeros_like(x))
+
+
+def absolute(x: Array) -> Array:
+    """Returns `|x|`, with derivative 0 at 0."""
+    return jnp.maximum(x, -x)  # at the tie each side has half the derivative
 
 
 def finite(x: Array) -> Array:

@@ -208,6 +208,60 @@ def regression():
     )
 
 
+def other_errors():
+    target = normal(*X.shape)
+    counts, rate = np.floor(uniform(*X.shape, low=0, high=6)), uniform(*X.shape, low=0.3, high=4)
+    variance = uniform(*X.shape, low=0.2, high=3)
+    plain = {"l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+    for name, original in plain.items():
+        for reduction in REDUCTIONS:
+            golden(
+                name,
+                reduction,
+                f"torch.nn.functional.{name}_loss",
+                lambda x: original(x, t(target), reduction=reduction),
+                [X, target],
+                reduction=reduction,
+            )
+    golden(
+        "smooth_l1",
+        "beta 0.3",
+        "torch.nn.functional.smooth_l1_loss",
+        lambda x: F.smooth_l1_loss(x, t(target), beta=0.3),
+        [X, target],
+        beta=0.3,
+    )
+    for full in (False, True):
+        golden(
+            "gaussian_nll",
+            f"full {full}",
+            "torch.nn.functional.gaussian_nll_loss",
+            lambda x: F.gaussian_nll_loss(x, t(target), t(variance), full=full),
+            [X, target, variance],
+            full=full,
+        )
+        for log_input, prediction in ((True, X), (False, rate)):
+            golden(
+                "poisson_nll",
+                f"full {full} log {log_input}",
+                "torch.nn.functional.poisson_nll_loss",
+                # eps=0: torch adds 1e-8 to the rate.
+                lambda x: F.poisson_nll_loss(x, t(counts), log_input=log_input, full=full, eps=0.0),
+                [prediction, counts],
+                full=full,
+                log_input=log_input,
+            )
+    golden(
+        "cosine",
+        "along the last axis",
+        "torch.nn.functional.cosine_similarity",
+        lambda x: -F.cosine_similarity(x, t(target), dim=-1),
+        [X, target],
+        shift=1.0,
+        reduction="none",
+    )
+
+
 def nll():
     source = "torch.nn.functional.nll_loss"
     log_probs = np.round(np.log(uniform(5, 4, low=0.05, high=0.95)), 3)
@@ -1370,6 +1424,7 @@ def main():
     boxes()
     dice_cross_entropy()
     boundary()
+    other_errors()  # last: the numbers of the rows above stay what they were
 
     names = [(row["loss"], row["case"]) for row in ROWS]
     assert len(set(names)) == len(names), "two rows of one name"

@@ -198,33 +198,31 @@ def test_forward_and_reverse_agree(name):
 
 
 @every_loss
-def test_sharded_over_devices(name):
+@pytest.mark.parametrize("masked", [True, False])
+def test_sharded_over_devices(name, masked):
     """`axis_name` makes value and replicated gradient those of the whole batch."""
     sample = _first(name)
     pair = _arguments(sample)
     mask = _mask(sample)
-    scale = jnp.float32(1.3)
-    specs = BATCH if sample.options.get("axis", -1) != 0 else PartitionSpec(None, "batch")
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
 
-    def whole(scale, prediction, target, mask):
-        return _loss(name, sample, where=mask)(prediction * scale, target)
+    def loss(scale, prediction, target, mask, **options):
+        options |= {"where": mask} if masked else {}
+        return _loss(name, sample, **options)(prediction * scale, target)
 
     @jax.jit
     @functools.partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(PartitionSpec(), specs, specs, BATCH),
+        in_specs=(PartitionSpec(), BATCH, BATCH, BATCH),
         out_specs=PartitionSpec(),
     )
-    def parts(scale, prediction, target, mask):
-        loss = lambda scale: _loss(name, sample, where=mask, axis_name="batch")(
-            prediction * scale, target
-        )
-        return jax.value_and_grad(loss)(scale)
+    def parts(*arguments):
+        return jax.value_and_grad(functools.partial(loss, axis_name="batch"))(*arguments)
 
-    value, gradient = jax.jit(jax.value_and_grad(whole))(scale, *pair, mask)
-    sharded = parts(scale, *pair, mask)
+    arguments = (jnp.float32(1.3), *pair, mask)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(*arguments)
+    sharded = parts(*arguments)
     np.testing.assert_allclose(sharded[0], value, rtol=1e-5)
     np.testing.assert_allclose(sharded[1], gradient, rtol=1e-4, atol=1e-7)
 

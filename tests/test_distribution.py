@@ -161,7 +161,7 @@ CASES = {
         _shared_invalid("log_probs"),
         {},
         "smooth",
-        1.3,
+        1.1,
     ),
     "cross_entropy": Case(
         _competing(_entropy_cost),
@@ -175,7 +175,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *_out_of_range(("z_loss", -1.0))),
         {"label_smoothing": (0.1, 1.5), "z_loss": (0.1, -1.0)},
         "smooth",
-        1.3,
+        0.45,
     ),
     "binary_cross_entropy": Case(
         _independent(_binary_cost),
@@ -217,7 +217,7 @@ CASES = {
         ),
         _FOCAL_PARAMETERS,
         "smooth",
-        1.3,
+        0.55,
     ),
     "sigmoid_focal": Case(
         _independent(_binary_focal_cost),
@@ -225,7 +225,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *_FOCAL, *_out_of_range(("alpha", 1.5))),
         _FOCAL_PARAMETERS,
         "smooth",
-        7.3,
+        4.1,
     ),
     "softmax_focal": Case(
         _competing(_focal_cost),
@@ -238,7 +238,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *_FOCAL),
         _FOCAL_PARAMETERS,
         "smooth",
-        1.3,
+        0.55,
     ),
 }
 

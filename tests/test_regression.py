@@ -161,7 +161,7 @@ CASES = {
         ),
         {"variance": (0.7, None)},
         "smooth",
-        1.1,
+        0.1,
     ),
     "poisson_nll": Case(
         _poisson_nll,
@@ -169,7 +169,7 @@ CASES = {
         _INVALID,
         {},
         "smooth",
-        1.1,
+        0.1,
     ),
     "cosine": Case(
         _cosine,

@@ -7,8 +7,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 
-scenes = pytest.importorskip("scenes")
-segment_digits = pytest.importorskip("segment_digits")
+import scenes  # noqa: E402
+import segment_digits  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, confusion
-from jaxloss._core.labels import Competing, Independent, competing, independent, resolve
+from jaxloss._core.labels import Competing, Independent, competing, independent
 from jaxloss._core.reduction import AxisName, reduce_labelled
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
 from jaxloss._region._overlap import dice_of
@@ -128,7 +128,7 @@ def dice_cross_entropy(
         "ignore_index": ignore_index,
         "class_weights": class_weights,
     }
-    is_p = resolve(name, activation, logits, labels, axis) is None
+    is_p = activation is None
     data: Competing | Independent
     if pixels.compete:
         data = competing(name, logits, labels, **options)

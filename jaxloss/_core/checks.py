@@ -23,7 +23,11 @@ def fail(
     error: type[Exception], function: str, argument: str, got: object, expected: str
 ) -> NoReturn:
     """Raises `error` with the one form of message that all of jaxloss uses."""
-    raise error(f"jaxloss.{function}: `{argument}` is {got}, expected {expected}")
+    raise error(_message(function, argument, got, expected))
+
+
+def _message(function: str, argument: str, got: object, expected: str) -> str:
+    return f"jaxloss.{function}: `{argument}` is {got}, expected {expected}"
 
 
 def _require(
@@ -35,7 +39,7 @@ def _require(
     got: object,
     expected: str,
 ) -> None:
-    message = f"jaxloss.{function}: `{argument}` is {got}, expected {expected}"
+    message = _message(function, argument, got, expected)
     assertion(custom_message=message, exception_type=error)
     if not holds:  # chex.disable_asserts() must not switch a user's checks off
         raise error(message)
@@ -52,22 +56,6 @@ def floating(function: str, argument: str, value: ArrayLike) -> Array:
         argument,
         f"of dtype {array.dtype}",
         "a floating dtype",
-    )
-    return array
-
-
-def integer(function: str, argument: str, value: ArrayLike) -> Array:
-    """Converts to an array and requires integers (booleans count as 0 and 1)."""
-    array = jnp.asarray(value)
-    allowed = jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
-    _require(
-        functools.partial(chex.assert_type, array, array.dtype if allowed else int),
-        allowed,
-        TypeError,
-        function,
-        argument,
-        f"of dtype {array.dtype}",
-        "an integer dtype",
     )
     return array
 

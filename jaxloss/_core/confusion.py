@@ -5,11 +5,10 @@ is exactly 0 at a perfect prediction and never below.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, labels, numerics, reduction
@@ -110,18 +109,17 @@ def read(
         meaning = "images, their pixels and classes (a single image is x[None])"
         checks.minimum_rank(function, "logits", scores, 3, meaning)
         axis = checks.axis(function, axis, scores.ndim)
-    activation = labels.resolve(function, activation, scores, targets, axis)
-    has_ids = axis is not None and np.ndim(targets) < scores.ndim
-    masks = {"where": where, "weights": weights, "ignore_index": ignore_index}
+    activation, compete = labels.resolve(function, activation, scores, targets, axis)
+    masks: dict[str, Any] = {"where": where, "weights": weights, "ignore_index": ignore_index}
     if activation == "softmax":
         assert axis is not None
-        data = labels.competing(function, scores, targets, axis=axis, **masks)  # type: ignore[arg-type]
+        data = labels.competing(function, scores, targets, axis=axis, **masks)
         p, y = jax.nn.softmax(data.unmasked_logits(), axis), data.dense_labels()
         mask, weight = (
             None if x is None else jnp.expand_dims(x, axis) for x in (data.mask, data.weights)
         )
     else:
-        each = labels.independent(function, scores, targets, axis=axis, **masks)  # type: ignore[arg-type]
+        each = labels.independent(function, scores, targets, axis=axis, **masks)
         mask, weight, p, y = each.mask, each.weights, each.logits, each.labels
         if mask is not None:
             p, y = jnp.where(mask, p, 0), jnp.where(mask, y, 0)
@@ -137,7 +135,7 @@ def read(
         weight=weight,
         class_weights=class_weights,
         axis=axis,
-        compete=activation == "softmax" or (activation is None and has_ids),
+        compete=compete,
         per_image=per_image,
         axis_name=axis_name,
     )

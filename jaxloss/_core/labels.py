@@ -62,9 +62,7 @@ class Competing(NamedTuple):
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
         if not self.has_ids:
             return self.labels
-        hits = is_target(self.labels, self.logits.shape, self.axis)
-        outside = jnp.expand_dims(self.labels == OUTSIDE, self.axis)
-        return jnp.where(outside, jnp.nan, hits.astype(self.logits.dtype))
+        return one_hot(self.labels, self.logits, self.axis)
 
     def unmasked_logits(self) -> Array:
         """The logits with 0 in masked positions."""
@@ -90,16 +88,21 @@ class Independent(NamedTuple):
 
 def resolve(
     function: str, activation: str | None, logits: ArrayLike, labels: ArrayLike, axis: int | None
-) -> str | None:
-    """Decides `"auto"`: ids compete, targets of the logits' own shape are independent."""
+) -> tuple[str | None, bool]:
+    """Decides `"auto"`: ids compete, targets of the logits' own shape are independent.
+
+    Returns the activation, and whether classes compete: under a softmax, and where ids come with
+    probabilities.
+    """
     checks.option(function, "activation", activation, ACTIVATIONS)
     if axis is None and activation == "softmax":
         checks.fail(
             ValueError, function, "axis", None, "the class axis, over which a softmax competes"
         )
-    if activation != "auto":
-        return activation
-    return "sigmoid" if axis is None or np.shape(labels) == np.shape(logits) else "softmax"
+    same = axis is None or np.shape(labels) == np.shape(logits)
+    if activation == "auto":
+        activation = "sigmoid" if same else "softmax"
+    return activation, activation == "softmax" or (activation is None and not same)
 
 
 def competing(
@@ -120,7 +123,7 @@ def competing(
     at = checks.axis(function, axis, scores.ndim)
     targets = _matching(function, labels, scores, at, prediction)
     scores = scores.astype(checks.compute_dtype(scores))
-    classes, positions = scores.shape[at], checks.without(scores.shape, at)
+    positions = checks.without(scores.shape, at)
 
     mask = _mask(function, where, positions)
     if ignore_index is not None:
@@ -128,9 +131,7 @@ def competing(
         kept = kept if targets.ndim < scores.ndim else kept.all(at)
         mask = kept if mask is None else mask & kept
     if targets.ndim < scores.ndim:
-        ids = _int32(targets)
-        inside = (ids >= 0) & (ids < classes)
-        targets = jnp.where(inside, ids, OUTSIDE)
+        targets = _ids(targets, scores.shape[at])
         if mask is not None:
             targets = jnp.where(mask, targets, MASKED)
     else:
@@ -174,10 +175,7 @@ def independent(
             kept = jnp.expand_dims(kept, at)
         mask = kept if mask is None else mask & kept
     if at is not None and targets.ndim < scores.ndim:
-        ids = _int32(targets)
-        inside = (ids >= 0) & (ids < scores.shape[at])
-        hits = is_target(ids, scores.shape, at).astype(scores.dtype)
-        targets = jnp.where(jnp.expand_dims(inside, at), hits, jnp.nan)
+        targets = one_hot(_ids(targets, scores.shape[at]), scores, at)
     else:
         targets = _fractions(targets, scores.dtype)
     return Independent(
@@ -223,6 +221,12 @@ def poison(ids: Array, dtype: jnp.dtype) -> Array:
     return jnp.where(ids == OUTSIDE, jnp.nan, jnp.ones(ids.shape, dtype))
 
 
+def one_hot(ids: Array, logits: Array, axis: int) -> Array:
+    """Ids in the shape of the logits: 1 at the target, NaN for a bad id, 0 where masked."""
+    hits = is_target(ids, logits.shape, axis).astype(logits.dtype)
+    return jnp.where(jnp.expand_dims(ids == OUTSIDE, axis), jnp.nan, hits)
+
+
 def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:
     """True where the class index along `axis` equals the position's id."""
     return jax.lax.broadcasted_iota(jnp.int32, shape, axis) == jnp.expand_dims(ids, axis)
@@ -266,6 +270,11 @@ def _matching(
         expected += f", or integer ids of shape {ids_shape}"
     got = f"of shape {array.shape} and dtype {array.dtype}"
     checks.fail(ValueError, function, "labels", got, expected)
+
+
+def _ids(labels: Array, classes: int) -> Array:
+    ids = _int32(labels)
+    return jnp.where((ids >= 0) & (ids < classes), ids, OUTSIDE)
 
 
 def _int32(ids: Array) -> Array:

@@ -49,9 +49,8 @@ def log_pair_of_probability(p: Array) -> tuple[Array, Array]:
     def surprise(x: Array) -> Array:
         floor = jnp.exp(jnp.asarray(-100, x.dtype))
         inside = (x > floor) & (x <= 1)
-        return jnp.where(
-            inside, -jnp.log(jnp.where(inside, x, 1)), jnp.where(x > 1, 0, 100 + 0 * x)
-        )
+        beyond = jnp.where(x > 1, 0, 100 + 0 * x)  # NaN stays NaN
+        return jnp.where(inside, -jnp.log(jnp.where(inside, x, 1)), beyond)
 
     return surprise(p), surprise(1 - p)
 

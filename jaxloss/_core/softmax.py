@@ -167,10 +167,8 @@ def expected_cost(
       factors: What `w` holds besides the class weights; broadcasts to the logits. None: 1.
       probabilities: Whether `data.logits` already are probabilities.
     """
-    if factors is None or data.class_weights is None:
-        factors = data.class_weights if factors is None else factors
-    else:
-        factors = factors * data.class_weights
+    if data.class_weights is not None:
+        factors = data.class_weights if factors is None else factors * data.class_weights
     if data.has_ids and smoothing is None:
         if probabilities:
             p = data.at_target(data.unmasked_logits())

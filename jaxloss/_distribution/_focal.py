@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
@@ -93,7 +92,7 @@ def focal(
       Lin, Goyal, Girshick, He and Dollar. Focal Loss for Dense Object Detection. ICCV 2017,
       equation 5. https://arxiv.org/abs/1708.02002
     """
-    activation = resolve("focal", activation, logits, labels, axis)
+    activation, compete = resolve("focal", activation, logits, labels, axis)
     options: dict[str, Any] = {
         "axis": axis,
         "where": where,
@@ -102,8 +101,7 @@ def focal(
         "class_weights": class_weights,
     }
     parameters = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
-    has_ids = axis is not None and np.ndim(labels) < np.ndim(logits)
-    if activation == "softmax" or (activation is None and has_ids):
+    if compete:
         return _competing_focal("focal", competing("focal", logits, labels, **options), *parameters)
     return _independent_focal("focal", independent("focal", logits, labels, **options), *parameters)
 

@@ -3,6 +3,8 @@
 A case lives in the test file of its family; the contract tests run over all of them.
 """
 
+import importlib
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -169,22 +171,7 @@ def reduced(
 
 
 def collect() -> dict[str, Case]:
-    """All cases, by public name."""
-    from tests import (
-        test_boundary,
-        test_boxes,
-        test_compound,
-        test_distribution,
-        test_region,
-        test_regression,
-    )
-
-    families = (
-        test_boundary,
-        test_boxes,
-        test_compound,
-        test_distribution,
-        test_region,
-        test_regression,
-    )
-    return {name: case for family in families for name, case in family.CASES.items()}
+    """The cases of all test files, by public name."""
+    files = sorted(pathlib.Path(__file__).parent.glob("*/test_*.py"))
+    modules = [importlib.import_module(f"tests.{file.parent.name}.{file.stem}") for file in files]
+    return {name: case for module in modules for name, case in getattr(module, "CASES", {}).items()}

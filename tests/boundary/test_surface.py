@@ -5,13 +5,13 @@ import numpy as np
 from scipy import ndimage
 
 import jaxloss
-from tests.registry import Case, Invalid, binary, ids, probabilities
-from tests.test_region import (
+from tests.oracles import (
     invalid_segmentations,
     mean_over_classes,
     pixel_weight,
     probabilities_of,
 )
+from tests.registry import Case, Invalid, binary, ids, probabilities
 
 
 def signed_distance(mask, sampling):

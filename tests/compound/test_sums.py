@@ -3,10 +3,10 @@
 import numpy as np
 
 import jaxloss
+from tests.distribution.test_cross_entropy import CASES as DISTRIBUTION
+from tests.oracles import PIXEL_IDS, PIXELS, invalid_segmentations
+from tests.region.test_overlap import CASES as REGION
 from tests.registry import Case, Invalid, binary, elements, ids, probabilities
-from tests.test_distribution import CASES as DISTRIBUTION
-from tests.test_region import CASES as REGION
-from tests.test_region import IDS, X, invalid_segmentations
 
 
 def _dice_cross_entropy(
@@ -55,8 +55,15 @@ CASES = {
         ),
         (
             *invalid_segmentations(),
-            Invalid((X, IDS), {"reduction": "none"}, ValueError, ("reduction", "'none'", "'mean'")),
-            Invalid((X, IDS), {"dice_weight": -1.0}, ValueError, ("dice_weight", "-1.0")),
+            Invalid(
+                (PIXELS, PIXEL_IDS),
+                {"reduction": "none"},
+                ValueError,
+                ("reduction", "'none'", "'mean'"),
+            ),
+            Invalid(
+                (PIXELS, PIXEL_IDS), {"dice_weight": -1.0}, ValueError, ("dice_weight", "-1.0")
+            ),
         ),
         {
             "dice_weight": (0.5, -1.0),

@@ -1,0 +1,135 @@
+"""Focal losses: oracles, cases and closed forms."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+import jaxloss
+from tests.oracles import (
+    IDS,
+    X,
+    binary_entropy,
+    competing,
+    independent,
+    invalid_classifications,
+    out_of_range,
+    shaped,
+)
+from tests.registry import Case, Invalid, binary, elements, ids, probabilities, soft
+
+
+def _focal_cost(prediction, axis, gamma=2.0, alpha=None, activation="softmax"):
+    log_p = log_softmax(prediction, axis)
+    factor = 1.0 if alpha is None else shaped(np.broadcast_to(alpha, 3), prediction, axis)
+    return -factor * (1 - np.exp(log_p)) ** gamma * log_p, 0.0
+
+
+def _binary_focal_cost(p, t, gamma=2.0, alpha=None):
+    p_t = t * p + (1 - t) * (1 - p)
+    balance = 1.0 if alpha is None else alpha * t + (1 - alpha) * (1 - t)
+    return balance * (1 - p_t) ** gamma * binary_entropy(p, t)
+
+
+def _focal(prediction, target, activation="auto", axis=-1, **options):
+    competes = activation == "softmax" or (axis is not None and target.shape != prediction.shape)
+    if competes:
+        return competing(_focal_cost)(prediction, target, axis=axis, **options)
+    link = None if activation is None else "sigmoid"
+    return independent(_binary_focal_cost)(
+        prediction, target, axis=axis, activation=link, **options
+    )
+
+
+_LOGITS = invalid_classifications("logits")
+_SMOOTHING = out_of_range(("label_smoothing", 1.0), ("label_smoothing", -0.1))
+_FOCAL = out_of_range(("gamma", -1.0), ("gamma", jnp.array(-1.0)), ("alpha", -0.1))
+_FOCAL_PARAMETERS = {
+    "gamma": (1.5, -1.0),
+    "alpha": (0.3, -0.1),
+    "label_smoothing": (0.1, 1.5),
+}
+
+CASES = {
+    "focal": Case(
+        _focal,
+        (
+            ids(),
+            elements(),
+            elements("alpha", alpha=0.25, gamma=1.5),
+            soft("soft_softmax", activation="softmax", gamma=0.5, label_smoothing=0.1),
+            binary(),
+            probabilities(),
+        ),
+        (
+            *_LOGITS,
+            *_SMOOTHING,
+            *_FOCAL,
+            Invalid((X, IDS), {"activation": "relu"}, ValueError, ("activation", "'relu'")),
+            Invalid(
+                (X, X), {"axis": None, "activation": "softmax"}, ValueError, ("axis", "class axis")
+            ),
+        ),
+        _FOCAL_PARAMETERS,
+        "smooth",
+        0.55,
+    ),
+    "sigmoid_focal": Case(
+        independent(_binary_focal_cost),
+        (elements(), binary(gamma=0.5), ids("one_against_the_rest"), elements("a", alpha=0.25)),
+        (*_LOGITS, *_SMOOTHING, *_FOCAL, *out_of_range(("alpha", 1.5))),
+        _FOCAL_PARAMETERS,
+        "smooth",
+        4.1,
+    ),
+    "softmax_focal": Case(
+        competing(_focal_cost),
+        (
+            ids(),
+            soft(),
+            ids("alpha", alpha=np.array([0.2, 1.0, 3.0]), gamma=0.5),
+            ids("smoothed", label_smoothing=0.1, axis=1),
+        ),
+        (*_LOGITS, *_SMOOTHING, *_FOCAL),
+        _FOCAL_PARAMETERS,
+        "smooth",
+        0.55,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "logit, label, options, expected",
+    [
+        (0.0, 1.0, {}, 0.5**2 * math.log(2)),
+        (0.0, 0.0, {"gamma": 1.0}, 0.5 * math.log(2)),
+        (0.0, 1.0, {"alpha": 0.25}, 0.25 * 0.5**2 * math.log(2)),
+        (0.0, 0.0, {"alpha": 0.25}, 0.75 * 0.5**2 * math.log(2)),
+        (math.log(3), 1.0, {"gamma": 2.0}, 0.25**2 * -math.log(0.75)),
+        (2.0, 1.0, {"gamma": 0.0}, math.log1p(math.exp(-2))),
+    ],
+)
+def test_sigmoid_focal_closed_form(logit, label, options, expected):
+    np.testing.assert_allclose(jaxloss.sigmoid_focal([logit], [label], **options), expected, 1e-6)
+
+
+def test_focal_without_focus_is_cross_entropy():
+    sample = ids()
+    x, y = jnp.asarray(sample.prediction, jnp.float32), jnp.asarray(sample.target)
+    np.testing.assert_array_equal(jaxloss.focal(x, y, gamma=0.0), jaxloss.cross_entropy(x, y))
+
+
+def test_gradient_with_respect_to_hard_labels():
+    """At `y` exactly 0 or 1 the derivative by the label is that of the soft formula."""
+    with jax.enable_x64(True):
+        x = jnp.array([-3.0, 0.5, 2.0])
+        for hard in (0.0, 1.0):
+            inside = abs(hard - 1e-7)
+            at, near = (
+                jax.grad(lambda y: jaxloss.sigmoid_focal(x, y, reduction="sum"))(jnp.full(3, y))
+                for y in (hard, inside)
+            )
+            np.testing.assert_allclose(at, near, rtol=1e-5)

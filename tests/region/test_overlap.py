@@ -1,0 +1,139 @@
+"""Region losses: oracles, cases and closed forms."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+from tests.oracles import PIXEL_IDS, PIXELS, invalid_segmentations, segmentation
+from tests.registry import Case, Invalid, binary, elements, ids, probabilities, soft
+
+
+def dice_oracle(total, p, y, smooth=1.0, squared=False):
+    if squared == "counts":
+        tp, fp, fn = total((p * y) ** 2), total((p * (1 - y)) ** 2), total(((1 - p) * y) ** 2)
+        return 1 - (2 * tp + smooth) / (2 * tp + fp + fn + smooth)
+    power = 2 if squared else 1
+    return 1 - (2 * total(p * y) + smooth) / (total(p**power) + total(y**power) + smooth)
+
+
+def _jaccard(total, p, y, smooth=1.0):
+    overlap = total(p * y)
+    return 1 - (overlap + smooth) / (total(p) + total(y) - overlap + smooth)
+
+
+def _tversky(total, p, y, alpha=0.5, beta=0.5, smooth=1.0):
+    tp = total(p * y)
+    errors = alpha * total(p * (1 - y)) + beta * total((1 - p) * y)
+    return 1 - (tp + smooth) / (tp + errors + smooth)
+
+
+_INVALID = (
+    *invalid_segmentations(),
+    Invalid((PIXELS, PIXEL_IDS), {"absent": "drop"}, ValueError, ("absent", "'drop'", "'skip'")),
+)
+_SAMPLES = (
+    ids(),
+    elements(),
+    ids("channels", axis=1, include_background=False),
+    ids("classes_first", axis=0, per_image=False),
+    soft("soft_softmax", activation="softmax", smooth=0.0),
+    binary(),
+    probabilities(),
+)
+
+CASES = {
+    "dice": Case(
+        segmentation(dice_oracle),
+        (
+            *_SAMPLES,
+            ids("squared", squared=True),
+            elements("counts", squared="counts", smooth=1e-5),
+        ),
+        (
+            *_INVALID,
+            Invalid(
+                (PIXELS, PIXEL_IDS),
+                {"squared": "twice"},
+                ValueError,
+                ("squared", "'twice'", "'counts'"),
+            ),
+        ),
+        {"smooth": (0.5, -1.0)},
+        "smooth",
+        4.2,
+    ),
+    "jaccard": Case(
+        segmentation(_jaccard), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 4.2
+    ),
+    "tversky": Case(
+        segmentation(_tversky),
+        (*_SAMPLES, ids("recall", alpha=0.3, beta=0.7)),
+        (
+            *_INVALID,
+            Invalid(
+                (PIXELS, PIXEL_IDS), {"alpha": -0.1}, ValueError, ("alpha", "-0.1", "number in")
+            ),
+            Invalid((PIXELS, PIXEL_IDS), {"beta": -0.1}, ValueError, ("beta", "-0.1", "number in")),
+        ),
+        {"alpha": (0.3, -1.0), "beta": (0.7, -1.0), "smooth": (0.5, -1.0)},
+        "smooth",
+        4.2,
+    ),
+}
+
+P = jnp.array([[0.2, 0.2, 0.6], [0.8, 0.1, 0.1], [0.9, 0.1, 0.0]])[None]
+Y = jnp.array([[2, 0, 0]])
+
+
+def test_tversky_with_equal_prices_is_dice_with_twice_the_smooth():
+    halves = jaxloss.tversky(P, Y, activation=None, alpha=0.5, beta=0.5, smooth=0.7)
+    np.testing.assert_allclose(halves, jaxloss.dice(P, Y, activation=None, smooth=1.4), 1e-6)
+
+
+def test_tversky_with_unit_prices_is_jaccard():
+    ones = jaxloss.tversky(P, Y, activation=None, alpha=1.0, beta=1.0)
+    np.testing.assert_allclose(ones, jaxloss.jaccard(P, Y, activation=None), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "target, prediction, smooth, expected",
+    [
+        (0.0, 0.0, 1.0, 0.0),
+        (0.0, 1.0, 1.0, 1 - 1 / 5),
+        (1.0, 0.0, 1.0, 1 - 1 / 5),
+        (1.0, 1.0, 1.0, 0.0),
+        (0.0, 0.0, 0.0, 1.0),
+        (0.0, 0.5, 0.0, 1.0),
+        (1.0, 1.0, 0.0, 0.0),
+    ],
+)
+def test_dice_of_empty_and_full_masks(target, prediction, smooth, expected):
+    p, y = jnp.full((1, 4), prediction), jnp.full((1, 4), target)
+    loss = jaxloss.dice(p, y, axis=None, activation=None, smooth=smooth)
+    np.testing.assert_allclose(loss, expected, 1e-6)
+
+
+def test_absent_classes_can_be_skipped():
+    scored, skipped = (
+        jaxloss.dice(P, Y, activation=None, smooth=0.0, absent=a, reduction="none")[0]
+        for a in ("score", "skip")
+    )
+    np.testing.assert_allclose(scored[1], 1.0)
+    np.testing.assert_array_equal(skipped, scored.at[1].set(0.0))
+    mean = jaxloss.dice(P, Y, activation=None, smooth=0.0, absent="skip")
+    np.testing.assert_allclose(mean, (scored[0] + scored[2]) / 2, 1e-6)
+
+
+def test_an_image_without_valid_pixels_takes_no_part():
+    p, y = jnp.concatenate([P, 1 - P]), jnp.concatenate([Y, Y])
+    where = jnp.array([[True] * 3, [False] * 3])
+    alone = jaxloss.dice(P, Y, activation=None)
+    np.testing.assert_allclose(jaxloss.dice(p, y, activation=None, where=where), alone, 1e-6)
+
+
+def test_squared_dice_has_its_minimum_at_soft_targets():
+    y = jnp.array([[0.2, 0.5, 0.9]])
+    loss = lambda p: jaxloss.dice(p, y, axis=None, activation=None, squared=True)
+    assert loss(y) == 0.0
+    assert all(loss(jnp.clip(y + step, 0, 1)) > 0 for step in (-0.1, 0.1))

@@ -1,7 +1,7 @@
 """Values and gradients against numbers that the original implementations gave.
 
-`goldens/make.py` says which, how, and where a convention of theirs was undone; nothing of theirs
-is needed here.
+The scripts in `goldens/` say which, how, and where a convention of theirs was undone; nothing of
+theirs is needed here.
 """
 
 import json
@@ -14,8 +14,8 @@ import pytest
 
 import jaxloss
 
-FILE = pathlib.Path(__file__).parent / "goldens" / "goldens.json"
-ROWS = json.loads(FILE.read_text())["rows"]
+FILES = sorted((pathlib.Path(__file__).parent / "goldens").glob("*.json"))
+ROWS = [row for file in FILES for row in json.loads(file.read_text())["rows"]]
 
 
 def name(row):

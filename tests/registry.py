@@ -69,6 +69,20 @@ class Case(NamedTuple):
     gradient: Callable[..., np.ndarray] | None = None
 
 
+class Helper(NamedTuple):
+    """A public function that is no loss.
+
+    Attributes:
+      oracle: The same function in float64 NumPy; `None` where a test of its own says more.
+      calls: Positional arguments and options of calls to compare.
+      invalid: Calls that must raise.
+    """
+
+    oracle: Callable[..., Any] | None
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    invalid: tuple[Invalid, ...]
+
+
 SHAPE = (4, 3, 2, 3)
 
 
@@ -170,8 +184,8 @@ def reduced(
     return total.sum() / count if count else np.float64(0)
 
 
-def collect() -> dict[str, Case]:
-    """The cases of all test files, by public name."""
+def collect(kind: str = "CASES") -> dict[str, Any]:
+    """The cases of all test files, or their `HELPERS`, by public name."""
     files = sorted(pathlib.Path(__file__).parent.glob("*/test_*.py"))
     modules = [importlib.import_module(f"tests.{file.parent.name}.{file.stem}") for file in files]
-    return {name: case for module in modules for name, case in getattr(module, "CASES", {}).items()}
+    return {name: case for module in modules for name, case in getattr(module, kind, {}).items()}

@@ -212,9 +212,10 @@ def smoothed(data: labelled.Competing, smoothing: Array | None) -> Array:
     targets = data.dense_labels()
     if smoothing is None:
         return targets
-    present = data.logits > -jnp.inf
+    present = data.unmasked_logits() > -jnp.inf
     count = present.sum(data.axis, keepdims=True).astype(data.logits.dtype)
-    targets = (1 - smoothing) * targets + jnp.where(present, smoothing / count, 0)
+    share = numerics.divide(smoothing, count)
+    targets = (1 - smoothing) * targets + jnp.where(present, share, 0)
     if data.mask is None:
         return targets
     return jnp.where(jnp.expand_dims(data.mask, data.axis), targets, 0)

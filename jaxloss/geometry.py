@@ -261,7 +261,7 @@ def aspect_weight(pair: Comparison, gate: Array | None = None) -> Array:
     """CIoU's trade-off `aspect / (1 - iou + aspect)`, a constant; 0 where `iou <= gate`."""
     weight = numerics.divide(pair.aspect, pair.loss + pair.aspect)
     if gate is not None:
-        weight = jnp.where(pair.iou > gate, weight, 0)
+        weight = jnp.where(pair.iou > gate, weight, 0 * gate)  # NaN stays NaN
     return jax.lax.stop_gradient(weight)
 
 

@@ -1,5 +1,6 @@
-"""Weighted sums of a region loss and a distribution loss."""
+"""Weighted sums of Dice and a distribution loss."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ from jaxloss._core import checks, confusion
 from jaxloss._core.labels import Competing, Independent, competing, independent
 from jaxloss._core.reduction import AxisName, reduce_labelled
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
+from jaxloss._distribution._focal import _competing_focal, _independent_focal
 from jaxloss._region._overlap import dice_of
 
-__all__ = ["dice_cross_entropy"]
+__all__ = ["dice_cross_entropy", "dice_focal"]
 
 Array = jax.Array
 
@@ -97,11 +99,22 @@ def dice_cross_entropy(
       Segmentation. Nature Methods 2021. https://arxiv.org/abs/1809.10486
     """
     name = "dice_cross_entropy"
-    checks.option(name, "reduction", reduction, ("mean", "sum"))
-    pixels = confusion.read(
+    is_p = activation is None
+
+    def entropy(data: Competing | Independent) -> Array:
+        if isinstance(data, Competing):
+            values = competing_entropy(name, data, label_smoothing, probabilities=is_p)
+        else:
+            values = independent_entropy(name, data, label_smoothing, probabilities=is_p)
+        return reduce_labelled(name, values, reduction, data, axis_name)
+
+    dice, cross_entropy = dice_and(
         name,
+        entropy,
         logits,
         labels,
+        smooth=smooth,
+        squared=squared,
         activation=activation,
         axis=axis,
         where=where,
@@ -109,35 +122,184 @@ def dice_cross_entropy(
         ignore_index=ignore_index,
         class_weights=class_weights,
         per_image=per_image,
-        axis_name=axis_name,
-    )
-    counts = confusion.confusion(pixels)
-    dice = confusion.reduce(
-        name,
-        dice_of(name, pixels, counts, smooth, squared),
-        pixels,
-        counts.actual,
-        reduction,
         include_background=include_background,
         absent=absent,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    options: dict[str, Any] = {
+    weight = checks.number(name, "dice_weight", dice_weight, dice.dtype, "[0, inf)")
+    other = "cross_entropy_weight"
+    return weight * dice + cross_entropy * checks.number(
+        name, other, cross_entropy_weight, dice.dtype, "[0, inf)"
+    )
+
+
+def dice_focal(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    dice_weight: ArrayLike = 1.0,
+    focal_weight: ArrayLike = 1.0,
+    smooth: ArrayLike = 1.0,
+    squared: bool | str = False,
+    gamma: ArrayLike = 2.0,
+    alpha: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    activation: str | None = "auto",
+    axis: int | None = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    per_image: bool = True,
+    include_background: bool = True,
+    absent: str = "score",
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the sum of soft Dice and the focal loss.
+
+    Dice balances small structures against large ones, the focal loss hard pixels against easy
+    ones::
+
+        dice_weight dice + focal_weight focal
+
+    The focal loss is that of the activation: :func:`jaxloss.softmax_focal` where classes compete,
+    :func:`jaxloss.sigmoid_focal` where each logit has its own target. MONAI's `DiceFocalLoss` takes
+    the sigmoid one even beside a softmax Dice; its `smooth_nr` and `smooth_dr` are `smooth`.
+
+    Args:
+      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
+      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
+        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
+        gradient NaN.
+      dice_weight: Factor of Dice, at least 0.
+      focal_weight: Factor of the focal loss, at least 0.
+      smooth: Added to Dice's numerator and denominator, at least 0.
+      squared: Dice's form: False, True (V-Net) or `"counts"` (nnU-Net's `square`).
+      gamma: Focusing exponent, at least 0; larger values discount easy pixels more.
+      alpha: Sigmoid: the weight of positives, in `[0, 1]`; negatives weigh `1 - alpha`. Softmax: a
+        scalar or one factor per class `[C]`, at least 0. It never enters the mean's denominator.
+        None: 1.
+      label_smoothing: That of the focal loss, in `[0, 1)`.
+      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
+        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
+        meant to compete need `"softmax"`.
+      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
+        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
+      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
+        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
+      weights: Factors of the pixels in every sum, shaped like `where`.
+      ignore_index: The integer label of pixels to leave out.
+      class_weights: One weight per class, shape `[C]`, in both parts.
+      per_image: Whether Dice scores each image by itself; False pools the batch.
+      include_background: Whether class 0 takes part in Dice; it always does in the focal loss.
+      absent: `"score"` scores a class that an image's target does not hold like any other;
+        `"skip"` leaves it out of Dice.
+      reduction: `"mean"` or `"sum"` of each part; they have no elements in common.
+      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
+        `shard_map` or `pmap`.
+
+    Returns:
+      A scalar; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `logits` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
+        a number is out of its range, the background is excluded from a single class,
+        `ignore_index` comes with float labels, or `reduction` is neither `"mean"` nor `"sum"`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> labels = jnp.array([[[0, 0, 1], [0, 1, 1]]])
+      >>> logits = 4.0 * jnp.array([[[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]]])
+      >>> logits = jnp.stack([logits, -logits], axis=-1)
+      >>> print(jaxloss.dice_focal(logits, labels).round(4))
+      1.4784
+
+    Reference:
+      Zhu et al. AnatomyNet: Deep Learning for Fast and Fully Automated Whole-Volume Segmentation of
+      Head and Neck Anatomy. Medical Physics 2019. https://arxiv.org/abs/1808.05238
+    """
+    name = "dice_focal"
+    options = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
+
+    def hard_pixels(data: Competing | Independent) -> Array:
+        if isinstance(data, Competing):
+            return _competing_focal(name, data, *options)
+        return _independent_focal(name, data, *options)
+
+    dice, focal = dice_and(
+        name,
+        hard_pixels,
+        logits,
+        labels,
+        smooth=smooth,
+        squared=squared,
+        activation=activation,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        per_image=per_image,
+        include_background=include_background,
+        absent=absent,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+    weight = checks.number(name, "dice_weight", dice_weight, dice.dtype, "[0, inf)")
+    other = checks.number(name, "focal_weight", focal_weight, dice.dtype, "[0, inf)")
+    return weight * dice + other * focal
+
+
+def dice_and(
+    function: str,
+    distribution: Callable[[Competing | Independent], Array],
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    smooth: ArrayLike,
+    activation: str | None,
+    axis: int | None,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    ignore_index: int | None,
+    class_weights: ArrayLike | None,
+    per_image: bool,
+    include_background: bool,
+    absent: str,
+    reduction: str,
+    axis_name: AxisName | None,
+    squared: bool | str = False,
+) -> tuple[Array, Array]:
+    """Returns the reduced Dice loss, and what `distribution` makes of the same data."""
+    checks.option(function, "reduction", reduction, ("mean", "sum"))
+    masks: dict[str, Any] = {
         "axis": axis,
         "where": where,
         "weights": weights,
         "ignore_index": ignore_index,
         "class_weights": class_weights,
     }
-    is_p = activation is None
-    data: Competing | Independent
-    if pixels.compete:
-        data = competing(name, logits, labels, **options)
-        values = competing_entropy(name, data, label_smoothing, probabilities=is_p)
-    else:
-        data = independent(name, logits, labels, **options)
-        values = independent_entropy(name, data, label_smoothing, probabilities=is_p)
-    cross_entropy = reduce_labelled(name, values, reduction, data, axis_name)
-    dtype = pixels.p.dtype
-    dice_weight = checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)")
-    factor = checks.number(name, "cross_entropy_weight", cross_entropy_weight, dtype, "[0, inf)")
-    return dice_weight * dice + factor * cross_entropy
+    pixels = confusion.read(
+        function,
+        logits,
+        labels,
+        activation=activation,
+        per_image=per_image,
+        axis_name=axis_name,
+        **masks,
+    )
+    counts = confusion.confusion(pixels)
+    dice = confusion.reduce(
+        function,
+        dice_of(function, pixels, counts, smooth, squared),
+        pixels,
+        counts.actual,
+        reduction,
+        include_background=include_background,
+        absent=absent,
+    )
+    read = competing if pixels.compete else independent
+    return dice, distribution(read(function, logits, labels, **masks))

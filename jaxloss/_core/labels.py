@@ -6,6 +6,7 @@ target ids or a soft distribution over the class axis: `Competing`. Where target
 `where` and `ignore_index` into one mask, which the primitives apply where they read the logits.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -17,14 +18,15 @@ from jaxloss._core import checks, numerics
 
 Array = jax.Array
 
-MASKED = -1  # the id of a position that takes no part: value and gradient 0
-OUTSIDE = -2  # an id outside [0, classes): value and gradient NaN
-
 ACTIVATIONS = ("auto", "softmax", "sigmoid", None)
 
 
 class Competing(NamedTuple):
-    """Positions whose classes compete along `axis`."""
+    """Positions whose classes compete along `axis`.
+
+    Ids are as they came: a masked one may be any number, and one outside `[0, C)` that is not
+    masked makes value and gradient NaN.
+    """
 
     logits: Array
     labels: Array
@@ -35,7 +37,7 @@ class Competing(NamedTuple):
 
     @property
     def has_ids(self) -> bool:
-        """Whether `labels` holds ids (`MASKED` and `OUTSIDE` among them) rather than shares."""
+        """Whether `labels` holds ids rather than shares."""
         return self.labels.ndim < self.logits.ndim
 
     @property
@@ -44,25 +46,30 @@ class Competing(NamedTuple):
         return None if self.class_weights is None else self.of_target(self.class_weights)
 
     def of_target(self, per_class: Array) -> Array:
-        """Returns `sum_c y_c per_class_c` of each position, 0 where masked or a bad id."""
-        if self.has_ids:
-            hits = is_target(self.labels, self.logits.shape, self.axis)
-            return jnp.where(hits, per_class, 0).sum(self.axis)
-        return (self.labels * per_class).sum(self.axis)
+        """Returns `sum_c y_c per_class_c` of each position, 0 where masked."""
+        if not self.has_ids:
+            return (self.labels * per_class).sum(self.axis)
+        values = of_ids(jnp.broadcast_to(per_class, self.logits.shape), self.labels, self.axis)
+        return values if self.mask is None else jnp.where(self.mask, values, 0)
 
     def at_target(self, values: Array) -> Array:
         """Returns `sum_c y_c values_c` of each position, NaN for a bad id, 0 where masked."""
         if not self.has_ids:
             return numerics.product(self.labels, values).sum(self.axis)
         hits = is_target(self.labels, self.logits.shape, self.axis)
-        spoiled = jnp.expand_dims(poison(self.labels, values.dtype), self.axis)
+        hits = hits if self.mask is None else hits & jnp.expand_dims(self.mask, self.axis)
+        spoiled = jnp.expand_dims(self.poison(), self.axis)
         return jnp.where(hits | jnp.isnan(spoiled), values * spoiled, 0).sum(self.axis)
 
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
         if not self.has_ids:
             return self.labels
-        return one_hot(self.labels, self.logits, self.axis)
+        return one_hot(self.labels, self.mask, self.logits, self.axis)
+
+    def poison(self) -> Array:
+        """A factor of 1, and NaN for a bad id: multiplied, it reaches value and gradient."""
+        return poison(self.labels, self.mask, self.logits.shape[self.axis], self.logits.dtype)
 
     def unmasked_logits(self) -> Array:
         """The logits with 0 in masked positions."""
@@ -131,9 +138,7 @@ def competing(
         kept = kept if targets.ndim < scores.ndim else kept.all(at)
         mask = kept if mask is None else mask & kept
     if targets.ndim < scores.ndim:
-        targets = _ids(targets, scores.shape[at])
-        if mask is not None:
-            targets = jnp.where(mask, targets, MASKED)
+        targets = _int32(targets)
     else:
         targets = _fractions(targets, scores.dtype)
         if mask is not None:
@@ -175,7 +180,7 @@ def independent(
             kept = jnp.expand_dims(kept, at)
         mask = kept if mask is None else mask & kept
     if at is not None and targets.ndim < scores.ndim:
-        targets = one_hot(_ids(targets, scores.shape[at]), scores, at)
+        targets = one_hot(_int32(targets), None, scores, at)
     else:
         targets = _fractions(targets, scores.dtype)
     return Independent(
@@ -216,15 +221,43 @@ def paired(
     return prediction, target, mask, factor
 
 
-def poison(ids: Array, dtype: jnp.dtype) -> Array:
-    """A factor of 1, and NaN for a bad id: multiplied, it reaches value and gradient."""
-    return jnp.where(ids == OUTSIDE, jnp.nan, jnp.ones(ids.shape, dtype))
+def poison(ids: Array, mask: Array | None, classes: int, dtype: jnp.dtype) -> Array:
+    """A factor of 1, and NaN where an id is outside `[0, classes)` and not masked."""
+    bad = _bad(ids, mask, classes)
+    return jnp.where(bad, jnp.nan, jnp.ones(bad.shape, dtype))
 
 
-def one_hot(ids: Array, logits: Array, axis: int) -> Array:
+def _bad(ids: Array, mask: Array | None, classes: int) -> Array:
+    """Where an id is outside `[0, classes)` and not masked."""
+    bad = (ids < 0) | (ids >= classes)
+    return bad if mask is None else bad & mask
+
+
+def one_hot(ids: Array, mask: Array | None, logits: Array, axis: int) -> Array:
     """Ids in the shape of the logits: 1 at the target, NaN for a bad id, 0 where masked."""
-    hits = is_target(ids, logits.shape, axis).astype(logits.dtype)
-    return jnp.where(jnp.expand_dims(ids == OUTSIDE, axis), jnp.nan, hits)
+    hits = is_target(ids, logits.shape, axis)
+    hits = hits if mask is None else hits & jnp.expand_dims(mask, axis)
+    bad = jnp.expand_dims(_bad(ids, mask, logits.shape[axis]), axis)
+    return jnp.where(bad, jnp.nan, hits.astype(logits.dtype))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def of_ids(values: Array, ids: Array, axis: int) -> Array:
+    """Returns the value of each position's id along `axis`, that of some class for a bad id.
+
+    The derivative compares instead: a gather's would be a scatter.
+    """
+    at = jnp.expand_dims(ids, axis)
+    return jnp.take_along_axis(values, at, axis, mode="clip").squeeze(axis)
+
+
+@of_ids.defjvp
+def _(
+    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    values, ids = primals
+    hits = is_target(ids, values.shape, axis)
+    return of_ids(values, ids, axis), jnp.where(hits, tangents[0], 0).sum(axis)
 
 
 def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:
@@ -270,11 +303,6 @@ def _matching(
         expected += f", or integer ids of shape {ids_shape}"
     got = f"of shape {array.shape} and dtype {array.dtype}"
     checks.fail(ValueError, function, "labels", got, expected)
-
-
-def _ids(labels: Array, classes: int) -> Array:
-    ids = _int32(labels)
-    return jnp.where((ids >= 0) & (ids < classes), ids, OUTSIDE)
 
 
 def _int32(ids: Array) -> Array:

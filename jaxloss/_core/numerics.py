@@ -42,6 +42,28 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return product(weight, value), slope * tangents[0] + weight * tangents[1]
 
 
+@jax.custom_jvp
+def log(x: Array) -> Array:
+    """Returns the logarithm; no derivative forms `1 / x^2`, which overflows early."""
+    return jnp.log(x)
+
+
+@log.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log(*primals), _inverse(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _inverse(x: Array) -> Array:
+    return 1 / x
+
+
+@_inverse.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = _inverse(*primals)
+    return inverse, -inverse * (inverse * tangents[0])
+
+
 def power(base: Array, exponent: Array) -> Array:
     """Returns `base ** exponent` for `base >= 0`, with derivative 0 in both at `base = 0`.
 

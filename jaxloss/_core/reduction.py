@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
 from jaxloss._core.labels import Competing, Independent
+from jaxloss._core.lean import Costs
 
 Array = jax.Array
 AxisName = Hashable
@@ -17,7 +18,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 def reduce(
     function: str,
-    values: Array,
+    values: Array | Costs,
     reduction: str,
     *,
     mask: Array | None = None,
@@ -29,7 +30,8 @@ def reduce(
 
     Args:
       function: The public name of the loss, for the error message.
-      values: One value per position, element, box or (image, class).
+      values: One value per position, element, box or (image, class). `Costs` must be 0 already
+        where masked.
       reduction: `"mean"`, `"sum"` or `"none"`, which returns `v values`.
       mask: Which values take part; broadcasts to `values`. The others never reach the result.
       weights: Factors of value and denominator; broadcasts to `values`.
@@ -40,6 +42,13 @@ def reduce(
       A scalar, or `values` weighted. Where nothing counts the mean is 0 with zero gradient.
     """
     checks.option(function, "reduction", reduction, REDUCTIONS)
+    if isinstance(values, Costs):
+        if reduction != "none":
+            one = jnp.ones((), values.dtype)
+            count = _count(values, mask, weights, normalizer) if reduction == "mean" else one
+            count = everywhere(count, axis_name) if reduction == "mean" else one
+            return everywhere(values.over(count, weights), axis_name)
+        values = values.each()
     if mask is not None:
         values = jnp.where(mask, values, 0)
     if weights is not None:
@@ -54,7 +63,7 @@ def reduce(
 
 def reduce_labelled(
     function: str,
-    values: Array,
+    values: Array | Costs,
     reduction: str,
     data: Competing | Independent,
     axis_name: AxisName | None,
@@ -77,14 +86,14 @@ def everywhere(x: Array, axis_name: AxisName | None) -> Array:
 
 
 def _count(
-    values: Array, mask: Array | None, weights: Array | None, normalizer: Array | None
+    values: Array | Costs, mask: Array | None, weights: Array | None, normalizer: Array | None
 ) -> Array:
     """The sum of `mask * weights * normalizer` over the shape of `values`.
 
     The factors are summed in their own broadcast shape; dimensions that none of them has count
     with their size.
     """
-    counted = jnp.ones((1,) * values.ndim, values.dtype)
+    counted = jnp.ones((1,) * len(values.shape), values.dtype)
     for factor in (weights, normalizer):
         if factor is not None:
             counted = counted * factor

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, numerics
-from jaxloss._core.lean import lean
+from jaxloss._core.lean import Costs
 
 Array = jax.Array
 
@@ -90,9 +90,7 @@ def _log_miss(x: Array, y: Array) -> Array:
     return numerics.finite(jnp.where(y == 1, miss, jnp.where(y == 0, hit, -jnp.log(blend))))
 
 
-def expected_cost(
-    cost: Callable[..., Array], data: labels.Independent, *parameters: Array
-) -> Array:
+def costs(cost: Callable[..., Array], data: labels.Independent, *parameters: Array) -> Costs:
     """Returns `w cost(x, y, *parameters)` of each element, `w` its class weight, 0 where masked.
 
     Args:
@@ -100,13 +98,19 @@ def expected_cost(
       data: The logits and their targets.
       *parameters: Arrays that broadcast to the logits; derivatives reach them.
     """
-    if data.mask is None:
-        values = lean(cost)(data.logits, data.labels, *parameters)
-    else:
 
-        def masked(x: Array, y: Array, mask: Array, *parameters: Array) -> Array:
+    def weighted(x: Array, y: Array, mask: Any, class_weights: Any, *parameters: Array) -> Array:
+        if mask is not None:
             x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
-            return jnp.where(mask, cost(x, y, *parameters), 0)
+        values = cost(x, y, *parameters)
+        values = values if mask is None else jnp.where(mask, values, 0)
+        return values if class_weights is None else values * class_weights
 
-        values = lean(masked)(data.logits, data.labels, data.mask, *parameters)
-    return values if data.class_weights is None else values * data.class_weights
+    return Costs(weighted, (data.logits, data.labels, data.mask, data.class_weights, *parameters))
+
+
+def expected_cost(
+    cost: Callable[..., Array], data: labels.Independent, *parameters: Array
+) -> Array:
+    """Returns every value of `costs`."""
+    return costs(cost, data, *parameters).each()

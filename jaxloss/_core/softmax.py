@@ -15,59 +15,67 @@ import jax.numpy as jnp
 
 from jaxloss._core import labels as labelled
 from jaxloss._core import numerics, sigmoid
-from jaxloss._core.lean import lean
+from jaxloss._core.lean import Costs
 
 Array = jax.Array
 
 
-def _target_log_odds(top: Array, total: Array, target: Array, ids: Array) -> Array:
+def _target_log_odds(
+    top: Array, total: Array, target: Array, ids: Array, mask: Array | None, classes: int
+) -> Array:
     """Returns each position's log-odds of its target against all other classes.
 
-    Masked positions give 0 and never read their logits; ids outside the range give NaN in value
-    and gradient; a removed target gives -inf with zero gradient. An offset common to all logits
-    cancels before anything is rounded.
+    Masked positions give 0 and pass nothing of their logits on; ids outside the range give NaN in
+    value and gradient; a removed target gives -inf with zero gradient. An offset common to all
+    logits cancels before anything is rounded.
     """
-    infinite, alone = jnp.isinf(target), total == 0
+    if mask is not None:
+        top, total, target = (jnp.where(mask, x, 0) for x in (top, total, target))
+    infinite, alone = jnp.isinf(target), (total == 0) | (top == -jnp.inf)
     limit = jnp.where(target == top, 0, target)
     lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
-    odds = jnp.where(alone, jnp.inf, lead - jnp.log(jnp.where(alone, 1, total)))
+    odds = jnp.where(alone, jnp.inf, lead - numerics.log(jnp.where(alone, 1, total)))
     odds = jnp.where(target == -jnp.inf, -jnp.inf, odds)
-    odds = jnp.where(ids == labelled.MASKED, 0, odds)
-    return odds * labelled.poison(ids, odds.dtype)
+    odds = odds if mask is None else jnp.where(mask, odds, 0)
+    return odds * labelled.poison(ids, mask, classes, odds.dtype)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _statistics(logits: Array, ids: Array, axis: int) -> tuple[Array, Array, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _statistics(
+    logits: Array, ids: Array, mask: Array | None, axis: int
+) -> tuple[Array, Array, Array]:
     """Each position's `top`, the sum of `exp(z_j - top)` over the other classes, and its target.
 
     No other logit exceeds `top`, which is a constant for the derivative: the log-odds do not depend
-    on it.
+    on it. What is masked is not looked at here, except that nothing of it moves.
     """
-    top, total, target = jax.lax.platform_dependent(
+    return jax.lax.platform_dependent(
         logits,
         ids,
         cpu=functools.partial(_two_reductions, axis=axis),
         default=functools.partial(_one_reduction, axis=axis),
     )
-    masked = ids == labelled.MASKED
-    idle = masked | (top == -jnp.inf)
-    return jnp.where(idle, 0, top), jnp.where(idle, 0, total), jnp.where(masked, 0, target)
 
 
 @_statistics.defjvp
-def _(axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Any, Any]:
-    (logits, ids), (t, _) = primals, tangents
-    top, total, target = _statistics(logits, ids, axis)
+def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    (logits, ids, mask), t = primals, tangents[0]
+    top, total, target = _statistics(logits, ids, mask, axis)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def linear(logits: Array, ids: Array, top: Array, t: Array) -> tuple[Array, Array]:
+    def linear(
+        logits: Array, ids: Array, mask: Array | None, top: Array, t: Array
+    ) -> tuple[Array, Array]:
         hit = labelled.is_target(ids, logits.shape, axis)
-        idle = hit | jnp.expand_dims(ids == labelled.MASKED, axis) | (logits == -jnp.inf)
+        idle = hit | (logits == -jnp.inf)
+        if mask is not None:
+            masked = jnp.expand_dims(~mask, axis)
+            idle, hit = idle | masked, hit & ~masked
         level = jnp.where(idle, 0, _above(logits, jnp.expand_dims(top, axis)))
         share = jnp.where(idle, 0, jnp.exp(level))
         return (share * t).sum(axis), jnp.where(hit, t, 0).sum(axis)
 
-    return (top, total, target), (jnp.zeros_like(top), *linear(logits, ids, top, t))
+    return (top, total, target), (jnp.zeros_like(top), *linear(logits, ids, mask, top, t))
 
 
 def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
@@ -110,7 +118,7 @@ def log_odds(logits: Array, top: Array, rest: Array) -> Array:
     level = jnp.where(removed, 0, level)
     others = rest - jnp.expm1(level)
     alone = others == 0
-    odds = level - jnp.log(jnp.where(alone, 1, others))
+    odds = level - numerics.log(jnp.where(alone, 1, others))
     return jnp.where(removed, -jnp.inf, jnp.where(alone, jnp.inf, odds))
 
 
@@ -149,14 +157,14 @@ def _above(logits: Array, top: Array) -> Array:
     return jnp.where(logits == jnp.inf, 0, logits - jnp.where(top == -jnp.inf, 0, top))
 
 
-def expected_cost(
+def costs(
     cost: Callable[..., Array],
     data: labelled.Competing,
     *parameters: Array,
     smoothing: Array | None = None,
     factors: Array | None = None,
     probabilities: bool = False,
-) -> Array:
+) -> Costs:
     """Returns `sum_c w_c y_c cost(-log p_c, -log(1 - p_c))` of each position, 0 where masked.
 
     Args:
@@ -170,34 +178,56 @@ def expected_cost(
     if data.class_weights is not None:
         factors = data.class_weights if factors is None else factors * data.class_weights
     if data.has_ids and smoothing is None:
+        return _of_targets(cost, data, factors, parameters, probabilities)
+
+    def of_class(z: Array, shares: Array, factors: Array | None, *parameters: Array) -> Array:
         if probabilities:
-            p = data.at_target(data.unmasked_logits())
-            values = cost(*sigmoid.log_pair_of_probability(p), *parameters)
+            pair = sigmoid.log_pair_of_probability(z)
         else:
-
-            def of_statistics(top: Array, *rest: Array) -> Array:
-                total, target, ids, *parameters = rest
-                odds = _target_log_odds(top, total, target, ids)
-                return cost(*sigmoid.log_pair(odds), *parameters)
-
-            statistics = _statistics(data.logits, data.labels, data.axis)
-            values = lean(of_statistics)(*statistics, data.labels, *parameters)
-        return values if factors is None else values * data.of_target(factors)
-
-    def of_probabilities(p: Array, shares: Array, *parameters: Array) -> Array:
-        each = cost(*sigmoid.log_pair_of_probability(p), *parameters)
-        return numerics.product(shares, each).sum(data.axis)
-
-    def of_logits(z: Array, shares: Array, top: Array, rest: Array, *parameters: Array) -> Array:
-        each = cost(*sigmoid.log_pair(log_odds(z, top, rest)), *parameters)
-        return numerics.product(shares, each).sum(data.axis)
+            pair = sigmoid.log_pair(log_odds(z, *scale(z, data.axis)))
+        shares = shares if factors is None else shares * factors
+        return numerics.product(shares, cost(*pair, *parameters)).sum(data.axis, keepdims=True)
 
     logits, shares = data.unmasked_logits(), smoothed(data, smoothing)
+    return Costs(of_class, (logits, shares, factors, *parameters), data.axis)
+
+
+def _of_targets(
+    cost: Callable[..., Array],
+    data: labelled.Competing,
+    factors: Array | None,
+    parameters: tuple[Array, ...],
+    probabilities: bool,
+) -> Costs:
+    """The cost of each position's target id."""
+    classes = data.logits.shape[data.axis]
     if factors is not None:
-        shares = shares * factors
+        factors = data.of_target(factors)
+
+    def weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
+        values = values if mask is None else jnp.where(mask, values, 0)
+        return values if factors is None else values * factors
+
+    def of_probability(p: Array, mask: Array | None, factors: Array | None, *rest: Array) -> Array:
+        return weighted(cost(*sigmoid.log_pair_of_probability(p), *rest), mask, factors)
+
+    def of_statistics(top: Array, *rest: Any) -> Array:
+        total, target, ids, mask, factors, *parameters = rest
+        odds = _target_log_odds(top, total, target, ids, mask, classes)
+        return weighted(cost(*sigmoid.log_pair(odds), *parameters), mask, factors)
+
     if probabilities:
-        return lean(of_probabilities)(logits, shares, *parameters)
-    return lean(of_logits)(logits, shares, *scale(logits, data.axis), *parameters)
+        p = data.at_target(data.unmasked_logits())
+        return Costs(of_probability, (p, data.mask, factors, *parameters))
+    statistics = _statistics(data.logits, data.labels, data.mask, data.axis)
+    return Costs(of_statistics, (*statistics, data.labels, data.mask, factors, *parameters))
+
+
+def expected_cost(
+    cost: Callable[..., Array], data: labelled.Competing, *parameters: Array, **options: Any
+) -> Array:
+    """Returns every value of `costs`."""
+    return costs(cost, data, *parameters, **options).each()
 
 
 def log_sum_exp(data: labelled.Competing) -> Array:

@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.labels import Competing, Independent, competing, independent
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll"]
@@ -164,10 +165,11 @@ def cross_entropy(
         class_weights=class_weights,
     )
     scale = checks.number(name, "z_loss", z_loss, data.logits.dtype, "[0, inf)")
-    loss = competing_entropy(name, data, label_smoothing)
-    if not checks.is_zero(z_loss):
-        penalty = scale * softmax.log_sum_exp(data) ** 2
-        loss = loss + (penalty if data.normalizer is None else data.normalizer * penalty)
+    entropy = competing_entropy(name, data, label_smoothing)
+    if checks.is_zero(z_loss):
+        return reduce_labelled(name, entropy, reduction, data, axis_name)
+    penalty = scale * softmax.log_sum_exp(data) ** 2
+    loss = entropy.each() + (penalty if data.normalizer is None else data.normalizer * penalty)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
@@ -260,11 +262,11 @@ def binary_cross_entropy(
 
 def competing_entropy(
     function: str, data: Competing, label_smoothing: ArrayLike, probabilities: bool = False
-) -> Array:
+) -> Costs:
     """Returns the cross-entropy of each position, from logits or from probabilities."""
     dtype = data.logits.dtype
     smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    return softmax.expected_cost(
+    return softmax.costs(
         lambda hit, miss: hit,
         data,
         smoothing=None if checks.is_zero(label_smoothing) else smoothing,
@@ -278,7 +280,7 @@ def independent_entropy(
     label_smoothing: ArrayLike,
     pos_weight: Array | None = None,
     probabilities: bool = False,
-) -> Array:
+) -> Costs:
     """Returns the binary cross-entropy of each element, from logits or from probabilities."""
     dtype = data.logits.dtype
     smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
@@ -290,4 +292,4 @@ def independent_entropy(
         t = y * (1 - smoothing) + smoothing / 2
         return numerics.product(positive * t, hit) + numerics.product(1 - t, miss)
 
-    return sigmoid.expected_cost(cost, data, smoothing, positive)
+    return sigmoid.costs(cost, data, smoothing, positive)

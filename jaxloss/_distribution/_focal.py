@@ -278,7 +278,7 @@ def _competing_focal(
         factors = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
         if factors.ndim > 0:
             factors = per_class(name, "alpha", factors, data.logits, data.axis)
-    loss = softmax.expected_cost(
+    loss = softmax.costs(
         lambda hit, miss, gamma: numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit),
         data,
         gamma,
@@ -319,5 +319,5 @@ def _independent_focal(
         entropy = numerics.product(t, hit) + numerics.product(1 - t, miss)
         return numerics.product((t * positive + (1 - t) * negative) * focus, entropy)
 
-    loss = sigmoid.expected_cost(cost, data, gamma, smoothing, positive, negative)
+    loss = sigmoid.costs(cost, data, gamma, smoothing, positive, negative)
     return reduce_labelled(name, loss, reduction, data, axis_name)

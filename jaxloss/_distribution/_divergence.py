@@ -1,0 +1,299 @@
+"""Divergences between a target distribution and the softmax, free of cancellation."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core.labels import Competing, competing
+from jaxloss._core.reduction import AxisName, reduce_labelled
+
+__all__ = ["js_divergence", "kl_divergence"]
+
+Array = jax.Array
+
+
+def kl_divergence(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the Kullback-Leibler divergence of the softmax from each position's target.
+
+    With `p = softmax(logits)` and `0 log 0 = 0` in value and gradient::
+
+        KL = sum_c y_c log(y_c / p_c)
+
+    It is the cross-entropy less the entropy of the target, but evaluated as a sum of terms that
+    cannot be negative, `y_c log(y_c / p_c) - y_c + p_c`: the difference of the two is negative by
+    rounding where target and prediction agree. Targets are shares of their sum `s`, so that its
+    rounding costs nothing: the value is `s KL(y / s, p)`, and 0 for a target without mass.
+
+    A logit of -inf is a class that has been removed: it costs nothing where the target has no mass,
+    and +inf with zero gradient where it has. Class weights multiply a position's whole divergence
+    by `sum_c w_c y_c`, which keeps its minimum at `p = y`. PyTorch's `kl_div` takes
+    log-probabilities, and its `"mean"` divides by the number of elements: `"batchmean"` is ours.
+
+    Args:
+      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
+      targets: The distribution of each position, in the shape of `logits`.
+      axis: The class axis; any axis works (1 for NCHW).
+      where: Boolean, the rank of the logits without `axis` with each dimension equal or 1. What is
+        False reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      ignore_index: The integer target of positions to leave out.
+      class_weights: One factor of value and denominator per class, shape `[C]`.
+      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or the shape of the logits without `axis` with `reduction="none"`; float32 for
+      half-precision input.
+
+    Raises:
+      TypeError: If `logits` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, an axis or option does not exist, or `ignore_index` comes
+        with float targets.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> logits, targets = jnp.log(jnp.array([0.7, 0.2, 0.1])), jnp.array([0.5, 0.5, 0.0])
+      >>> print(jaxloss.kl_divergence(logits, targets).round(4))
+      0.2899
+
+    Reference:
+      Kullback and Leibler. On Information and Sufficiency. Annals of Mathematical Statistics 1951.
+    """
+    data = _read(
+        "kl_divergence", logits, targets, axis, where, weights, ignore_index, class_weights
+    )
+    return reduce_labelled("kl_divergence", _of_positions(_kl, data), reduction, data, axis_name)
+
+
+def js_divergence(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the Jensen-Shannon divergence between the softmax and each position's target.
+
+    With `p = softmax(logits)`, `m = (y + p) / 2` and `0 log 0 = 0` in value and gradient::
+
+        JS = 1/2 sum_c (y_c log(y_c / m_c) + p_c log(p_c / m_c))
+
+    It is symmetric in `y` and `p`, lies between 0 and `log 2`, and stays finite where one of them
+    is 0: a removed class (a logit of -inf) that has target mass costs `log 2` times half its mass.
+    Where `y` and `p` almost agree, the two logarithms cancel to second order; the term is then the
+    power series of `m h(d)`, `d = (p - y) / (p + y)`, whose terms are all positive. Class weights
+    multiply a position's whole divergence by `sum_c w_c y_c`.
+
+    Args:
+      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
+      targets: The distribution of each position, in the shape of `logits`.
+      axis: The class axis; any axis works (1 for NCHW).
+      where: Boolean, the rank of the logits without `axis` with each dimension equal or 1. What is
+        False reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      ignore_index: The integer target of positions to leave out.
+      class_weights: One factor of value and denominator per class, shape `[C]`.
+      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or the shape of the logits without `axis` with `reduction="none"`; float32 for
+      half-precision input.
+
+    Raises:
+      TypeError: If `logits` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, an axis or option does not exist, or `ignore_index` comes
+        with float targets.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> logits, targets = jnp.log(jnp.array([0.7, 0.2, 0.1])), jnp.array([0.5, 0.5, 0.0])
+      >>> print(jaxloss.js_divergence(logits, targets).round(4))
+      0.0762
+
+    Reference:
+      Lin. Divergence Measures Based on the Shannon Entropy. IEEE Transactions on Information Theory
+      1991.
+    """
+    data = _read(
+        "js_divergence", logits, targets, axis, where, weights, ignore_index, class_weights
+    )
+    return reduce_labelled(
+        "js_divergence",
+        _of_positions(_js, data),
+        reduction,
+        data,
+        axis_name,
+    )
+
+
+def _read(
+    name: str,
+    logits: ArrayLike,
+    targets: ArrayLike,
+    axis: int,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    ignore_index: int | None,
+    class_weights: ArrayLike | None,
+) -> Competing:
+    if np.shape(targets) != np.shape(logits):
+        got, expected = f"of shape {np.shape(targets)}", f"{np.shape(logits)}, that of the logits"
+        checks.fail(ValueError, name, "targets", got, expected)
+    return competing(
+        name,
+        logits,
+        targets,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+    )
+
+
+def _of_positions(divergence: Callable[..., Array], data: Competing) -> Array:
+    """Returns each position's divergence, times the class weight of its target."""
+    loss = divergence(data.unmasked_logits(), data.labels, data.axis)
+    return loss if data.normalizer is None else loss * data.normalizer
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _kl(z: Array, y: Array, axis: int) -> Array:
+    """Sums `y log(y / (s p)) - y + s p`, none of which is negative, with `s` the sum of `y`."""
+    log_p, total = _log_softmax(z, axis), y.sum(axis, keepdims=True)
+    excess, near = _excess(log_p, y, total)
+    x = jnp.where(near, excess, 0)
+    series = jnp.zeros_like(x)
+    for k in reversed(range(8 if x.dtype.itemsize == 4 else 14)):
+        series = 1 / math.factorial(k + 2) - x * series
+    apart = numerics.product(y, excess - 1) + total * jnp.exp(log_p)
+    return jnp.where(near, y * x * x * series, apart).sum(axis)
+
+
+@_kl.defjvp
+def _(
+    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(z: Array, y: Array, *directions: Array) -> Array:
+        z = jax.lax.optimization_barrier(z)
+        log_p, total = _log_softmax(z, axis), y.sum(axis, keepdims=True)
+        excess, near = _excess(log_p, y, total)
+        apart = total * jnp.exp(log_p) - y
+        by_z = jnp.where(near, y * jnp.expm1(-jnp.where(near, excess, 0)), apart)
+        # +inf is constant, in all its classes.
+        infinite = jnp.isinf(excess)
+        by_z = jnp.where((log_p == -jnp.inf) | infinite.any(axis, keepdims=True), 0, by_z)
+        by_y = jnp.where(infinite, 0, excess)
+        return (by_z * directions[0] + by_y * directions[1]).sum(axis)
+
+    return _kl(*primals, axis), linear(*primals, *tangents)
+
+
+def _excess(log_p: Array, y: Array, total: Array) -> tuple[Array, Array]:
+    """Returns `log(y / (s p))`, 0 where `y = 0`, and where it is small."""
+    held = y != 0
+    share = jnp.where(held, y, 1) / jnp.where(held, total, 1)
+    excess = jnp.where(held, jnp.log(share) - log_p, 0)
+    return excess, held & (jnp.abs(excess) < 0.5)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _js(z: Array, y: Array, axis: int) -> Array:
+    """Sums `(y log(y / m) + p log(p / m)) / 2` with `m = (y + p) / 2`."""
+    p = jnp.exp(_log_softmax(z, axis))
+    tilt = numerics.divide(p - y, p + y)
+    near = jnp.abs(tilt) < 0.5
+    x = jnp.where(near, tilt, 0) ** 2
+    series = jnp.zeros_like(x)
+    for k in reversed(range(1, 12 if x.dtype.itemsize == 4 else 25)):
+        series = series * x + 1 / (k * (2 * k - 1))
+    apart = y * _log_of_share(y, p) + p * _log_of_share(p, y)
+    return (jnp.where(near, (y + p) * x * series, apart * 2) / 4).sum(axis)
+
+
+@_js.defjvp
+def _(
+    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(z: Array, y: Array, *directions: Array) -> Array:
+        z = jax.lax.optimization_barrier(z)
+        p, q = jnp.exp(_log_softmax(z, axis)), _complement(z, axis)
+        slope, largest = p * _log_of_share(p, y), _largest(z, axis)
+        rest = jnp.where(largest, 0, slope).sum(axis, keepdims=True)
+        every = rest + jnp.where(largest, slope, 0).sum(axis, keepdims=True)
+        by_z = jnp.where(largest, q * slope - p * rest, slope - p * every)
+        return (by_z * directions[0] + _log_of_share(y, p) * directions[1]).sum(axis) / 2
+
+    return _js(*primals, axis), linear(*primals, *tangents)
+
+
+def _log_of_share(x: Array, other: Array) -> Array:
+    """Returns `log(x / ((x + other) / 2))`, 0 where `x = 0`."""
+    held = x != 0
+    total = jnp.where(held, x + other, 1)
+    tilt = jnp.where(held, x - other, 0) / total
+    near = jnp.abs(tilt) < 0.5
+    apart = jnp.log(jnp.where(held & ~near, 2 * x, total) / total)
+    return jnp.where(near, jnp.log1p(jnp.where(near, tilt, 0)), apart)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_softmax(z: Array, axis: int) -> Array:
+    """Returns `log p`, accurate also where `p` is close to 1, in value and derivative."""
+    hit, _ = sigmoid.log_pair(_log_odds(z, axis))
+    return -hit
+
+
+@_log_softmax.defjvp
+def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (t,) = primals, tangents
+    log_p = _log_softmax(z, axis)
+    p, largest = jnp.exp(log_p), _largest(z, axis)
+    rest = jnp.where(largest, 0, p * t).sum(axis, keepdims=True)
+    shared = jnp.where(largest, p * t, 0).sum(axis, keepdims=True)
+    return log_p, jnp.where(largest, _complement(z, axis) * t, t - shared) - rest
+
+
+def _complement(z: Array, axis: int) -> Array:
+    """Returns `1 - p`."""
+    return sigmoid.probability_pair(_log_odds(z, axis))[1]
+
+
+def _log_odds(z: Array, axis: int) -> Array:
+    return softmax.log_odds(z, *softmax.scale(z, axis))
+
+
+def _largest(z: Array, axis: int) -> Array:
+    """True at one largest logit of each position.
+
+    Derivatives keep it apart: its `1 - p` would be nothing but rounding errors as a difference.
+    """
+    at = z.argmax(axis, keepdims=True)
+    return jax.lax.broadcasted_iota(at.dtype, z.shape, axis) == at

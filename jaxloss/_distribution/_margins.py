@@ -1,0 +1,255 @@
+"""Margin losses: the target's score must win by a margin, in angle or in cosine."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core.labels import Competing, competing, of_ids
+from jaxloss._core.lean import Costs
+from jaxloss._core.reduction import AxisName, reduce_labelled
+
+__all__ = ["arcface", "cosface"]
+
+Array = jax.Array
+
+
+def arcface(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    scale: ArrayLike = 64.0,
+    margin: ArrayLike = 0.5,
+    label_smoothing: ArrayLike = 0.0,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the additive angular margin loss.
+
+    With `theta_c = arccos(cosines_c)` the angle between a feature and the centre of class `c`::
+
+        z_y     = scale cos(theta_y + margin)
+        z_j     = scale cos(theta_j)                      j != y
+        ArcFace = -log softmax(z)_y
+
+    Soft labels give `sum_c y_c` times the loss of class `c`, which for one-hot labels is that of
+    the id. The cosine is that of the paper for every angle: where `theta_y + margin` exceeds pi it
+    rises again, so that an opposite feature costs a little less than one at `pi - margin`. Releases
+    with a fallback go on there with `cos(theta_y) - margin sin(margin)`.
+
+    The target's logit is `cos(theta) cos(margin) - sin(theta) sin(margin)`, which needs no arccos.
+    The slope of `sin(theta)` is infinite at a cosine of 1 or -1; it counts as 0 there, so that
+    value and gradient are finite everywhere. A cosine outside `[-1, 1]` by rounding is treated as
+    the end, and one of -inf is a removed class: it costs nothing where the label has no mass, and
+    +inf with zero gradient where it has.
+
+    Args:
+      cosines: Cosines between the features and the class centres, shape `[..., C]` (`C` at `axis`),
+        floating.
+      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
+        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
+      scale: What the cosines are multiplied by (the paper's `s`), positive.
+      margin: The angle in radians that is added to the target's, in `[0, pi]`.
+      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
+      axis: The class axis; any axis works (1 for NCHW).
+      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
+        neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      ignore_index: The id of positions to leave out.
+      class_weights: One factor of value and denominator per class, shape `[C]`.
+      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `cosines` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
+        range, or `ignore_index` comes with float labels.
+
+    Example:
+      The same angle to both centres still costs, because of the margin:
+
+      >>> import jax.numpy as jnp, jaxloss
+      >>> cosines = jnp.array([[0.9, 0.1], [0.5, 0.5]])
+      >>> print(jaxloss.arcface(cosines, jnp.array([0, 0]), scale=8.0, reduction="none").round(4))
+      [0.0211 3.8331]
+
+    Reference:
+      Deng, Guo, Xue and Zafeiriou. ArcFace: Additive Angular Margin Loss for Deep Face Recognition.
+      CVPR 2019, equation 3. https://arxiv.org/abs/1801.07698
+    """
+    name = "arcface"
+    data = competing(
+        name,
+        cosines,
+        labels,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        prediction="cosines",
+    )
+    dtype = data.logits.dtype
+    scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
+    margin = checks.number(name, "margin", margin, dtype, f"[0, {jnp.pi}]")
+    data = data._replace(logits=_within_ends(data.unmasked_logits()))
+    # Any finite value does for a removed class, whose own cost is infinite.
+    cosine = jnp.where(data.logits == -jnp.inf, 0, data.logits)
+    if data.has_ids and checks.is_zero(label_smoothing):
+        cosine = of_ids(cosine, data.labels, data.axis)
+    sine = numerics.sqrt((1 - cosine) * (1 + cosine))
+    drop = cosine * (2 * jnp.sin(margin / 2) ** 2) + sine * jnp.sin(margin)
+    loss = margin_entropy(name, data, scale, drop, label_smoothing)
+    return reduce_labelled(name, loss, reduction, data, axis_name)
+
+
+def cosface(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    scale: ArrayLike = 64.0,
+    margin: ArrayLike = 0.35,
+    label_smoothing: ArrayLike = 0.0,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the additive cosine margin loss, also known as AM-Softmax.
+
+    With `z` the scaled cosines::
+
+        z_y     = scale (cosines_y - margin)
+        z_j     = scale cosines_j                         j != y
+        CosFace = -log softmax(z)_y
+
+    Soft labels give `sum_c y_c` times the loss of class `c`, which for one-hot labels is that of
+    the id. A cosine outside `[-1, 1]` by rounding is treated as the end, and one of -inf is a
+    removed class: it costs nothing where the label has no mass, and +inf with zero gradient where
+    it has.
+
+    Args:
+      cosines: Cosines between the features and the class centres, shape `[..., C]` (`C` at `axis`),
+        floating.
+      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
+        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
+      scale: What the cosines are multiplied by (the paper's `s`), positive.
+      margin: What is subtracted from the target's cosine, at least 0.
+      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
+      axis: The class axis; any axis works (1 for NCHW).
+      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
+        neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      ignore_index: The id of positions to leave out.
+      class_weights: One factor of value and denominator per class, shape `[C]`.
+      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `cosines` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
+        range, or `ignore_index` comes with float labels.
+
+    Example:
+      The same angle to both centres still costs, because of the margin:
+
+      >>> import jax.numpy as jnp, jaxloss
+      >>> cosines = jnp.array([[0.9, 0.1], [0.5, 0.5]])
+      >>> print(jaxloss.cosface(cosines, jnp.array([0, 0]), scale=8.0, reduction="none").round(4))
+      [0.0270 2.8590]
+
+    Reference:
+      Wang et al. CosFace: Large Margin Cosine Loss for Deep Face Recognition. CVPR 2018,
+      equation 4. https://arxiv.org/abs/1801.09414
+      Wang, Cheng, Liu and Liu. Additive Margin Softmax for Face Verification. IEEE Signal
+      Processing Letters 2018. https://arxiv.org/abs/1801.05599
+    """
+    name = "cosface"
+    data = competing(
+        name,
+        cosines,
+        labels,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        prediction="cosines",
+    )
+    dtype = data.logits.dtype
+    scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
+    margin = checks.number(name, "margin", margin, dtype, "[0, inf)")
+    data = data._replace(logits=_within_ends(data.unmasked_logits()))
+    loss = margin_entropy(name, data, scale, margin, label_smoothing)
+    return reduce_labelled(name, loss, reduction, data, axis_name)
+
+
+def margin_entropy(
+    function: str, data: Competing, scale: Array, margin: Array, label_smoothing: ArrayLike
+) -> Costs:
+    """Returns `sum_c w_c y_c CE_c` of each position, `CE_c` that of `scale (x - margin_c e_c)`.
+
+    `e_c` is the unit vector of class `c`: each class has its margin while it is the target. A lower
+    target logit lowers the log-odds by the same amount, so no logits are made for it.
+
+    Args:
+      function: The public name of the loss, for error messages.
+      data: The logits before scaling, and their labels.
+      scale: A scalar.
+      margin: A scalar; for ids without label smoothing one number per position, or else one that
+        broadcasts to the logits.
+      label_smoothing: `y` becomes `(1 - e) y + e / C`.
+    """
+    dtype = data.logits.dtype
+    smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
+
+    def cost(hit: Array, miss: Array, drop: Array) -> Array:
+        return sigmoid.log_pair(miss - hit - drop)[0]
+
+    return softmax.costs(
+        cost,
+        data._replace(logits=numerics.product(scale, data.unmasked_logits())),
+        scale * margin,
+        smoothing=None if checks.is_zero(label_smoothing) else smoothing,
+    )
+
+
+def centred(data: Competing) -> Competing:
+    """Subtracts from each position's logits one of them: so a large offset rounds nothing away.
+
+    The target's for ids, which costs no pass over the logits, the largest for labels of their
+    shape. A constant, on which no softmax depends.
+    """
+    logits = jax.lax.stop_gradient(data.unmasked_logits())
+    if data.has_ids:
+        zero = jnp.expand_dims(of_ids(logits, data.labels, data.axis), data.axis)
+    else:
+        zero = logits.max(data.axis, keepdims=True)
+    return data._replace(logits=data.logits - jnp.where(jnp.isinf(zero), 0, zero))
+
+
+@jax.custom_jvp
+def _within_ends(cosines: Array) -> Array:
+    """Cosines in `[-1, 1]` or -inf; what rounding left outside keeps its gradient."""
+    return jnp.where(cosines == -jnp.inf, cosines, jnp.clip(cosines, -1, 1))
+
+
+@_within_ends.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _within_ends(*primals), tangents[0]

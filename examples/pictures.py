@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -46,6 +48,47 @@ def draw_segmentation(
     _legend(figure, "Digits", digits, "outside lower left")
     _legend(figure, "Errors", list(ERROR_COLOURS.items()), "outside lower right")
     figure.savefig(path, dpi=130)
+
+
+def draw_curves_and_maps(
+    path: pathlib.Path,
+    runs: Mapping[str, Any],
+    images: np.ndarray,
+    strokes: np.ndarray,
+    maps: np.ndarray,
+    columns: int = 6,
+) -> None:
+    """Draws two curves for each run, and the first scenes with their distance maps and errors."""
+    figure = Figure(figsize=(12, 3.4 + 2.1 * (2 + len(runs))), layout="constrained")
+    above, below = figure.subfigures(2, height_ratios=[3.4, 2.1 * (2 + len(runs))])
+    left, right = above.subplots(1, 2)
+    for name, run in runs.items():
+        left.plot(run.steps, run.iou, marker="o", label=name)
+        right.plot(run.steps, run.distance, marker="o", label=name)
+    left.set(xlabel="step", title="Intersection over union")
+    right.set(xlabel="step", title="95 % Hausdorff distance, pixels", yscale="log")
+    left.legend()
+
+    count = min(columns, len(images))
+    axes = below.subplots(2 + len(runs), count, squeeze=False)
+    limit = np.abs(maps[:count]).max()
+    for ax, image, phi in zip(axes[0], images, maps, strict=False):
+        ax.imshow(image, cmap="gray", interpolation="nearest")
+        ax.contour(phi, levels=[0.5], colors="tab:orange", linewidths=0.8)
+    for ax, phi in zip(axes[1], maps, strict=False):
+        ax.imshow(phi, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+    for strip, run in zip(axes[2:], runs.values(), strict=True):
+        found = run.predictions
+        wrong = [(found & ~strokes, ERROR_COLOURS["invented"])]
+        wrong += [(~found & strokes, ERROR_COLOURS["missed"]), (found & strokes, "#ffffff")]
+        for ax, picture in zip(strip, _paint(images, wrong), strict=False):
+            ax.imshow(picture, interpolation="nearest")
+    for strip, name in zip(axes, ["Image", "Distance map", *runs], strict=True):
+        strip[0].set_ylabel(name, fontsize=12)
+        for ax in strip:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def _shade(images: np.ndarray, strength: float) -> np.ndarray:

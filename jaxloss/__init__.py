@@ -15,6 +15,8 @@ from jaxloss._compound import *
 from jaxloss._distribution import *
 from jaxloss._region import *
 from jaxloss._regression import *
+from jaxloss.distance import compute_edts_for_hausdorff_loss as compute_edts_for_hausdorff_loss
+from jaxloss.distance import compute_edts_for_penalized_loss as compute_edts_for_penalized_loss
 
 __version__ = importlib.metadata.version("jaxloss")
 
@@ -25,3 +27,4 @@ __all__ += _compound.__all__
 __all__ += _distribution.__all__
 __all__ += _region.__all__
 __all__ += _regression.__all__
+__all__ += ["compute_edts_for_hausdorff_loss", "compute_edts_for_penalized_loss"]

@@ -1,14 +1,5 @@
 """Exact Euclidean distance transforms of boolean masks, and the maps that losses make of them.
 
-With `f` zero on the background and infinite elsewhere, one pass per spatial axis replaces `f` by
-the lower envelope of parabolas::
-
-    f(i) <- min_j f(j) + (spacing (i - j))^2
-
-and after the last axis `f` is the squared distance. Every pass is exact. On a GPU or TPU it is one
-fused reduction over `j`, which never stores the pairs `(i, j)`; on a CPU it visits the neighbours
-at growing distance and stops when no element can improve. One spacing for all axes means integers.
-
 All functions share:
 
 - `axes` are the spatial axes, one or more of any length; all other axes are batch axes. The
@@ -19,27 +10,28 @@ All functions share:
   gradient is zero.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core import checks, maps
 
-__all__ = ["edt", "signed_distance", "squared_edt"]
+__all__ = [
+    "border_weights",
+    "compute_edts_for_hausdorff_loss",
+    "compute_edts_for_penalized_loss",
+    "compute_sdf",
+    "edt",
+    "signed_distance",
+    "squared_edt",
+]
 
 Array = jax.Array
 Axes = int | Sequence[int]
 Sampling = ArrayLike | Sequence[ArrayLike] | None
-Spacings = tuple[Array | None, ...]
-State = tuple[Array, Array]
-
-_SHIFTS, _COLUMNS = 16, 4  # visited by a CPU in one step of a loop
-_BLOCK = 2**17  # elements that it keeps in its cache
 
 
 def edt(
@@ -84,7 +76,7 @@ def edt(
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
     mask, axes, sampling = _checked("edt", mask, axes, sampling)
-    return _edt(mask, sampling, _scalar("edt", empty, sampling), axes=axes)
+    return maps.edt(mask, sampling, _scalar("edt", empty, sampling), axes=axes)
 
 
 def squared_edt(
@@ -125,7 +117,7 @@ def squared_edt(
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
     mask, axes, sampling = _checked("squared_edt", mask, axes, sampling)
-    return _squared_edt(mask, sampling, _scalar("squared_edt", empty, sampling), axes=axes)
+    return maps.squared_edt(mask, sampling, _scalar("squared_edt", empty, sampling), axes=axes)
 
 
 def signed_distance(mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None) -> Array:
@@ -163,7 +155,195 @@ def signed_distance(mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Samplin
       unbalanced segmentation. MIDL 2019. https://arxiv.org/abs/1812.07032
     """
     mask, axes, sampling = _checked("signed_distance", mask, axes, sampling)
-    return _signed_distance(mask, sampling, axes=axes)
+    return maps.signed(mask, sampling, axes=axes)
+
+
+def compute_sdf(
+    mask: ArrayLike,
+    *,
+    normalize: bool = False,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+) -> Array:
+    """Computes the signed distance function that a network can regress.
+
+    With `d_out` the distance of an outside element to the mask, `d_in` that of an inside element to
+    the background, each 0 on the other side::
+
+        sdf = d_out - d_in                            normalize=False
+              d_out / max d_out - d_in / max d_in     normalize=True, in [-1, 1]
+
+    with the maxima over the image. Unlike :func:`signed_distance` it jumps over 0 at the boundary.
+    An image without a boundary, all False or all True, is 0 everywhere.
+
+    Args:
+      mask: Boolean, shape `[...]`; True is the inside.
+      normalize: Whether each side is divided by its largest distance in the image.
+      axes: The spatial axes.
+      sampling: Spacing of the elements, a scalar or one number for each axis.
+
+    Returns:
+      Signed distances, shape `[...]`.
+
+    Raises:
+      TypeError: If `mask` is not boolean or an axis not an integer.
+      ValueError: If `axes`, `sampling` or `normalize` are none of those above.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import distance
+      >>> mask = jnp.array([[False, False, True, True, True, True]])
+      >>> print(distance.compute_sdf(mask))
+      [[ 2.  1. -1. -2. -3. -4.]]
+      >>> print(distance.compute_sdf(mask, normalize=True))
+      [[ 1.    0.5  -0.25 -0.5  -0.75 -1.  ]]
+
+    Reference:
+      Xue, Tang, Qiao, Gong, Yin, Qian, Huang, Fan and Huang. Shape-Aware Organ Segmentation by
+      Predicting Signed Distance Maps. AAAI 2020. https://arxiv.org/abs/1912.03849
+    """
+    mask, axes, sampling = _checked("compute_sdf", mask, axes, sampling)
+    checks.option("compute_sdf", "normalize", normalize, (False, True))
+    return maps.both_sides(mask, sampling, axes=axes, normalize=bool(normalize))
+
+
+def compute_edts_for_penalized_loss(
+    mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None
+) -> Array:
+    """Computes the weights of the distance-penalised losses: largest at the boundary.
+
+    With `d(i)` the distance to the nearest element of the other side, and the extrema over the side
+    of the mask, True or False, on which `i` lies::
+
+        phi(i) = (max d - d(i)) / (max d - min d)
+
+    in [0, 1]: 1 next to the boundary, 0 farthest from it. A side with the same distance everywhere
+    is 1. The mask and its complement have the same weights. An image without a boundary, all False
+    or all True, is 0 everywhere.
+
+    Args:
+      mask: Boolean, shape `[...]`; True is the inside.
+      axes: The spatial axes.
+      sampling: Spacing of the elements, a scalar or one number for each axis.
+
+    Returns:
+      Weights in [0, 1], shape `[...]`.
+
+    Raises:
+      TypeError: If `mask` is not boolean or an axis not an integer.
+      ValueError: If `axes` or `sampling` do not fit the mask or each other.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import distance
+      >>> mask = jnp.array([[False, False, False, True, True]])
+      >>> print(distance.compute_edts_for_penalized_loss(mask))
+      [[0.  0.5 1.  1.  0. ]]
+
+    Reference:
+      Caliva, Iriondo, Martinez, Majumdar and Pedoia. Distance Map Loss Penalty Term for Semantic
+      Segmentation. MIDL 2019. https://arxiv.org/abs/1908.03679
+    """
+    mask, axes, sampling = _checked("compute_edts_for_penalized_loss", mask, axes, sampling)
+    return maps.penalty(mask.astype(jnp.int32), sampling, axes=axes, values=2)
+
+
+def compute_edts_for_hausdorff_loss(
+    mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None
+) -> Array:
+    """Computes the distance of each element to the boundary, for the Hausdorff losses.
+
+    With `d_out` the distance of an outside element to the mask, `d_in` that of an inside element to
+    the background, each 0 on the other side::
+
+        d = d_in + d_out
+
+    An image without a True element is 0 everywhere. In one without a False element `d` is the
+    distance to the nearest position outside the image, so that a full prediction of an empty target
+    costs.
+
+    Args:
+      mask: Boolean, shape `[...]`; True is the inside.
+      axes: The spatial axes.
+      sampling: Spacing of the elements, a scalar or one number for each axis.
+
+    Returns:
+      Distances in the units of `sampling`, shape `[...]`.
+
+    Raises:
+      TypeError: If `mask` is not boolean or an axis not an integer.
+      ValueError: If `axes` or `sampling` do not fit the mask or each other.
+
+    Example:
+      A mask with a boundary, and a full one:
+
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import distance
+      >>> mask = jnp.array([[False, False, True, True, True], [True] * 5])
+      >>> print(distance.compute_edts_for_hausdorff_loss(mask, axes=-1))
+      [[2. 1. 1. 2. 3.]
+       [1. 2. 3. 2. 1.]]
+
+    Reference:
+      Karimi and Salcudean. Reducing the Hausdorff Distance in Medical Image Segmentation with
+      Convolutional Neural Networks. IEEE TMI 2020, equation 8. https://arxiv.org/abs/1904.10030
+    """
+    mask, axes, sampling = _checked("compute_edts_for_hausdorff_loss", mask, axes, sampling)
+    return maps.to_boundary(mask, sampling, axes=axes)
+
+
+def border_weights(
+    labels: ArrayLike,
+    *,
+    w0: ArrayLike = 10.0,
+    sigma: ArrayLike = 5.0,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+) -> Array:
+    """Computes the U-Net's weights of the background between two instances that nearly touch.
+
+    With `d1` and `d2` the distances of a background element to the nearest and to the second
+    nearest instance::
+
+        w = w0 exp(-(d1 + d2)^2 / (2 sigma^2))
+
+    It is 0 inside the instances, and everywhere in an image with fewer than two of them. The time
+    grows with the largest number of instances in an image; ids need not be consecutive.
+
+    Args:
+      labels: Integer instance ids, shape `[...]`: 0 is the background, positive ids are instances,
+        negative ones are neither.
+      w0: The weight where two instances touch, at least 0. The U-Net uses 10.
+      sigma: The width of the border in the units of `sampling`, positive. The U-Net uses 5.
+      axes: The spatial axes.
+      sampling: Spacing of the elements, a scalar or one number for each axis.
+
+    Returns:
+      Weights, shape `[...]`; differentiable in `w0` and `sigma`.
+
+    Raises:
+      TypeError: If `labels` are not integers or an axis is not one.
+      ValueError: If `axes`, `sampling`, `w0` or `sigma` are none of those above.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import distance
+      >>> print(distance.border_weights(jnp.array([[1, 0, 0, 2, 2, 0, 0]]), w0=100).round())
+      [[ 0. 84. 84.  0.  0. 49. 28.]]
+
+    Reference:
+      Ronneberger, Fischer and Brox. U-Net: Convolutional Networks for Biomedical Image
+      Segmentation. MICCAI 2015, equation 2. https://arxiv.org/abs/1505.04597
+    """
+    name = "border_weights"
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        checks.fail(TypeError, name, "labels", f"of dtype {labels.dtype}", "integer instance ids")
+    axes = checks.axes(name, axes, labels.ndim)
+    sampling = _spacing(name, sampling, len(axes))
+    w0 = checks.number(name, "w0", w0, maps.dtype_of(sampling), "[0, inf)")
+    sigma = checks.number(name, "sigma", sigma, maps.dtype_of(sampling), "(0, inf)")
+    return maps.between_instances(labels.astype(jnp.int32), w0, sigma, sampling, axes=axes)
 
 
 def _checked(
@@ -172,228 +352,25 @@ def _checked(
     """Returns the mask, its spatial axes, and the spacing: a scalar or one number for each axis."""
     mask = checks.boolean(function, "mask", mask)
     axes = checks.axes(function, axes, mask.ndim)
+    return mask, axes, _spacing(function, sampling, len(axes))
+
+
+def _spacing(function: str, sampling: Sampling, axes: int) -> Array | None:
     if sampling is None:
-        return mask, axes, None
+        return None
     listed = isinstance(sampling, (list, tuple))
     values: Sequence[Any] = sampling if listed else (sampling,)  # type: ignore[assignment]
-    dtypes = [jnp.asarray(value).dtype for value in values if hasattr(value, "dtype")]
+    dtypes = [jax.dtypes.canonicalize_dtype(v.dtype) for v in values if hasattr(v, "dtype")]
     dtype = jnp.float64 if jnp.float64 in dtypes else jnp.float32
     numbers = [checks.number(function, "sampling", v, dtype, "(0, inf)") for v in values]
     spacing = jnp.asarray(numbers, dtype) if listed else numbers[0]
-    if spacing.shape not in ((), (len(axes),)):
-        expected = f"a scalar or one number for each of the {len(axes)} axes"
+    if spacing.shape not in ((), (axes,)):
+        expected = f"a scalar or one number for each of the {axes} axes"
         checks.fail(ValueError, function, "sampling", f"of shape {spacing.shape}", expected)
-    return mask, axes, spacing
+    return spacing
 
 
 def _scalar(function: str, empty: ArrayLike, sampling: Array | None) -> Array:
-    dtype = jnp.float32 if sampling is None else sampling.dtype
-    empty = checks.real(function, "empty", empty, dtype)
+    empty = checks.real(function, "empty", empty, maps.dtype_of(sampling))
     checks.shape(function, "empty", empty, (), "one value for the images without a False element")
     return empty
-
-
-@functools.partial(jax.jit, static_argnames="axes")
-def _edt(mask: Array, sampling: Array | None, empty: Array, *, axes: tuple[int, ...]) -> Array:
-    squared, missing, unit = _squared_distance(mask, sampling, axes)
-    return lax.stop_gradient(jnp.where(missing, empty, unit * jnp.sqrt(squared)))
-
-
-@functools.partial(jax.jit, static_argnames="axes")
-def _squared_edt(
-    mask: Array, sampling: Array | None, empty: Array, *, axes: tuple[int, ...]
-) -> Array:
-    squared, missing, unit = _squared_distance(mask, sampling, axes)
-    return lax.stop_gradient(jnp.where(missing, empty, unit * unit * squared))
-
-
-@functools.partial(jax.jit, static_argnames="axes")
-def _signed_distance(mask: Array, sampling: Array | None, *, axes: tuple[int, ...]) -> Array:
-    rim = lax.stop_gradient(_unit(sampling))
-    outside = _edt(~mask, sampling, jnp.zeros_like(rim), axes=axes)
-    inside = _edt(mask, sampling, rim, axes=axes)
-    return jnp.where(mask, rim - inside, outside)
-
-
-def _unit(sampling: Array | None) -> Array:
-    return jnp.ones((), jnp.float32) if sampling is None else jnp.min(sampling)
-
-
-def _squared_distance(
-    mask: Array, sampling: Array | None, axes: tuple[int, ...]
-) -> tuple[Array, Array, Array]:
-    """Returns squared distances, where there are none, and the smallest spacing, their unit.
-
-    The unit keeps the squares of tiny and huge spacings inside the dtype.
-    """
-    unit = lax.stop_gradient(_unit(sampling))
-    if mask.size == 0:
-        return mask.astype(unit.dtype), mask, unit
-    ratios = jnp.ones(()) if sampling is None else lax.stop_gradient(sampling) / unit
-    diagonal = sum((mask.shape[axis] - 1) ** 2 for axis in axes)
-    spacings: Spacings = (None,) * len(axes)
-    if ratios.ndim == 1 or diagonal >= _far(jnp.int32):
-        ratios = jnp.broadcast_to(ratios.astype(unit.dtype), (len(axes),))
-        spacings = tuple(ratios[n].reshape((1,) * mask.ndim) for n in range(len(axes)))
-    last = tuple(range(-len(axes), 0))
-    squared = jnp.moveaxis(_parabolic_passes(jnp.moveaxis(mask, axes, last), spacings), last, axes)
-    missing = (squared >= _far(squared.dtype)) & (unit > 0)  # a unit of NaN must reach the result
-    return squared.astype(unit.dtype), missing, unit
-
-
-@jax.custom_batching.custom_vmap
-def _parabolic_passes(mask: Array, spacings: Spacings) -> Array:
-    """Squared distances over the last `len(spacings)` axes; a `None` spacing is the integer 1.
-
-    Where an image has no False element the result is at least `_far`.
-    """
-    return lax.platform_dependent(
-        mask, spacings, cpu=_passes_by_neighbours, default=_passes_by_reduction
-    )
-
-
-@_parabolic_passes.def_vmap
-def _mapped(
-    size: int, mapped: tuple[Any, Any], mask: Array, spacings: Spacings
-) -> tuple[Array, bool]:
-    """A mapped axis is one more batch axis: the loops below stay loops over scalars."""
-    mask_mapped, spacings_mapped = mapped
-    if not mask_mapped:
-        mask = jnp.broadcast_to(mask, (size, *mask.shape))
-    spacings = tuple(
-        s if s is None or is_mapped else s[None]
-        for s, is_mapped in zip(spacings, spacings_mapped, strict=True)
-    )
-    return _parabolic_passes(mask, spacings), True
-
-
-def _far(dtype: Any) -> int | float:
-    """Stands for infinity; a squared distance can be added to it without overflow."""
-    return 2**30 if dtype == jnp.int32 else float(jnp.finfo(dtype).max) / 4
-
-
-def _cost(offset: Array, spacing: Array | None) -> Array:
-    """The squared distance that an offset of whole elements adds."""
-    return offset**2 if spacing is None else (offset.astype(spacing.dtype) * spacing) ** 2
-
-
-def _lesser(a: Array, b: Array) -> Array:
-    """The minimum of numbers that are not NaN: on a CPU half the time of `jnp.minimum`."""
-    return jnp.where(a < b, a, b)
-
-
-def _passes_by_reduction(mask: Array, spacings: Spacings) -> Array:
-    dtype = jnp.int32 if spacings[0] is None else spacings[0].dtype
-    f = jnp.where(mask, jnp.asarray(_far(dtype), dtype), jnp.zeros((), dtype))
-    for axis, spacing in zip(range(-len(spacings), 0), spacings, strict=True):
-        f = _envelope_by_reduction(f, f.ndim + axis, spacing)
-    return f
-
-
-def _envelope_by_reduction(f: Array, axis: int, spacing: Array | None) -> Array:
-    """The minimum over all j at once: a compiler fuses it and never stores the pairs (i, j)."""
-    position = jnp.arange(f.shape[axis], dtype=jnp.int32)
-    offset = position[:, None] - position[None, :]
-    offset = jnp.expand_dims(offset, [a for a in range(f.ndim + 1) if a not in (axis, axis + 1)])
-    spacing = None if spacing is None else jnp.expand_dims(spacing, axis)
-    return jnp.min(jnp.expand_dims(f, axis) + _cost(offset, spacing), axis=axis + 1)
-
-
-def _passes_by_neighbours(mask: Array, spacings: Spacings) -> Array:
-    """One pass over the whole mask, then the others block by block, which stay in the cache."""
-    first = mask.ndim - len(spacings)
-    size, steps = mask.shape[first], _steps_to_false(mask, first)
-    dtype = jnp.int32 if spacings[0] is None else spacings[0].dtype
-    far = jnp.asarray(_far(dtype), dtype)
-
-    def squared(steps: Array) -> Array:
-        return jnp.where(steps < size, _cost(steps.astype(jnp.int32), spacings[0]), far)
-
-    if len(spacings) == 1:
-        return squared(steps)
-    block = max(1, min(size, _BLOCK * size // mask.size))
-
-    def transform(n: Array, out: Array) -> Array:
-        start = jnp.minimum(n * block, size - block)
-        f = squared(lax.dynamic_slice_in_dim(steps, start, block, first))
-        for axis in range(1, len(spacings)):
-            f = _envelope_by_neighbours(f, first, first + axis, spacings[axis])
-        return lax.dynamic_update_slice_in_dim(out, f, start, first)
-
-    return lax.fori_loop(0, -(-size // block), transform, jnp.zeros_like(steps, dtype))
-
-
-def _steps_to_false(mask: Array, axis: int) -> Array:
-    """Counts the steps to the nearest False element along one axis, forth and back."""
-    size = mask.shape[axis]
-    rows = jnp.moveaxis(mask, axis, 0)
-    start = jnp.full_like(rows[0], size, dtype=jnp.int16 if size < 2**14 else jnp.int32)
-
-    def forth(count: Array, row: Array) -> State:
-        count = jnp.where(row, count + 1, 0)
-        return count, count
-
-    def back(count: Array, row_and_above: State) -> State:
-        row, above = row_and_above
-        count = jnp.where(row, count + 1, 0)
-        return count, jnp.minimum(count, above)
-
-    _, above = lax.scan(forth, start, rows)
-    _, steps = lax.scan(back, start, (rows, above), reverse=True)
-    return jnp.moveaxis(steps, 0, axis)
-
-
-def _envelope_by_neighbours(f: Array, first: int, axis: int, spacing: Array | None) -> Array:
-    """The minimum over growing shifts, or over columns where few of them hold a distance.
-
-    No shift k can lower a line whose largest value exceeds its smallest by no more than k^2. A line
-    far from everything needs all shifts; half as many as there are columns cost what these cost.
-    """
-    size = f.shape[axis]
-    others = tuple(a for a in range(first, f.ndim) if a != axis)
-    holds = jnp.any(f < _far(f.dtype), axis=others, keepdims=True)
-    columns = jnp.max(jnp.sum(holds, axis=axis, dtype=jnp.int32))
-    lowest = jnp.min(f, axis=axis, keepdims=True)
-    reach = size // 2 + _SHIFTS
-    padding = [(reach, reach) if a == axis else (0, 0) for a in range(f.ndim)]
-    padded = jnp.pad(f, padding, constant_values=_far(f.dtype))
-
-    def improvable(shift: Array, best: Array) -> Array:
-        highest = jnp.max(best, axis=axis, keepdims=True)
-        return jnp.any(highest - lowest > _cost(shift, spacing))
-
-    def unfinished(state: State) -> Array:
-        shift, best = state
-        return (shift <= columns // 2) & improvable(shift, best)
-
-    def visit_shifts(state: State) -> State:
-        shift, best = state
-        for k in range(_SHIFTS):
-            left = lax.dynamic_slice_in_dim(padded, reach - shift - k, size, axis)
-            right = lax.dynamic_slice_in_dim(padded, reach + shift + k, size, axis)
-            best = _lesser(best, _lesser(left, right) + _cost(shift + k, spacing))
-        return shift + _SHIFTS, best
-
-    def visit_columns(best: Array) -> Array:
-        order = jnp.argsort(~holds, axis=axis).astype(jnp.int32)
-        return _visit_columns(f, best, order, -(-columns // _COLUMNS), axis, spacing)
-
-    shift, best = lax.while_loop(unfinished, visit_shifts, (jnp.int32(1), f))
-    return lax.cond(improvable(shift, best), visit_columns, lambda best: best, best)
-
-
-def _visit_columns(
-    f: Array, best: Array, order: Array, steps: Array, axis: int, spacing: Array | None
-) -> Array:
-    """Lowers `best` to the parabolas of the first `steps * _COLUMNS` columns in `order`."""
-    shape = [f.shape[axis] if a == axis else 1 for a in range(f.ndim)]
-    position = lax.broadcasted_iota(jnp.int32, shape, axis)
-
-    def visit(n: Array, best: Array) -> Array:
-        for k in range(_COLUMNS):
-            column = lax.dynamic_slice_in_dim(order, n * _COLUMNS + k, 1, axis)
-            value = jnp.take_along_axis(f, column, axis)
-            best = _lesser(best, value + _cost(position - column, spacing))
-        return best
-
-    return lax.fori_loop(0, steps, visit, best)

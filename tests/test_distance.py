@@ -10,7 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import ndimage
 
+import jaxloss
 from jaxloss import distance
+from jaxloss._core import transform
 
 
 def brute_force(masks):
@@ -43,6 +45,13 @@ def kervadec(masks, sampling=(1, 1)):
         return np.where(bounded, np.where(masks, min(sampling) - inside, outside), 0)
 
 
+def to_the_other_side(masks, sampling=None):
+    """SciPy's distances on both sides; infinite in an image without a boundary."""
+    return np.where(
+        masks, scipy_edt(masks, sampling=sampling), scipy_edt(~masks, sampling=sampling)
+    )
+
+
 def random_masks(*shape, density=0.9, seed=0):
     return np.random.default_rng(seed).random(shape) < density
 
@@ -60,14 +69,32 @@ EXPECTED = scipy_edt(MASKS).astype(np.float32)
 # Values.
 
 
+def every_mask(size):
+    bits = np.arange(2 ** (size * size))[:, None] >> np.arange(size * size) & 1
+    return bits.astype(bool).reshape(-1, size, size)
+
+
+BODIES = [transform._passes_by_neighbours, transform._passes_by_reduction]
+
+
 @pytest.mark.parametrize("size", [3, 4])
 def test_squared_edt_of_every_small_mask_is_brute_force(size):
-    bits = np.arange(2 ** (size * size))[:, None] >> np.arange(size * size) & 1
-    masks = bits.astype(bool).reshape(-1, size, size)
+    masks = every_mask(size)
     expected = brute_force(masks)
     np.testing.assert_array_equal(distance.squared_edt(masks), expected)
-    by_reduction = distance._passes_by_reduction(jnp.asarray(masks), (None, None))
-    np.testing.assert_array_equal(by_reduction, np.where(np.isinf(expected), 2**30, expected))
+    for body in BODIES:
+        found = jax.jit(body)(jnp.asarray(masks), (None, None))
+        np.testing.assert_array_equal(found, np.where(np.isinf(expected), 2**30, expected))
+
+
+def test_both_sides_of_every_small_mask_are_brute_force():
+    masks = every_mask(4)
+    expected = np.where(masks, brute_force(masks), brute_force(~masks))
+    for body in BODIES:
+        found = jax.jit(body)(jnp.asarray(masks, jnp.int8), (None, None))
+        far = found >= 2**30
+        np.testing.assert_array_equal(far, np.isinf(expected))
+        np.testing.assert_array_equal(np.where(far, np.inf, found), expected)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +133,8 @@ def test_edt_takes_any_number_of_spatial_axes(shape):
     ids=["far", "line", "random"],
 )
 def test_both_algorithms_are_scipy(mask, monkeypatch):
-    monkeypatch.setattr(distance, "_BLOCK", 7 * 60)  # the last block overlaps the one before
-    for algorithm in [distance._passes_by_neighbours, distance._passes_by_reduction]:
-        passes = jax.jit(algorithm)
+    monkeypatch.setattr(transform, "_BLOCK", 7 * 60)  # the last block overlaps the one before
+    for passes in map(jax.jit, BODIES):
         squared = passes(jnp.asarray(mask), (None, None))
         np.testing.assert_array_equal(squared, np.round(scipy_edt(mask) ** 2))
         for sampling in [(1.0, 1.7), (1.7, 1.0)]:
@@ -116,6 +142,31 @@ def test_both_algorithms_are_scipy(mask, monkeypatch):
             squared = passes(jnp.asarray(mask), spacings)
             expected = scipy_edt(mask, sampling=sampling) ** 2
             np.testing.assert_allclose(squared, expected, rtol=5e-7)
+
+
+@pytest.mark.parametrize("shape", [(70,), (40, 50), (9, 31, 37)], ids=str)
+def test_both_algorithms_measure_all_labels_at_once(shape, monkeypatch):
+    """Each label's distances are those from its own mask to the rest."""
+    monkeypatch.setattr(transform, "_BLOCK", 7 * 60)
+    rng = np.random.default_rng(0)
+    rank = len(shape)
+    blobs = ndimage.zoom(
+        rng.integers(0, 5, (2, *(-(-n // 8) for n in shape))), (1, *(8,) * rank), order=0
+    )
+    labels = blobs[(slice(None), *(slice(n) for n in shape))] - (rng.random((2, *shape)) < 0.01)
+    labels[1] = np.minimum(labels[1], 1)
+    for sampling in [None, (0.7, 2.0, 1.3)[:rank]]:
+        expected = np.zeros(labels.shape)
+        for label in np.unique(labels):
+            inside = labels == label
+            expected = np.where(inside, scipy_edt(inside, rank, sampling), expected)
+        spacings = (None,) * rank
+        if sampling is not None:
+            spacings = tuple(jnp.full((1,) * labels.ndim, spacing) for spacing in sampling)
+        for body in BODIES:
+            squared = jax.jit(body)(jnp.asarray(labels, jnp.int32), spacings)
+            squared = np.where(squared >= transform._far(squared.dtype), np.inf, squared)
+            np.testing.assert_allclose(squared, expected**2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
@@ -171,9 +222,93 @@ def test_signed_distance_is_kervadecs():
     np.testing.assert_allclose(found, kervadec(masks, (2, 0.5)), rtol=1e-6, atol=1e-6)
 
 
-def test_arrays_without_elements_pass():
-    assert distance.edt(np.ones((0, 4, 5), bool)).shape == (0, 4, 5)
-    assert distance.signed_distance(np.ones((2, 0, 5), bool)).shape == (2, 0, 5)
+OF_MASKS = [name for name in distance.__all__ if name != "border_weights"]
+TRIVIAL = np.stack([np.zeros((9, 12), bool), np.ones((9, 12), bool)])
+
+
+@pytest.mark.parametrize("name", distance.__all__)
+def test_arrays_without_elements_pass(name):
+    dtype = np.int32 if name == "border_weights" else bool
+    for shape in [(0, 4, 5), (2, 0, 5)]:
+        assert getattr(distance, name)(np.ones(shape, dtype)).shape == shape
+
+
+@pytest.mark.parametrize("sampling", [None, (2.0, 0.5)], ids=str)
+def test_compute_sdf_is_scipy(sampling):
+    masks = np.concatenate([random_masks(4, 9, 12, density=0.3), MASKS[:4]])
+    sides = to_the_other_side(masks, sampling)
+    expected = np.where(masks, -sides, sides)
+    np.testing.assert_allclose(distance.compute_sdf(masks, sampling=sampling), expected, rtol=1e-6)
+    high = [np.where(side, sides, 0).max((1, 2), keepdims=True) for side in (masks, ~masks)]
+    found = distance.compute_sdf(masks, normalize=True, sampling=sampling)
+    np.testing.assert_allclose(found, expected / np.where(masks, *high), rtol=1e-6)
+    np.testing.assert_allclose([found.min((1, 2)), -found.max((1, 2))], -1, rtol=1e-6)
+    for normalize in (False, True):
+        found = distance.compute_sdf(TRIVIAL, normalize=normalize, sampling=sampling)
+        np.testing.assert_array_equal(found, 0)
+
+
+@pytest.mark.parametrize("name", OF_MASKS)
+def test_maps_of_every_small_mask_are_finite(name):
+    """Points, lines and empty masks too: the code that is copied divides 0 by 0 there."""
+    options = {"empty": 0} if "edt" in name and "compute" not in name else {}
+    found = getattr(distance, name)(every_mask(3), **options)
+    assert jnp.isfinite(found).all()
+
+
+@pytest.mark.parametrize("shape", [(31,), (7, 9, 11), (3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("name", OF_MASKS)
+def test_maps_take_any_number_of_spatial_axes(name, shape):
+    """The last axes or others; an axis of one element changes nothing."""
+    masks = random_masks(2, *shape, density=0.7)
+    function = getattr(distance, name)
+    axes = tuple(range(1, len(shape) + 1))
+    found = function(masks, axes=axes)
+    moved = function(np.moveaxis(masks, 0, -1), axes=tuple(range(len(shape))))
+    np.testing.assert_array_equal(np.moveaxis(moved, -1, 0), found)
+    if name != "compute_edts_for_hausdorff_loss" or not masks.all(axes).any():
+        thin = function(masks[..., None], axes=(*axes, len(shape) + 1))
+        np.testing.assert_array_equal(thin[..., 0], found)
+
+
+def two_nearest(labels, sampling=None):
+    """The distances to the two nearest instances, one after the other."""
+    each = [scipy_edt(labels != i, sampling=sampling) for i in np.unique(labels[labels > 0])]
+    return np.sort([*each, *[np.full(labels.shape, np.inf)] * 2], axis=0)[:2]
+
+
+@pytest.mark.parametrize("sampling", [None, (2.0, 0.5)], ids=str)
+def test_border_weights_are_the_unets(sampling):
+    labels = np.zeros((4, 24, 30), np.int32)
+    for n, image in enumerate(labels):  # none, one, two and three instances
+        for instance, y, x in [(7, 3, 3), (2, 5, 10), (90, 12, 6)][:n]:
+            image[y : y + 4, x : x + 4] = instance
+    labels[3, 0, 0] = -1  # neither background nor an instance
+    d1, d2 = two_nearest(labels, sampling)
+    expected = np.where(labels == 0, 4 * np.exp(-((d1 + d2) ** 2) / (2 * 3.0**2)), 0)
+    assert (expected[2:] > 0.1).any((1, 2)).all()
+    options = {"w0": 4.0, "sigma": 3.0, "sampling": sampling}
+    found = distance.border_weights(labels, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(found[:2], 0)
+    mapped = jax.vmap(lambda image: distance.border_weights(image, **options))(labels)
+    np.testing.assert_allclose(mapped, found, rtol=1e-6)
+    small = distance.border_weights(labels.astype(np.int8), **options)
+    np.testing.assert_array_equal(small, found)
+
+
+def test_border_weights_have_derivatives():
+    labels = np.array([[1, 0, 0, 2, 2, 0, 0], [0, 0, 0, 0, 0, 0, 3]])[:, None]
+    loss = lambda w0, sigma: distance.border_weights(labels, w0=w0, sigma=sigma).sum()
+    value, slopes = jax.jit(jax.value_and_grad(loss, (0, 1)))(10.0, 5.0)
+    np.testing.assert_allclose(slopes[0], value / 10, rtol=1e-6)
+    up, down = loss(10.0, 5.01), loss(10.0, 4.99)
+    np.testing.assert_allclose(slopes[1], (up - down) / 0.02, rtol=1e-3)
+
+
+def test_top_level_names_are_the_same_functions():
+    for name in ("compute_edts_for_hausdorff_loss", "compute_edts_for_penalized_loss"):
+        assert getattr(jaxloss, name) is getattr(distance, name)
 
 
 # Transforms, dtypes, gradients.
@@ -206,8 +341,9 @@ def test_distances_are_constants():
     def total(x, sampling, empty):
         masks = jnp.asarray(MASKS) & (x < 10)
         far = distance.edt(masks, sampling=sampling, empty=empty)
-        signed = jax.vmap(lambda mask: distance.signed_distance(mask, sampling=sampling))(masks)
-        return jnp.sum(x * far) + jnp.sum(signed)
+        others = [getattr(distance, name)(masks, sampling=sampling) for name in OF_MASKS[:-2]]
+        mapped = jax.vmap(lambda mask: distance.signed_distance(mask, sampling=sampling))(masks)
+        return jnp.sum(x * far) + sum(map(jnp.sum, (mapped, *others)))
 
     x, sampling = jnp.ones(MASKS.shape), jnp.array([1.0, 2.0])
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(x, sampling, 5.0)
@@ -235,28 +371,64 @@ def test_a_traced_sampling_that_is_not_positive_makes_nan():
     for sampling in [[-1.0, 1.0], [1.0, 0.0], [jnp.nan, 1.0]]:
         assert jnp.isnan(f(jnp.array(sampling))).all()
     assert jnp.isnan(f(jnp.float32(-1.0))).all()
+    for name in OF_MASKS[:-2]:
+        f = jax.jit(lambda s, name=name: getattr(distance, name)(MASKS, sampling=s))
+        assert jnp.isnan(f(jnp.array([-1.0, 1.0]))).any()
 
 
 # Devices, compilation.
 
 
+LARGE = random_masks(8, 40, 50, density=0.99)  # beyond what a CPU leaves to the reduction
+
+
+def labelled(masks):
+    return jnp.cumsum(~masks, -1, dtype=jnp.int32)
+
+
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=["explicit", "auto"])
-def test_a_sharded_batch_stays_where_it_is(kind):
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+@pytest.mark.parametrize("name", ["edt", "compute_edts_for_penalized_loss", "border_weights"])
+def test_a_sharded_batch_stays_where_it_is(name, kind):
+    data = np.asarray(labelled(LARGE) % 4) if name == "border_weights" else LARGE
+    function = getattr(distance, name)
+    expected = function(data)
     split = PartitionSpec("data")
-    with jax.set_mesh(mesh):
-        masks = jax.device_put(MASKS, NamedSharding(mesh, split))
-        program = jax.jit(distance.edt).lower(masks).compile()
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(kind,))):
+        placed = jax.device_put(data, NamedSharding(jax.sharding.get_mesh(), split))
+        program = jax.jit(function).lower(placed).compile()
         assert not re.search("all-gather|all-to-all|collective-permute", program.as_text())
-        found = program(masks)
-        np.testing.assert_array_equal(found, EXPECTED)
-        assert found.sharding.is_equivalent_to(masks.sharding, masks.ndim)
-        mapped = jax.jit(jax.shard_map(distance.edt, in_specs=split, out_specs=split))
-        np.testing.assert_array_equal(mapped(masks), EXPECTED)
+        found = program(placed)
+        np.testing.assert_array_equal(found, expected)
+        assert found.sharding.is_equivalent_to(placed.sharding, placed.ndim)
+        mapped = jax.jit(jax.shard_map(function, in_specs=split, out_specs=split))
+        np.testing.assert_array_equal(mapped(placed), expected)
+
+
+def test_data_parallel_losses_gather_no_mask():
+    """Value and gradient of a batch that is split over devices exchange scalars only."""
+    logits = np.zeros((8, 40, 50, 2), np.float32)
+    losses = {
+        "boundary": {},
+        "distance_penalized_dice": {},
+        "distance_penalized_cross_entropy": {},
+        "hausdorff_dt": {},
+        "shape_aware": {},
+    }
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))):
+        placed = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
+        pair = [jax.device_put(x, placed) for x in (logits, LARGE.astype(np.int32))]
+        run = jax.jit(
+            lambda x, y: [jax.grad(getattr(jaxloss, name))(x, y) for name in losses],
+            out_shardings=placed,
+        )
+        text = run.lower(*pair).compile().as_text()
+    assert not re.search("all-gather|all-to-all|collective-permute", text)
+    exchanged = re.findall(r"= (\S+) all-reduce", text)
+    assert all(re.match(r"\(?(\w+\[\](\{\})?(, )?)+\)?$", one) for one in exchanged), exchanged
 
 
 def test_the_reduction_runs_on_an_explicit_mesh():
-    passes = functools.partial(distance._passes_by_reduction, spacings=(None, None))
+    passes = functools.partial(transform._passes_by_reduction, spacings=(None, None))
     mesh = jax.make_mesh((4,), ("data",))
     split = PartitionSpec("data")
     with jax.set_mesh(mesh):
@@ -266,13 +438,17 @@ def test_the_reduction_runs_on_an_explicit_mesh():
 
 
 def test_distances_export_to_every_platform():
-    function = jax.vmap(distance.signed_distance)
+    function = lambda masks: (
+        jax.vmap(distance.signed_distance)(masks),
+        distance.edt(masks),
+        distance.border_weights(labelled(masks) % 4),
+    )
     platforms = ("cpu", "cuda", "rocm", "tpu")
-    masks = jax.ShapeDtypeStruct(MASKS.shape, bool)
+    masks = jax.ShapeDtypeStruct(LARGE.shape, bool)
     exported = jax.export.export(jax.jit(function), platforms=platforms)(masks)
     assert exported.platforms == platforms
     assert "callback" not in exported.mlir_module()
-    np.testing.assert_array_equal(exported.call(MASKS), function(jnp.asarray(MASKS)))
+    jax.tree.map(np.testing.assert_array_equal, exported.call(LARGE), function(jnp.asarray(LARGE)))
 
 
 def test_a_second_eager_call_compiles_nothing(caplog):
@@ -280,6 +456,10 @@ def test_a_second_eager_call_compiles_nothing(caplog):
         functools.partial(distance.edt, MASKS),
         functools.partial(distance.squared_edt, MASKS, sampling=(1, 2), empty=0),
         functools.partial(distance.signed_distance, MASKS, sampling=2.0),
+        functools.partial(distance.compute_sdf, MASKS, normalize=True),
+        functools.partial(distance.compute_edts_for_hausdorff_loss, MASKS),
+        functools.partial(distance.compute_edts_for_penalized_loss, MASKS),
+        functools.partial(distance.border_weights, MASKS.astype(np.int32)),
     ]
     for call in calls:
         call()
@@ -311,7 +491,7 @@ def test_a_second_eager_call_compiles_nothing(caplog):
         ({"sampling": (1, np.inf)}, ValueError, ["sampling", "inf", r"\(0, inf\)"]),
     ],
 )
-@pytest.mark.parametrize("name", distance.__all__)
+@pytest.mark.parametrize("name", OF_MASKS)
 def test_errors_name_function_argument_and_expectation(name, options, error, words):
     options = {"mask": MASKS, **options}
     mask = options.pop("mask")
@@ -325,3 +505,28 @@ def test_errors_name_function_argument_and_expectation(name, options, error, wor
 def test_empty_must_be_a_scalar(name):
     with pytest.raises(ValueError, match=rf"jaxloss.{name}: `empty` is of shape \(2,\)"):
         getattr(distance, name)(MASKS, empty=np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"labels": MASKS}, TypeError, ["labels", "bool", "integer"]),
+        ({"labels": np.zeros((3, 3))}, TypeError, ["labels", "float", "integer"]),
+        ({"axes": (1, -2)}, ValueError, ["axes", r"\(1, -2\)", "different"]),
+        ({"sampling": (1, 0)}, ValueError, ["sampling", "0", r"\(0, inf\)"]),
+        ({"sampling": (1, 2, 3)}, ValueError, ["sampling", r"\(3,\)", "2 axes"]),
+        ({"w0": -1}, ValueError, ["w0", "-1", r"\[0, inf\)"]),
+        ({"sigma": 0}, ValueError, ["sigma", "0", r"\(0, inf\)"]),
+    ],
+)
+def test_errors_of_border_weights(options, error, words):
+    options = {"labels": MASKS.astype(np.int32), **options}
+    with pytest.raises(error) as raised:
+        distance.border_weights(**options)
+    for word in ["jaxloss.border_weights", *words]:
+        assert re.search(word, str(raised.value)), (word, str(raised.value))
+
+
+def test_normalize_is_a_choice():
+    with pytest.raises(ValueError, match=r"jaxloss.compute_sdf: `normalize` is 2"):
+        distance.compute_sdf(MASKS, normalize=2)

@@ -1,13 +1,10 @@
 """Boundary (surface) loss."""
 
-from collections.abc import Sequence
-
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import distance
-from jaxloss._core import checks, confusion, numerics
+from jaxloss._boundary._maps import Sampling, poison, scored, spacing_of
+from jaxloss._core import confusion, maps, numerics
 from jaxloss._core.reduction import AxisName
 
 __all__ = ["boundary"]
@@ -20,7 +17,7 @@ def boundary(
     labels: ArrayLike,
     *,
     distance_map: ArrayLike | None = None,
-    sampling: Sequence[float] | ArrayLike | None = None,
+    sampling: Sampling = None,
     activation: str | None = "auto",
     axis: int | None = -1,
     where: ArrayLike | None = None,
@@ -109,33 +106,16 @@ def boundary(
         per_image=per_image,
         axis_name=axis_name,
     )
-    phi = _signed_distance(name, pixels, distance_map, sampling)
-    loss = numerics.divide(pixels.total(phi * pixels.p), pixels.valid())
-    actual = pixels.total(pixels.y)
-    return confusion.reduce(
-        name, loss, pixels, actual, reduction, include_background=include_background
-    )
+    pixels, phi = scored(name, pixels, include_background, distance_map)
+    loss = boundary_of(name, pixels, phi, sampling)
+    return confusion.reduce(name, loss, pixels, pixels.total(pixels.y), reduction)
 
 
-def _signed_distance(
-    function: str,
-    pixels: confusion.Pixels,
-    distance_map: ArrayLike | None,
-    sampling: Sequence[float] | ArrayLike | None,
+def boundary_of(
+    function: str, pixels: confusion.Pixels, phi: Array | None, sampling: Sampling
 ) -> Array:
-    """Returns the map of every class, 0 where a pixel does not count, NaN where its id is bad."""
-    if distance_map is None:
-        dtype = pixels.p.dtype  # a map in the precision of the spacing
-        spacing = jnp.ones((), dtype)
-        if sampling is not None:
-            spacing = checks.number(function, "sampling", sampling, dtype, "(0, inf)")
-            if spacing.ndim > 0:
-                shape = (len(pixels.spatial),)
-                checks.shape(function, "sampling", spacing, shape, "one number per spatial axis")
-        phi = distance.signed_distance(pixels.y > 0.5, axes=pixels.spatial, sampling=spacing)
-    else:
-        phi = checks.real(function, "distance_map", distance_map, pixels.p.dtype)
-        checks.shape(function, "distance_map", phi, pixels.p.shape, "the shape of `logits`")
-        phi = jax.lax.stop_gradient(phi)
-    phi = jnp.where(jnp.isnan(pixels.y), jnp.nan, phi)
-    return phi if pixels.weight is None else jnp.where(pixels.weight == 0, 0, phi)
+    """Returns the loss of each image and class; without a map it is computed."""
+    if phi is None:
+        spacing = spacing_of(function, sampling, pixels.p.dtype, len(pixels.spatial))
+        phi = maps.signed(pixels.y > 0.5, spacing, axes=pixels.spatial)
+    return numerics.divide(pixels.total(phi * pixels.p), pixels.valid()) + poison(pixels)

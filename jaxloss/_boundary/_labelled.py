@@ -1,0 +1,146 @@
+"""Cross-entropy of each pixel beside a map of its labels, for losses that weight it by a map."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import labels as labelled
+from jaxloss._core.labels import Competing, Independent
+
+Array = jax.Array
+
+NOWHERE = -1  # the label of a masked position: of no class
+
+
+class Labelled(NamedTuple):
+    """A segmentation of which each position, or each element, has one label.
+
+    Attributes:
+      data: As it was read.
+      values: The cross-entropy, in the shape of the ids where classes compete, else of the logits.
+      labels: int32 ids in that shape; negative where a pixel is of no class. Elements: 0 and 1.
+      predicted: The labels that are predicted, negative where masked (elements: 0).
+      valid: Where a pixel counts, in that shape; None: everywhere.
+      spatial: The axes of an image's pixels.
+      classes: The number of labels.
+    """
+
+    data: Competing | Independent
+    values: Array
+    labels: Array
+    predicted: Array
+    valid: Array | None
+    spatial: tuple[int, ...]
+    classes: int
+
+
+def read(
+    function: str,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    activation: str | None,
+    axis: int | None,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    ignore_index: int | None,
+    class_weights: ArrayLike | None,
+) -> Labelled:
+    """Reads logits and labels of a segmentation, whatever their form."""
+    scores = checks.floating(function, "logits", logits)
+    meaning = "images and their pixels" + (" and classes" if axis is not None else "")
+    rank = 2 if axis is None else 3
+    checks.minimum_rank(function, "logits", scores, rank, f"{meaning} (a single image is x[None])")
+    if axis is not None:
+        axis = checks.axis(function, axis, scores.ndim)
+    activation, compete = labelled.resolve(function, activation, scores, labels, axis)
+    if compete:
+        assert axis is not None
+        data = labelled.competing(
+            function,
+            scores,
+            labels,
+            axis=axis,
+            where=where,
+            weights=weights,
+            ignore_index=ignore_index,
+            class_weights=class_weights,
+        )
+        return _of_positions(data, is_p=activation is None)
+    each = labelled.independent(
+        function,
+        scores,
+        labels,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+    )
+    return _of_elements(each, axis, is_p=activation is None)
+
+
+def _of_positions(data: Competing, is_p: bool) -> Labelled:
+    values = softmax.expected_cost(lambda hit, miss: hit, data, probabilities=is_p)
+    predicted = jnp.argmax(data.unmasked_logits(), data.axis).astype(jnp.int32)
+    target = data.labels
+    if not data.has_ids:
+        target = jnp.argmax(data.labels, data.axis).astype(jnp.int32)
+    valid = None
+    if data.mask is not None:
+        valid = jnp.broadcast_to(data.mask, target.shape)
+        target, predicted = (jnp.where(valid, x, NOWHERE) for x in (target, predicted))
+    return Labelled(
+        data=data,
+        values=values,
+        labels=target,
+        predicted=predicted,
+        valid=valid,
+        spatial=tuple(range(1, target.ndim)),
+        classes=data.logits.shape[data.axis],
+    )
+
+
+def _of_elements(data: Independent, axis: int | None, is_p: bool) -> Labelled:
+    log_pair = sigmoid.log_pair_of_probability if is_p else sigmoid.log_pair
+
+    def cost(x: Array, y: Array) -> Array:
+        hit, miss = log_pair(x)
+        return numerics.product(y, hit) + numerics.product(1 - y, miss)
+
+    masks = [data.labels > 0.5, data.logits > (0.5 if is_p else 0)]
+    valid = None
+    if data.mask is not None:
+        valid = jnp.broadcast_to(data.mask, data.logits.shape)
+        masks = [valid & mask for mask in masks]
+    target, predicted = (mask.astype(jnp.int32) for mask in masks)
+    image = 1 if axis == 0 else 0
+    return Labelled(
+        data=data,
+        values=sigmoid.expected_cost(cost, data),
+        labels=target,
+        predicted=predicted,
+        valid=valid,
+        spatial=tuple(i for i in range(data.logits.ndim) if i not in (axis, image)),
+        classes=2,
+    )
+
+
+def map_of_targets(function: str, distance_map: ArrayLike, data: Competing | Independent) -> Array:
+    """Reads the map that a caller brings: of each pixel, or of each class, whose target counts."""
+    shape, dtype = data.logits.shape, data.logits.dtype
+    given = jax.lax.stop_gradient(checks.real(function, "distance_map", distance_map, dtype))
+    if isinstance(data, Independent):
+        checks.shape(function, "distance_map", given, shape, "the shape of `logits`")
+        return given if data.mask is None else jnp.where(data.mask, given, 0)
+    positions = checks.without(shape, data.axis)
+    if given.shape == positions:
+        return given if data.mask is None else jnp.where(data.mask, given, 0)
+    meaning = f"the shape of `logits` (or {positions}, that of the ids)"
+    checks.shape(function, "distance_map", given, shape, meaning)
+    if data.mask is not None:
+        given = jnp.where(jnp.expand_dims(data.mask, data.axis), given, 0)
+    return jax.lax.stop_gradient(data.at_target(given))

@@ -1,19 +1,18 @@
 """Weighted sums of Dice and a distribution loss."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion
-from jaxloss._core.labels import Competing, Independent, competing, independent
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._compound._parts import dice_and
+from jaxloss._core import checks
+from jaxloss._core.labels import Competing, Independent
+from jaxloss._core.lean import Costs
+from jaxloss._core.reduction import AxisName, reduce, reduce_labelled
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
 from jaxloss._distribution._focal import _competing_focal, _independent_focal
-from jaxloss._region._overlap import dice_of
+from jaxloss._distribution._hard_examples import hardest
 
-__all__ = ["dice_cross_entropy", "dice_focal"]
+__all__ = ["dice_cross_entropy", "dice_focal", "dice_top_k"]
 
 Array = jax.Array
 
@@ -102,10 +101,7 @@ def dice_cross_entropy(
     is_p = activation is None
 
     def entropy(data: Competing | Independent) -> Array:
-        if isinstance(data, Competing):
-            values = competing_entropy(name, data, label_smoothing, probabilities=is_p)
-        else:
-            values = independent_entropy(name, data, label_smoothing, probabilities=is_p)
+        values = _entropy(name, data, label_smoothing, is_p)
         return reduce_labelled(name, values, reduction, data, axis_name)
 
     dice, cross_entropy = dice_and(
@@ -127,11 +123,10 @@ def dice_cross_entropy(
         reduction=reduction,
         axis_name=axis_name,
     )
-    weight = checks.number(name, "dice_weight", dice_weight, dice.dtype, "[0, inf)")
-    other = "cross_entropy_weight"
-    return weight * dice + cross_entropy * checks.number(
-        name, other, cross_entropy_weight, dice.dtype, "[0, inf)"
-    )
+    dtype = dice.dtype
+    weight = checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)")
+    other = checks.number(name, "cross_entropy_weight", cross_entropy_weight, dtype, "[0, inf)")
+    return weight * dice + other * cross_entropy
 
 
 def dice_focal(
@@ -215,7 +210,7 @@ def dice_focal(
       >>> logits = 4.0 * jnp.array([[[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]]])
       >>> logits = jnp.stack([logits, -logits], axis=-1)
       >>> print(jaxloss.dice_focal(logits, labels).round(4))
-      1.4784
+      1.4785
 
     Reference:
       Zhu et al. AnatomyNet: Deep Learning for Fast and Fully Automated Whole-Volume Segmentation of
@@ -253,53 +248,142 @@ def dice_focal(
     return weight * dice + other * focal
 
 
-def dice_and(
-    function: str,
-    distribution: Callable[[Competing | Independent], Array],
+def dice_top_k(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
-    smooth: ArrayLike,
-    activation: str | None,
-    axis: int | None,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    ignore_index: int | None,
-    class_weights: ArrayLike | None,
-    per_image: bool,
-    include_background: bool,
-    absent: str,
-    reduction: str,
-    axis_name: AxisName | None,
+    dice_weight: ArrayLike = 1.0,
+    top_k_weight: ArrayLike = 1.0,
+    smooth: ArrayLike = 1.0,
     squared: bool | str = False,
-) -> tuple[Array, Array]:
-    """Returns the reduced Dice loss, and what `distribution` makes of the same data."""
-    checks.option(function, "reduction", reduction, ("mean", "sum"))
-    masks: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-        "class_weights": class_weights,
-    }
-    pixels = confusion.read(
-        function,
+    fraction: ArrayLike = 0.1,
+    label_smoothing: ArrayLike = 0.0,
+    activation: str | None = "auto",
+    axis: int | None = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    per_image: bool = True,
+    include_background: bool = True,
+    absent: str = "score",
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the sum of soft Dice and the cross-entropy of the hardest pixels.
+
+    Dice looks at each image and class as a whole, the other part at the
+    `k = max(1, floor(fraction n))` pixels of the batch that are predicted worst, `n` of which are
+    valid::
+
+        dice_weight dice + top_k_weight mean of the k largest cross-entropies
+
+    The second part is :func:`jaxloss.top_k_cross_entropy` where classes compete; where each logit
+    has its own target, the `k` hardest elements of :func:`jaxloss.binary_cross_entropy`. The
+    selection is exact and a constant for the derivative; elements that tie with the `k`-th share
+    what is left of `k`. Weights act before the selection and never enter its mean's denominator.
+
+    Args:
+      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
+      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
+        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
+        gradient NaN.
+      dice_weight: Factor of Dice, at least 0.
+      top_k_weight: Factor of the cross-entropy of the hardest pixels, at least 0.
+      smooth: Added to Dice's numerator and denominator, at least 0.
+      squared: Dice's form: False, True (V-Net) or `"counts"` (nnU-Net's `square`).
+      fraction: The share of the valid pixels that is selected, in `(0, 1]`; 1 takes all.
+      label_smoothing: That of the cross-entropy, in `[0, 1)`.
+      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
+        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
+        meant to compete need `"softmax"`.
+      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
+        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
+      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
+        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
+      weights: Factors of the pixels in every sum, shaped like `where`.
+      ignore_index: The integer label of pixels to leave out.
+      class_weights: One weight per class, shape `[C]`, in both parts.
+      per_image: Whether Dice scores each image by itself; False pools the batch.
+      include_background: Whether class 0 takes part in Dice; it always does in the cross-entropy.
+      absent: `"score"` scores a class that an image's target does not hold like any other;
+        `"skip"` leaves it out of Dice.
+      reduction: `"mean"` or `"sum"` of each part; they have no elements in common.
+      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
+        `shard_map` or `pmap`.
+
+    Returns:
+      A scalar; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `logits` is not floating or `where` not boolean.
+      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
+        a number is out of its range, the background is excluded from a single class,
+        `ignore_index` comes with float labels, or `reduction` is neither `"mean"` nor `"sum"`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> labels = jnp.array([[[0, 0, 1], [0, 1, 1]]])
+      >>> logits = 4.0 * jnp.array([[[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]]])
+      >>> logits = jnp.stack([logits, -logits], axis=-1)
+      >>> print(jaxloss.dice_top_k(logits, labels, fraction=0.5).round(4))
+      2.813
+
+    Reference:
+      Ma et al. Loss Odyssey in Medical Image Segmentation. Medical Image Analysis 2021.
+      https://doi.org/10.1016/j.media.2021.102035
+    """
+    name = "dice_top_k"
+    is_p = activation is None
+
+    def hard_pixels(data: Competing | Independent) -> Array:
+        share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
+        values = _entropy(name, data, label_smoothing, is_p).each()
+        mask = data.mask
+        if data.weights is not None:
+            values, counts = values * data.weights, data.weights != 0
+            mask = counts if mask is None else mask & counts
+        chosen, _ = hardest(values, share, mask, axis_name)
+        return reduce(
+            name,
+            values * chosen,
+            reduction,
+            mask=chosen != 0,
+            normalizer=chosen,
+            axis_name=axis_name,
+        )
+
+    dice, top_k = dice_and(
+        name,
+        hard_pixels,
         logits,
         labels,
+        smooth=smooth,
+        squared=squared,
         activation=activation,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
         per_image=per_image,
-        axis_name=axis_name,
-        **masks,
-    )
-    counts = confusion.confusion(pixels)
-    dice = confusion.reduce(
-        function,
-        dice_of(function, pixels, counts, smooth, squared),
-        pixels,
-        counts.actual,
-        reduction,
         include_background=include_background,
         absent=absent,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    read = competing if pixels.compete else independent
-    return dice, distribution(read(function, logits, labels, **masks))
+    weight = checks.number(name, "dice_weight", dice_weight, dice.dtype, "[0, inf)")
+    other = checks.number(name, "top_k_weight", top_k_weight, dice.dtype, "[0, inf)")
+    return weight * dice + other * top_k
+
+
+def _entropy(
+    function: str,
+    data: Competing | Independent,
+    label_smoothing: ArrayLike,
+    probabilities: bool,
+) -> Costs:
+    """Returns the cross-entropy of each position, or of each element."""
+    if isinstance(data, Competing):
+        return competing_entropy(function, data, label_smoothing, probabilities=probabilities)
+    return independent_entropy(function, data, label_smoothing, probabilities=probabilities)

@@ -1,0 +1,125 @@
+"""What compound losses share: Dice beside a distribution loss, elements, and a steep power."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
+from jaxloss._core.labels import Competing, Independent, competing, independent
+from jaxloss._core.reduction import AxisName
+from jaxloss._region._overlap import dice_of
+
+Array = jax.Array
+
+
+def dice_and(
+    function: str,
+    distribution: Callable[[Competing | Independent], Array],
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    smooth: ArrayLike,
+    activation: str | None,
+    axis: int | None,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    ignore_index: int | None,
+    class_weights: ArrayLike | None,
+    per_image: bool,
+    include_background: bool,
+    absent: str,
+    reduction: str,
+    axis_name: AxisName | None,
+    squared: bool | str = False,
+) -> tuple[Array, Array]:
+    """Returns the reduced Dice loss, and what `distribution` makes of the same data."""
+    checks.option(function, "reduction", reduction, ("mean", "sum"))
+    masks: dict[str, Any] = {
+        "axis": axis,
+        "where": where,
+        "weights": weights,
+        "ignore_index": ignore_index,
+        "class_weights": class_weights,
+    }
+    pixels = confusion.read(
+        function,
+        logits,
+        labels,
+        activation=activation,
+        per_image=per_image,
+        axis_name=axis_name,
+        **masks,
+    )
+    counts = confusion.confusion(pixels)
+    dice = confusion.reduce(
+        function,
+        dice_of(function, pixels, counts, smooth, squared),
+        pixels,
+        counts.actual,
+        reduction,
+        include_background=include_background,
+        absent=absent,
+    )
+    read = competing if pixels.compete else independent
+    return dice, distribution(read(function, logits, labels, **masks))
+
+
+def one_against_rest(
+    data: Competing | Independent, activation: str | None
+) -> tuple[Independent, tuple[Array, ...]]:
+    """Returns the elements of the data, and the scale of their softmax if there is one."""
+    if isinstance(data, Independent):
+        return data, ()
+    logits = data.unmasked_logits()
+    mask, weights = (
+        None if x is None else jnp.expand_dims(x, data.axis) for x in (data.mask, data.weights)
+    )
+    each = Independent(logits, data.dense_labels(), mask, weights, data.class_weights)
+    return each, () if activation is None else softmax.scale(logits, data.axis)
+
+
+def log_pair_of(activation: str | None) -> Callable[..., tuple[Array, Array]]:
+    """Returns what gives `-log p` and `-log(1 - p)` of elements and the scale of their softmax."""
+    if activation is None:
+        return sigmoid.log_pair_of_probability
+
+    def log_pair(z: Array, *scale: Array) -> tuple[Array, Array]:
+        return sigmoid.log_pair(softmax.log_odds(z, *scale) if scale else z)
+
+    return log_pair
+
+
+@jax.custom_jvp
+def steep_power(u: Array, exponent: Array) -> Array:
+    """Returns `u^exponent` for `u >= 0`, whose derivatives of any order stay finite.
+
+    They are 0 at `u = 0`. Elsewhere, where an exponent below 1 makes them large, no factor exceeds
+    `1 / u`: what multiplies it in the chain rule is about as small as `u`.
+    """
+    return numerics.power(u, exponent)
+
+
+@steep_power.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    u, exponent = primals
+    value = steep_power(u, exponent)
+    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
+    slope = jnp.where(inside, value, 0) * exponent * _reciprocal(u)
+    by_exponent = jnp.where(inside, value * jnp.log(jnp.where(inside, u, 1)), 0)
+    return value, slope * tangents[0] + by_exponent * tangents[1]
+
+
+@jax.custom_jvp
+def _reciprocal(u: Array) -> Array:
+    """Returns `1 / u`, and 0 where that is not a normal number."""
+    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
+    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
+
+
+@_reciprocal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = _reciprocal(*primals)
+    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow

@@ -17,8 +17,8 @@ CHUNKED_FROM = 2**18  # elements; what is smaller fits into a processor's cache
 
 
 def lean(
-    cost: Callable[..., Array], evaluate: Callable[..., Array] | None = None
-) -> Callable[..., Array]:
+    cost: Callable[..., Any], evaluate: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Makes a cost whose derivative, of any order and in both modes, is recomputed.
 
     The compiler would share the forward pass's intermediates with the backward pass and write them
@@ -27,19 +27,19 @@ def lean(
     derivative must be an argument, none a closure; an argument may be None.
 
     Args:
-      cost: A function of arrays.
+      cost: A function of arrays, to one or several.
       evaluate: Another way to compute its value; the derivatives are those of `cost`.
     """
 
     @jax.custom_jvp
-    def wrapped(*arguments: Array) -> Array:
+    def wrapped(*arguments: Array) -> Any:
         return (evaluate or cost)(*arguments)
 
-    def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         moving = _moving(tangents)
 
         @functools.partial(jax.checkpoint, prevent_cse=False)
-        def linear(primals: tuple[Array, ...], directions: tuple[Array, ...]) -> Array:
+        def linear(primals: tuple[Array, ...], directions: tuple[Array, ...]) -> Any:
             return _along(cost, primals, moving, directions)
 
         return wrapped(*primals), linear(primals, tuple(tangents[i] for i in moving))
@@ -94,13 +94,18 @@ class Costs(NamedTuple):
             values = self.cost(x, *others)
             return (values if weights is None else values * weights).sum()
 
-        def slope(x: Array, denominator: Array, *rest: Any) -> Array:
-            return numerics.divide(jax.grad(_sum)(_hide(x), *rest), denominator)
-
         def value(x: Array, denominator: Array, *rest: Any) -> Array:
-            return numerics.divide(_in_chunks(_sum, axis, False)(x, *rest), denominator)
+            return numerics.divide(_in_chunks(_sum, axis)(x, *rest), denominator)
 
-        each_slope = lean(slope, _in_chunks(slope, axis, True))
+        def slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
+            places = tuple(max(i - 1, 0) for i in moving)  # in `_sum`, which has no denominator
+
+            def function(x: Array, denominator: Array, *rest: Any) -> tuple[Array, ...]:
+                gradients = jax.grad(_sum, places)(_hide(x), *rest)
+                return tuple(numerics.divide(g, denominator) for g in gradients)
+
+            return lean(function, _in_chunks(function, axis, len(moving)))
+
         wrapped = jax.custom_jvp(value)
 
         def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
@@ -108,8 +113,9 @@ class Costs(NamedTuple):
 
             @functools.partial(jax.checkpoint, prevent_cse=False)
             def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Array:
-                if moving == [0]:
-                    return (each_slope(*primals) * directions[0]).sum()
+                if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
+                    pairs = zip(slopes(moving)(*primals), directions, strict=True)
+                    return functools.reduce(jnp.add, [(s * t).sum() for s, t in pairs])
                 return _along(quotient, primals, moving, directions)
 
             return wrapped(*primals), linear(primals, tuple(tangents[i] for i in moving))
@@ -127,19 +133,17 @@ class Costs(NamedTuple):
         return max(axes, key=lambda i: x.shape[i])
 
 
-def _in_chunks(
-    function: Callable[..., Array], axis: int | None, collect: bool
-) -> Callable[..., Array]:
-    """Makes a CPU compute a sum over chunks, or, to `collect`, an array chunk by chunk."""
+def _in_chunks(function: Callable[..., Any], axis: int | None, arrays: int = 0) -> Any:
+    """Makes a CPU compute a sum over chunks, or so many `arrays` chunk by chunk."""
 
-    def chunked(x: Array, *others: Any) -> Array:
+    def chunked(x: Array, *others: Any) -> Any:
         assert axis is not None
         size = x.shape[axis]
         step = -(-size // CHUNKS)
         whole = size // step
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, axis=axis)
 
-        def add(result: Array, start: Any, length: int) -> Array:
+        def add(result: Any, start: Any, length: int) -> Any:
             parts = (
                 cut(a, start, length)
                 if a is not None and jnp.ndim(a) == x.ndim and a.shape[axis] == size
@@ -147,16 +151,20 @@ def _in_chunks(
                 for a in others
             )
             part = function(cut(x, start, length), *parts)
-            if collect:
-                return jax.lax.dynamic_update_slice_in_dim(result, part, start, axis)
-            return result + part
+            if not arrays:
+                return result + part
+            write = jax.lax.dynamic_update_slice_in_dim
+            return tuple(
+                write(old, new, start, axis) for old, new in zip(result, part, strict=True)
+            )
 
-        result = jnp.zeros_like(x) if collect else 0 * x.ravel()[0]
+        zeros = jnp.zeros_like(x)
+        result = (zeros,) * arrays if arrays else zeros.sum()
         result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
         rest = size - whole * step
         return add(result, whole * step, rest) if rest else result
 
-    def evaluate(x: Array, *others: Any) -> Array:
+    def evaluate(x: Array, *others: Any) -> Any:
         if axis is None:
             return function(x, *others)
         return jax.lax.platform_dependent(x, *others, cpu=chunked, default=function)
@@ -170,11 +178,11 @@ def _moving(tangents: tuple[Any, ...]) -> list[int]:
 
 
 def _along(
-    cost: Callable[..., Array],
+    cost: Callable[..., Any],
     primals: tuple[Any, ...],
     moving: list[int],
     directions: tuple[Array, ...],
-) -> Array:
+) -> Any:
     """The derivative of a cost along a direction of the arguments that move."""
     hidden = [_hide(primals[0]), *primals[1:]]
 

@@ -1,5 +1,10 @@
-"""Strict JAX for every test: four fake devices, no silent promotion of ranks or dtypes."""
+"""Strict JAX for every test: four fake devices, no silent promotion of ranks or dtypes.
 
+Calls of losses compile as one program each. Without `jit` every operation compiles by itself, which
+takes ten times as long; the contract tests call each kind of loss that way too.
+"""
+
+import functools
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -8,8 +13,41 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+import jaxloss  # noqa: E402
+from tests.registry import collect  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-collect_ignore_glob = ["goldens/*.py"]  # needs the original implementations
+collect_ignore_glob = ["goldens/*.py"]  # they need the original implementations
+
+TRACED = ("where", "weights", "distance_map")
+
+
+@functools.cache
+def _program(loss, options):
+    return jax.jit(functools.partial(loss, **dict(options)))
+
+
+def _compiling(loss):
+    """The loss, compiled where its options other than masks are plain Python values."""
+
+    @functools.wraps(loss)
+    def call(*data, **options):
+        arrays = {key: options[key] for key in TRACED if options.get(key) is not None}
+        fixed = {key: value for key, value in options.items() if key not in arrays}
+        leaves = [*data, *arrays.values()]
+        plain = all(isinstance(x, (jax.Array, np.ndarray)) for x in leaves) and all(
+            isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values()
+        )
+        if not plain:
+            return loss(*data, **options)
+        return _program(loss, tuple(sorted(fixed.items())))(*data, **arrays)
+
+    return call
+
+
+for name in collect():
+    setattr(jaxloss, name, _compiling(getattr(jaxloss, name)))

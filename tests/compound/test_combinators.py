@@ -62,6 +62,11 @@ HELPERS = {
 }
 
 
+def compiled(loss):
+    """A call with options that compiles one program: without, each operation compiles alone."""
+    return lambda *arguments, **options: jax.jit(functools.partial(loss, **options))(*arguments)
+
+
 def _pair(**options):
     sample = ids(**options)
     return jnp.asarray(sample.prediction, jnp.float32), jnp.asarray(sample.target)
@@ -81,18 +86,20 @@ def test_weighted_sum_and_its_parts():
     loss = jaxloss.weighted_sum(TERMS)
     (total, parts), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(x, y)
     assert set(parts) == {"dice", "ce"}
-    np.testing.assert_allclose(parts["dice"], jaxloss.dice(x, y), 1e-6)
-    np.testing.assert_allclose(parts["ce"], jaxloss.cross_entropy(x, y), 1e-6)
+    np.testing.assert_allclose(parts["dice"], compiled(jaxloss.dice)(x, y), 1e-6)
+    np.testing.assert_allclose(parts["ce"], compiled(jaxloss.cross_entropy)(x, y), 1e-6)
     np.testing.assert_allclose(total, 0.5 * parts["dice"] + 2.0 * parts["ce"], 1e-6)
     both = functools.partial(jaxloss.dice_cross_entropy, dice_weight=0.5, cross_entropy_weight=2.0)
-    np.testing.assert_allclose(slope, jax.grad(both)(x, y), 1e-5, 1e-8)
+    np.testing.assert_allclose(slope, jax.jit(jax.grad(both))(x, y), 1e-5, 1e-8)
 
 
 def test_weighted_sum_hands_options_to_every_loss():
     x, y = _pair(axis=1)
     where = jnp.arange(y.size).reshape(y.shape) % 3 > 0
     _, parts = jaxloss.weighted_sum(TERMS)(x, y, axis=1, where=where)
-    np.testing.assert_allclose(parts["dice"], jaxloss.dice(x, y, axis=1, where=where), 1e-6)
+    np.testing.assert_allclose(
+        parts["dice"], compiled(jaxloss.dice)(x, y, axis=1, where=where), 1e-6
+    )
 
 
 def test_weighted_sum_follows_a_schedule_without_recompiling():
@@ -122,10 +129,12 @@ def test_weighted_sum_replaces_weights_by_name():
         return loss(x, y, weights=weights)[0]  # a replaced schedule needs no step
 
     value, slope = run({"dice": jnp.float32(3.0)})
-    np.testing.assert_allclose(value, 3 * jaxloss.dice(x, y) + 2 * jaxloss.cross_entropy(x, y))
-    np.testing.assert_allclose(slope["dice"], jaxloss.dice(x, y), 1e-6)
+    np.testing.assert_allclose(
+        value, 3 * compiled(jaxloss.dice)(x, y) + 2 * compiled(jaxloss.cross_entropy)(x, y)
+    )
+    np.testing.assert_allclose(slope["dice"], compiled(jaxloss.dice)(x, y), 1e-6)
     value, _ = loss(x, y, weights={"dice": lambda step: step / 4, "ce": 0}, step=2)
-    np.testing.assert_allclose(value, jaxloss.dice(x, y) / 2, 1e-6)
+    np.testing.assert_allclose(value, compiled(jaxloss.dice)(x, y) / 2, 1e-6)
 
 
 def test_weighted_sum_refuses_what_it_cannot_sum():
@@ -185,13 +194,15 @@ def _pyramid(axis):
 def test_deep_supervision_is_a_weighted_sum_over_levels(axis):
     outputs, labels, small = _pyramid(axis)
     base = functools.partial(jaxloss.dice_cross_entropy, axis=axis)
-    expected = sum(w * base(o, s) for w, o, s in zip((0.5, 0.3, 0.0), outputs, small, strict=True))
+    expected = sum(
+        w * compiled(base)(o, s) for w, o, s in zip((0.5, 0.3, 0.0), outputs, small, strict=True)
+    )
     by_signature = jaxloss.deep_supervision(base, (0.5, 0.3, 0.0))
     np.testing.assert_allclose(jax.jit(by_signature)(outputs, labels), expected, 1e-6)
     by_option = jaxloss.deep_supervision(jaxloss.dice_cross_entropy, jnp.array([0.5, 0.3, 0.0]))
-    np.testing.assert_allclose(by_option(outputs, labels, axis=axis), expected, 1e-6)
+    np.testing.assert_allclose(compiled(by_option)(outputs, labels, axis=axis), expected, 1e-6)
     one_hot = jax.nn.one_hot(labels, 3, axis=axis)
-    soft = by_option(outputs, one_hot, axis=axis, activation="softmax")
+    soft = compiled(by_option)(outputs, one_hot, axis=axis, activation="softmax")
     np.testing.assert_allclose(soft, expected, 1e-5)
 
 
@@ -200,7 +211,7 @@ def test_deep_supervision_resizes_masks():
     rng = np.random.default_rng(1)
     where, weights = rng.random((2, 8, 6)) < 0.7, rng.random((2, 1, 6, 1))
     loss = jaxloss.deep_supervision(jaxloss.dice_cross_entropy, [1.0, 1.0, 1.0])
-    value = loss(outputs, labels, where=where, weights=weights[..., 0], smooth=0.1)
+    value = compiled(loss)(outputs, labels, where=where, weights=weights[..., 0], smooth=0.1)
     expected = 0
     for output, target in zip(outputs, small, strict=True):
         rows, columns = (_index(n, m) for n, m in zip((8, 6), output.shape[1:3], strict=True))
@@ -208,17 +219,19 @@ def test_deep_supervision_resizes_masks():
             "where": where[:, rows][:, :, columns],
             "weights": weights[..., 0][:, :, columns],
         }
-        expected += jaxloss.dice_cross_entropy(output, target, smooth=0.1, **masks)
+        expected += compiled(jaxloss.dice_cross_entropy)(output, target, smooth=0.1, **masks)
     np.testing.assert_allclose(value, expected, 1e-6)
     flat = jaxloss.deep_supervision(jaxloss.dice, [1.0])
-    full = flat(
+    full = compiled(flat)(
         outputs[1:2],
         jax.nn.one_hot(labels, 3),
         weights=weights,  # of the logits' rank
     )
     np.testing.assert_allclose(
         full,
-        jaxloss.dice(outputs[1], jax.nn.one_hot(small[1], 3), weights=weights[:, :, _index(6, 3)]),
+        compiled(jaxloss.dice)(
+            outputs[1], jax.nn.one_hot(small[1], 3), weights=weights[:, :, _index(6, 3)]
+        ),
         1e-6,
     )
 
@@ -246,7 +259,8 @@ def test_deep_supervision_of_a_loss_with_parts():
     loss = jaxloss.deep_supervision(jaxloss.weighted_sum(TERMS), [0.6, 0.4, 0.0])
     total, parts = loss(outputs, labels, axis=-1)
     expected = sum(
-        w * jaxloss.dice(o, s) for w, o, s in zip((0.6, 0.4), outputs[:2], small[:2], strict=True)
+        w * compiled(jaxloss.dice)(o, s)
+        for w, o, s in zip((0.6, 0.4), outputs[:2], small[:2], strict=True)
     )
     np.testing.assert_allclose(parts["dice"], expected, 1e-6)
     np.testing.assert_allclose(total, 0.5 * parts["dice"] + 2.0 * parts["ce"], 1e-6)
@@ -276,7 +290,7 @@ def test_deep_supervision_refuses_what_does_not_fit():
         loss(outputs[:2], labels, axis=9)
     with _raises(ValueError, "labels"):  # of another batch: never resized
         loss(outputs[:2], labels[:1])
-    blind = jaxloss.deep_supervision(lambda x, y: jaxloss.dice(x, y), [1.0])
+    blind = jaxloss.deep_supervision(lambda x, y: compiled(jaxloss.dice)(x, y), [1.0])
     with _raises(ValueError, "axis", "not given", "class axis"):
         blind(outputs[:1], labels)
 

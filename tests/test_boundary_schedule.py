@@ -17,6 +17,7 @@ def _mixed_types():
         yield
 
 
+@pytest.mark.slow
 def test_a_short_training_leaves_its_results(tmp_path, capsys):
     arguments = ["--steps", "6", "--batch", "4", "--scenes", "16", "--size", "16"]
     runs = boundary_schedule.main([*arguments, "--output", str(tmp_path)])

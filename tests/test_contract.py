@@ -45,7 +45,6 @@ HEADS = [
     "binary_cross_entropy",
     "focal",
     "top_k_cross_entropy",
-    "bi_tempered",
     "ghm",
     "seesaw",
     "arcface",
@@ -55,12 +54,10 @@ HEADS = [
     "generalized_wasserstein_dice",
     "lovasz_softmax",
     "cldice",
-    "ssim",
     "boundary",
     "hausdorff_erosion",
     "shape_aware",
     "dice_cross_entropy",
-    "exp_log",
     "ciou",
 ]
 

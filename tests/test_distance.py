@@ -386,6 +386,7 @@ def labelled(masks):
     return jnp.cumsum(~masks, -1, dtype=jnp.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=["explicit", "auto"])
 @pytest.mark.parametrize("name", ["edt", "compute_edts_for_penalized_loss", "border_weights"])
 def test_a_sharded_batch_stays_where_it_is(name, kind):

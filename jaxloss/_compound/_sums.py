@@ -9,7 +9,7 @@ from jaxloss._core.labels import Competing, Independent
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce, reduce_labelled
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
-from jaxloss._distribution._focal import _competing_focal, _independent_focal
+from jaxloss._distribution._focal import competing_focal, independent_focal
 from jaxloss._distribution._hard_examples import hardest
 
 __all__ = ["dice_cross_entropy", "dice_focal", "dice_top_k"]
@@ -221,8 +221,8 @@ def dice_focal(
 
     def hard_pixels(data: Competing | Independent) -> Array:
         if isinstance(data, Competing):
-            return _competing_focal(name, data, *options)
-        return _independent_focal(name, data, *options)
+            return competing_focal(name, data, *options)
+        return independent_focal(name, data, *options)
 
     dice, focal = dice_and(
         name,

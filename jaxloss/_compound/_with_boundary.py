@@ -9,7 +9,7 @@ from jaxloss._boundary._maps import Sampling, scored
 from jaxloss._boundary._surface import boundary_of
 from jaxloss._core import checks, confusion, numerics
 from jaxloss._core.reduction import AxisName
-from jaxloss._region._generalized import _generalized as generalized_of
+from jaxloss._region._generalized import generalized_of
 from jaxloss._region._overlap import dice_of
 
 __all__ = ["dice_boundary", "dice_hausdorff"]

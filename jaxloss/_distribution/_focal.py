@@ -102,8 +102,8 @@ def focal(
     }
     parameters = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
     if compete:
-        return _competing_focal("focal", competing("focal", logits, labels, **options), *parameters)
-    return _independent_focal("focal", independent("focal", logits, labels, **options), *parameters)
+        return competing_focal("focal", competing("focal", logits, labels, **options), *parameters)
+    return independent_focal("focal", independent("focal", logits, labels, **options), *parameters)
 
 
 def sigmoid_focal(
@@ -181,7 +181,7 @@ def sigmoid_focal(
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    return _independent_focal(
+    return independent_focal(
         "sigmoid_focal", data, gamma, alpha, label_smoothing, reduction, axis_name
     )
 
@@ -256,12 +256,12 @@ def softmax_focal(
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    return _competing_focal(
+    return competing_focal(
         "softmax_focal", data, gamma, alpha, label_smoothing, reduction, axis_name
     )
 
 
-def _competing_focal(
+def competing_focal(
     name: str,
     data: Competing,
     gamma: ArrayLike,
@@ -289,7 +289,7 @@ def _competing_focal(
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
-def _independent_focal(
+def independent_focal(
     name: str,
     data: Independent,
     gamma: ArrayLike,

@@ -116,7 +116,7 @@ def generalized_dice(
         per_image=per_image,
         axis_name=axis_name,
     )
-    return _generalized(
+    return generalized_of(
         name,
         pixels,
         weighting=weighting,
@@ -224,7 +224,7 @@ def penalty_generalized_dice(
         per_image=per_image,
         axis_name=axis_name,
     )
-    return _generalized(
+    return generalized_of(
         name,
         pixels,
         weighting=weighting,
@@ -236,7 +236,7 @@ def penalty_generalized_dice(
     )
 
 
-def _generalized(
+def generalized_of(
     function: str,
     pixels: confusion.Pixels,
     *,

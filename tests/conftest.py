@@ -28,7 +28,7 @@ TRACED = ("where", "weights", "distance_map")
 
 @functools.cache
 def _program(loss, options):
-    return jax.jit(functools.partial(loss, **dict(options)))
+    return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
 
 
 def _compiling(loss):
@@ -44,7 +44,9 @@ def _compiling(loss):
         )
         if not plain:
             return loss(*data, **options)
-        return _program(loss, tuple(sorted(fixed.items())))(*data, **arrays)
+        # With its type: 1 and True and 1.0 are equal, but not the same option.
+        key = tuple((name, fixed[name], type(fixed[name])) for name in sorted(fixed))
+        return _program(loss, key)(*data, **arrays)
 
     return call
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-PYTEST = ["-m", "pytest", "-n", "2"]
+PYTEST = ["-m", "pytest", "-n", "2", "--dist", "loadgroup"]
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from jaxloss._compound._parts import dice_and
 from jaxloss._core import checks
 from jaxloss._core.labels import Competing, Independent
 from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce, reduce_labelled
+from jaxloss._core.reduction import AxisName, reduce_labelled
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
 from jaxloss._distribution._focal import competing_focal, independent_focal
-from jaxloss._distribution._hard_examples import hardest
+from jaxloss._distribution._hard_examples import reduce_hardest
 
 __all__ = ["dice_cross_entropy", "dice_focal", "dice_top_k"]
 
@@ -219,14 +219,14 @@ def dice_focal(
     name = "dice_focal"
     options = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
 
-    def hard_pixels(data: Competing | Independent) -> Array:
+    def focused(data: Competing | Independent) -> Array:
         if isinstance(data, Competing):
             return competing_focal(name, data, *options)
         return independent_focal(name, data, *options)
 
     dice, focal = dice_and(
         name,
-        hard_pixels,
+        focused,
         logits,
         labels,
         smooth=smooth,
@@ -339,19 +339,7 @@ def dice_top_k(
     def hard_pixels(data: Competing | Independent) -> Array:
         share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
         values = _entropy(name, data, label_smoothing, is_p).each()
-        mask = data.mask
-        if data.weights is not None:
-            values, counts = values * data.weights, data.weights != 0
-            mask = counts if mask is None else mask & counts
-        chosen, _ = hardest(values, share, mask, axis_name)
-        return reduce(
-            name,
-            values * chosen,
-            reduction,
-            mask=chosen != 0,
-            normalizer=chosen,
-            axis_name=axis_name,
-        )
+        return reduce_hardest(name, values, share, reduction, data, axis_name)
 
     dice, top_k = dice_and(
         name,

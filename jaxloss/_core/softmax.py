@@ -84,9 +84,7 @@ def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Arr
     top = logits.max(axis)
     hit = labelled.is_target(ids, logits.shape, axis)
     total = jnp.exp(jnp.where(hit, -jnp.inf, _above(logits, jnp.expand_dims(top, axis)))).sum(axis)
-    at = jnp.expand_dims(ids, axis)
-    target = jnp.take_along_axis(logits, at, axis, mode="clip").squeeze(axis)
-    return top, total, target
+    return top, total, labelled.of_ids(logits, ids, axis)
 
 
 def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:

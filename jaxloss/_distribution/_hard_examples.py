@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core import reduction as reductions
-from jaxloss._core.labels import competing
+from jaxloss._core.labels import Competing, Independent, competing
 from jaxloss._core.reduction import AxisName
 from jaxloss._distribution._cross_entropy import competing_entropy
 
@@ -104,15 +104,27 @@ def top_k_cross_entropy(
         class_weights=class_weights,
     )
     share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
-    loss, mask = competing_entropy(name, data, label_smoothing).each(), data.mask
+    loss = competing_entropy(name, data, label_smoothing).each()
+    return reduce_hardest(name, loss, share, reduction, data, axis_name)
+
+
+def reduce_hardest(
+    function: str,
+    values: Array,
+    fraction: Array,
+    reduction: str,
+    data: Competing | Independent,
+    axis_name: AxisName | None,
+) -> Array:
+    """Reduces the largest of a loss's values, weighted first; what weighs 0 takes no part."""
+    mask = data.mask
     if data.weights is not None:
-        loss = loss * data.weights
-        kept = jnp.broadcast_to(data.weights != 0, loss.shape)
+        values, kept = values * data.weights, data.weights != 0
         mask = kept if mask is None else mask & kept
-    selected, _ = hardest(loss, share, mask, axis_name)
+    selected, _ = hardest(values, fraction, mask, axis_name)
     return reductions.reduce(
-        name,
-        loss * selected,
+        function,
+        values * selected,
         reduction,
         mask=selected != 0,
         normalizer=selected,

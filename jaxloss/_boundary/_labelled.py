@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import checks, sigmoid, softmax
 from jaxloss._core import labels as labelled
 from jaxloss._core.labels import Competing, Independent
 
@@ -105,11 +105,8 @@ def _of_positions(data: Competing, is_p: bool) -> Labelled:
 
 
 def _of_elements(data: Independent, axis: int | None, is_p: bool) -> Labelled:
-    log_pair = sigmoid.log_pair_of_probability if is_p else sigmoid.log_pair
-
     def cost(x: Array, y: Array) -> Array:
-        hit, miss = log_pair(x)
-        return numerics.product(y, hit) + numerics.product(1 - y, miss)
+        return sigmoid.entropy(x, y, 1 - y, is_p)
 
     masks = [data.labels > 0.5, data.logits > (0.5 if is_p else 0)]
     valid = None

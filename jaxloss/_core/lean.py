@@ -1,6 +1,7 @@
 """Costs whose value and derivatives keep nothing alive but their arguments."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,7 +84,6 @@ class Costs(NamedTuple):
         A CPU's compiler writes the operands of a sum, and much of a long formula, to memory; in
         chunks they stay in its cache. There value and gradient are each one loop.
         """
-        axis = self._chunked()
         if weights is not None and self.classes is not None:
             weights = jnp.expand_dims(weights, self.classes)
 
@@ -95,7 +95,7 @@ class Costs(NamedTuple):
             return (values if weights is None else values * weights).sum()
 
         def value(x: Array, denominator: Array, *rest: Any) -> Array:
-            return numerics.divide(_in_chunks(_sum, axis)(x, *rest), denominator)
+            return numerics.divide(_in_chunks(_sum, self.classes)(x, *rest), denominator)
 
         def slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
             places = tuple(max(i - 1, 0) for i in moving)  # in `_sum`, which has no denominator
@@ -104,7 +104,7 @@ class Costs(NamedTuple):
                 gradients = jax.grad(_sum, places)(_hide(x), *rest)
                 return tuple(numerics.divide(g, denominator) for g in gradients)
 
-            return lean(function, _in_chunks(function, axis, len(moving)))
+            return lean(function, _in_chunks(function, self.classes, len(moving)))
 
         wrapped = jax.custom_jvp(value)
 
@@ -124,21 +124,16 @@ class Costs(NamedTuple):
         x, *others = self.arguments
         return wrapped(x, denominator, weights, *others)
 
-    def _chunked(self) -> int | None:
-        """The axis to cut: not the first, over which a batch may be sharded."""
-        x = self.arguments[0]
-        axes = [i for i in range(1, x.ndim) if i != self.classes and x.shape[i] >= CHUNKS]
-        if x.size < CHUNKED_FROM or not axes:
-            return None
-        return max(axes, key=lambda i: x.shape[i])
 
-
-def _in_chunks(function: Callable[..., Any], axis: int | None, arrays: int = 0) -> Any:
+def _in_chunks(
+    function: Callable[..., Any], classes: int | None, arrays: int = 0
+) -> Callable[..., Any]:
     """Makes a CPU compute a sum over chunks, or so many `arrays` chunk by chunk."""
 
     def chunked(x: Array, *others: Any) -> Any:
-        assert axis is not None
-        size = x.shape[axis]
+        flat, others = (x, others) if classes is not None else _merged(x, others)
+        axis = max(_long_axes(flat, classes), key=lambda i: flat.shape[i])
+        size = flat.shape[axis]
         step = -(-size // CHUNKS)
         whole = size // step
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, axis=axis)
@@ -146,11 +141,11 @@ def _in_chunks(function: Callable[..., Any], axis: int | None, arrays: int = 0) 
         def add(result: Any, start: Any, length: int) -> Any:
             parts = (
                 cut(a, start, length)
-                if a is not None and jnp.ndim(a) == x.ndim and a.shape[axis] == size
+                if a is not None and jnp.ndim(a) == flat.ndim and a.shape[axis] == size
                 else a
                 for a in others
             )
-            part = function(cut(x, start, length), *parts)
+            part = function(cut(flat, start, length), *parts)
             if not arrays:
                 return result + part
             write = jax.lax.dynamic_update_slice_in_dim
@@ -158,18 +153,42 @@ def _in_chunks(function: Callable[..., Any], axis: int | None, arrays: int = 0) 
                 write(old, new, start, axis) for old, new in zip(result, part, strict=True)
             )
 
-        zeros = jnp.zeros_like(x)
+        zeros = jnp.zeros_like(flat)
         result = (zeros,) * arrays if arrays else zeros.sum()
         result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
         rest = size - whole * step
-        return add(result, whole * step, rest) if rest else result
+        result = add(result, whole * step, rest) if rest else result
+        return tuple(part.reshape(x.shape) for part in result) if arrays else result
 
     def evaluate(x: Array, *others: Any) -> Any:
-        if axis is None:
+        if x.size < CHUNKED_FROM or not _long_axes(x, classes):
             return function(x, *others)
         return jax.lax.platform_dependent(x, *others, cpu=chunked, default=function)
 
     return evaluate
+
+
+def _long_axes(x: Array, classes: int | None) -> list[int]:
+    """The axes that may be cut: not the first, over which a batch may be sharded."""
+    return [i for i in range(1, x.ndim) if i != classes and x.shape[i] >= CHUNKS]
+
+
+def _merged(x: Array, others: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
+    """Merges neighbouring axes but the first, where all arrays of the rank of `x` allow it.
+
+    A CPU's compiler vectorises the last axis only, so few classes there cost a multiple.
+    """
+    alike = [a for a in others if a is not None and jnp.ndim(a) == x.ndim]
+    spread = [tuple(a.shape[i] != n for a in alike) for i, n in enumerate(x.shape)]
+    starts = [i for i in range(x.ndim) if i < 2 or spread[i] != spread[i - 1]]
+
+    def merge(a: Array) -> Array:
+        shape = [
+            math.prod(a.shape[i:j]) for i, j in zip(starts, [*starts[1:], a.ndim], strict=True)
+        ]
+        return a.reshape(shape)
+
+    return merge(x), tuple(merge(a) if any(a is b for b in alike) else a for a in others)
 
 
 def _moving(tangents: tuple[Any, ...]) -> list[int]:

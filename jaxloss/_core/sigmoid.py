@@ -26,6 +26,34 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     return log_pair(x), (-q * t, p * t)
 
 
+def entropy(x: Array, hits: Array, misses: Array, probabilities: bool = False) -> Array:
+    """Returns `hits (-log p) + misses (-log(1 - p))` of logits, or of probabilities.
+
+    Neither factor is negative; nothing of an infinite cost is no cost.
+    """
+    if not probabilities:
+        return _entropy(x, hits, misses)
+    hit, miss = log_pair_of_probability(x)
+    return numerics.product(hits, hit) + numerics.product(misses, miss)
+
+
+@jax.custom_jvp
+def _entropy(x: Array, hits: Array, misses: Array) -> Array:
+    beyond = numerics.product(hits, jnp.maximum(-x, 0)) + numerics.product(
+        misses, jnp.maximum(x, 0)
+    )
+    return beyond + (hits + misses) * jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@_entropy.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    (x, hits, misses), (t, t_hits, t_misses) = primals, tangents
+    (p, q), (hit, miss) = probability_pair(x), log_pair(x)
+    by_hits, by_misses = (jnp.where(jnp.isinf(cost), 0, cost) for cost in (hit, miss))
+    slope = misses * p - hits * q
+    return _entropy(x, hits, misses), slope * t + by_hits * t_hits + by_misses * t_misses
+
+
 @jax.custom_jvp
 def probability_pair(x: Array) -> tuple[Array, Array]:
     """Returns `p = sigmoid(x)` and `1 - p` from one exponential, neither by a subtraction."""

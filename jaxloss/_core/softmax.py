@@ -108,46 +108,71 @@ def log_odds(logits: Array, top: Array, rest: Array) -> Array:
     """Returns the log-odds of every class against the others, in the shape of the logits.
 
     -inf with zero gradient for a removed class, +inf for the only class left. `top` and `rest` are
-    those of `scale`; the sum over all classes but `c` is `rest - expm1(z_c - top)`, which does not
+    those of `scale`; the sum over all classes but `c`, `rest + (1 - exp(z_c - top))`, does not
     cancel.
     """
     level = _above(logits, top)
     removed = level == -jnp.inf
     level = jnp.where(removed, 0, level)
-    others = rest - jnp.expm1(level)
+    others = rest + (1 - jnp.exp(level))
     alone = others == 0
     odds = level - numerics.log(jnp.where(alone, 1, others))
     return jnp.where(removed, -jnp.inf, jnp.where(alone, jnp.inf, odds))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def scale(logits: Array, axis: int) -> tuple[Array, Array]:
     """Returns the largest logit, as a constant, and `sum_c exp(z_c - top) - 1`, exactly.
 
-    Both keep the class axis with size 1. `top + log1p(rest)` is the log-sum-exp.
+    Both keep the class axis with size 1. `top + log1p(rest)` is the log-sum-exp. `top` is 0 where
+    all classes are removed.
     """
-    top = jax.lax.stop_gradient(logits).max(axis, keepdims=True)
-    top = jnp.where(top == -jnp.inf, 0, top)
-    return top, _rest(logits, top, axis)
+    top, rest = jax.lax.platform_dependent(
+        logits,
+        cpu=functools.partial(_scale_by_two, axis=axis),
+        default=functools.partial(_scale_by_one, axis=axis),
+    )
+    empty = top == -jnp.inf
+    return jnp.where(empty, 0, top), jnp.where(empty, 0, rest)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _rest(logits: Array, top: Array, axis: int) -> Array:
-    below = jnp.where(logits < top, jnp.exp(_above(logits, top)), 0).sum(axis, keepdims=True)
-    ties = (logits == top).sum(axis, keepdims=True) - 1
-    return below + jnp.maximum(ties, 0).astype(logits.dtype)
-
-
-@_rest.defjvp
-def _(
-    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    (logits, top), (t, _) = primals, tangents
+@scale.defjvp
+def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    (logits,), (t,) = primals, tangents
+    top, rest = scale(logits, axis)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(logits: Array, top: Array, t: Array) -> Array:
         return (jnp.exp(_above(logits, top)) * t).sum(axis, keepdims=True)
 
-    return _rest(logits, top, axis), linear(logits, top, t)
+    return (top, rest), (jnp.zeros_like(top), linear(logits, top, t))
+
+
+def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
+    """The scale by plain reductions: for a CPU."""
+    top = logits.max(axis, keepdims=True)
+    below = jnp.where(logits < top, jnp.exp(_above(logits, top)), 0).sum(axis, keepdims=True)
+    ties = (logits == top).sum(axis, keepdims=True) - 1
+    return top, below + ties.astype(logits.dtype)
+
+
+def _scale_by_one(logits: Array, *, axis: int) -> tuple[Array, Array]:
+    """The same in one variadic reduction: for a GPU or TPU."""
+
+    def combine(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        (top_a, rest_a), (top_b, rest_b) = a, b
+        ratio = jnp.where(top_a == top_b, 1, jnp.exp(-jnp.abs(top_a - top_b)))
+        first = top_a >= top_b
+        higher, lower = jnp.where(first, rest_a, rest_b), jnp.where(first, rest_b, rest_a)
+        spoiled = top_a + top_b  # NaN stays NaN
+        return jnp.maximum(top_a, top_b), jnp.where(
+            jnp.isnan(spoiled), spoiled, higher + (1 + lower) * ratio
+        )
+
+    zero = jnp.zeros((), logits.dtype)
+    absent = jnp.where(logits == -jnp.inf, zero - 1, zero)
+    top, rest = jax.lax.reduce((logits, absent), (zero - jnp.inf, zero - 1), combine, (axis,))
+    return jnp.expand_dims(top, axis), jnp.expand_dims(rest, axis)
 
 
 def _above(logits: Array, top: Array) -> Array:
@@ -178,16 +203,43 @@ def costs(
     if data.has_ids and smoothing is None:
         return _of_targets(cost, data, factors, parameters, probabilities)
 
-    def of_class(z: Array, shares: Array, factors: Array | None, *parameters: Array) -> Array:
+    def of_shares(z: Array, shares: Array, *parameters: Array) -> Array:
         if probabilities:
             pair = sigmoid.log_pair_of_probability(z)
         else:
             pair = sigmoid.log_pair(log_odds(z, *scale(z, data.axis)))
-        shares = shares if factors is None else shares * factors
         return numerics.product(shares, cost(*pair, *parameters)).sum(data.axis, keepdims=True)
 
-    logits, shares = data.unmasked_logits(), smoothed(data, smoothing)
-    return Costs(of_class, (logits, shares, factors, *parameters), data.axis)
+    return _of_shares(of_shares, data, smoothing, factors, parameters)
+
+
+def _of_shares(
+    cost: Callable[..., Array],
+    data: labelled.Competing,
+    smoothing: Array | None,
+    factors: Array | None,
+    parameters: tuple[Array, ...] = (),
+) -> Costs:
+    """The cost of logits and of the targets' shares, which it is told with all factors in them."""
+    axis = data.axis
+
+    def of_position(z: Array, labels: Array, mask: Any, smoothing: Any, *rest: Any) -> Array:
+        factors, *parameters = rest
+        part = labelled.Competing(
+            logits=z,
+            labels=labels.squeeze(axis) if data.has_ids else labels,
+            mask=None if mask is None else mask.squeeze(axis),
+            weights=None,
+            class_weights=None,
+            axis=axis,
+        )
+        shares = smoothed(part, smoothing)
+        shares = shares if factors is None else shares * factors
+        return cost(part.unmasked_logits(), shares, *parameters)
+
+    labels = jnp.expand_dims(data.labels, axis) if data.has_ids else data.labels
+    mask = None if data.mask is None else jnp.expand_dims(data.mask, axis)
+    return Costs(of_position, (data.logits, labels, mask, smoothing, factors, *parameters), axis)
 
 
 def _of_targets(
@@ -219,6 +271,54 @@ def _of_targets(
         return Costs(of_probability, (p, data.mask, factors, *parameters))
     statistics = _statistics(data.logits, data.labels, data.mask, data.axis)
     return Costs(of_statistics, (*statistics, data.labels, data.mask, factors, *parameters))
+
+
+def entropy(data: labelled.Competing, smoothing: Array | None) -> Costs:
+    """Returns `sum_c w_c y_c (-log p_c)` of each position, 0 where masked, from soft labels.
+
+    Unlike other costs it needs no log-odds: `-log p_c = (top - z_c) + log1p(rest)` does not cancel.
+    """
+
+    def of_shares(z: Array, shares: Array) -> Array:
+        return _entropy(z, shares, *jax.lax.stop_gradient(scale(z, data.axis)), data.axis)
+
+    return _of_shares(of_shares, data, smoothing, data.class_weights)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _entropy(logits: Array, shares: Array, top: Array, rest: Array, axis: int) -> Array:
+    """The cost; its derivative by the logits includes that through their scale."""
+    beyond = numerics.product(shares, -_above(logits, top)).sum(axis, keepdims=True)
+    return beyond + shares.sum(axis, keepdims=True) * jnp.log1p(rest)
+
+
+@_entropy.defjvp
+def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    (logits, shares, top, rest), (t, t_shares, *_) = primals, tangents
+    level = _above(logits, top)
+    removed = level == -jnp.inf
+    p, q = _probability_pair(logits, top, rest, axis)
+    total = jnp.where(removed, 0, shares).sum(axis, keepdims=True)
+    # Not total p - y, which cancels where a class is all but certain.
+    slope = jnp.where(removed, 0, p * (total - shares) - shares * q)
+    by_share = jnp.log1p(rest) - jnp.where(removed, 0, level)
+    tangent = (slope * t + jnp.where(removed, 0, by_share) * t_shares).sum(axis, keepdims=True)
+    return _entropy(logits, shares, top, rest, axis), tangent
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _probability_pair(logits: Array, top: Array, rest: Array, axis: int) -> tuple[Array, Array]:
+    """Returns `p_c` and `1 - p_c`, neither by a subtraction that cancels."""
+    share, norm = jnp.exp(_above(logits, top)), 1 / (1 + rest)
+    return share * norm, (rest + (1 - share)) * norm
+
+
+@_probability_pair.defjvp
+def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Any, Any]:
+    t = tangents[0]
+    p, q = _probability_pair(*primals, axis)
+    slope = p * (t - (p * t).sum(axis, keepdims=True))
+    return (p, q), (slope, -slope)
 
 
 def expected_cost(

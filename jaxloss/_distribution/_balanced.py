@@ -228,10 +228,7 @@ def _shares(data: Independent, axis_name: AxisName | None) -> tuple[Array, Array
 
 
 def _weighted(data: Independent, activation: str | None, positive: Array, negative: Array) -> Costs:
-    log_pair = sigmoid.log_pair_of_probability if activation is None else sigmoid.log_pair
-
     def cost(x: Array, y: Array, positive: Array, negative: Array) -> Array:
-        hit, miss = log_pair(x)
-        return numerics.product(positive * y, hit) + numerics.product(negative * (1 - y), miss)
+        return sigmoid.entropy(x, positive * y, negative * (1 - y), activation is None)
 
     return sigmoid.costs(cost, data, positive, negative)

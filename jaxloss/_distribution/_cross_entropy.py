@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import checks, sigmoid, softmax
 from jaxloss._core.labels import Competing, Independent, competing, independent
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
@@ -266,12 +266,12 @@ def competing_entropy(
     """Returns the cross-entropy of each position, from logits or from probabilities."""
     dtype = data.logits.dtype
     smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    return softmax.costs(
-        lambda hit, miss: hit,
-        data,
-        smoothing=None if checks.is_zero(label_smoothing) else smoothing,
-        probabilities=probabilities,
-    )
+    spread = None if checks.is_zero(label_smoothing) else smoothing
+    if probabilities or (data.has_ids and spread is None):
+        return softmax.costs(
+            lambda hit, miss: hit, data, smoothing=spread, probabilities=probabilities
+        )
+    return softmax.entropy(data, spread)
 
 
 def independent_entropy(
@@ -285,11 +285,9 @@ def independent_entropy(
     dtype = data.logits.dtype
     smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
     positive = jnp.ones((), dtype) if pos_weight is None else pos_weight
-    log_pair = sigmoid.log_pair_of_probability if probabilities else sigmoid.log_pair
 
     def cost(x: Array, y: Array, smoothing: Array, positive: Array) -> Array:
-        hit, miss = log_pair(x)
         t = y * (1 - smoothing) + smoothing / 2
-        return numerics.product(positive * t, hit) + numerics.product(1 - t, miss)
+        return sigmoid.entropy(x, positive * t, 1 - t, probabilities)
 
     return sigmoid.costs(cost, data, smoothing, positive)

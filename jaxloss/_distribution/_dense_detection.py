@@ -83,13 +83,10 @@ def quality_focal(
 
     def cost(x: Array, q: Array, beta: Array) -> Array:
         if activation is None:
-            hit, miss = sigmoid.log_pair_of_probability(x)
             focus = numerics.power(numerics.absolute(q - x), beta)
         else:
-            hit, miss = sigmoid.log_pair(x)
             focus = _focused_gap(x, q, beta)
-        entropy = numerics.product(q, hit) + numerics.product(1 - q, miss)
-        return numerics.product(focus, entropy)
+        return numerics.product(focus, sigmoid.entropy(x, q, 1 - q, activation is None))
 
     loss = sigmoid.costs(cost, data, exponent)
     return reduce_labelled(name, loss, reduction, data, axis_name)

@@ -311,12 +311,10 @@ def independent_focal(
         gamma, smoothing, positive, negative = parameters
         t = y * (1 - smoothing) + smoothing / 2
         if probabilities:
-            hit, miss = sigmoid.log_pair_of_probability(x)
             focus = numerics.power(t * (1 - x) + (1 - t) * x, gamma)
         else:
-            hit, miss = sigmoid.log_pair(x)
             focus = sigmoid.focusing(x, t, gamma)
-        entropy = numerics.product(t, hit) + numerics.product(1 - t, miss)
+        entropy = sigmoid.entropy(x, t, 1 - t, probabilities)
         return numerics.product((t * positive + (1 - t) * negative) * focus, entropy)
 
     loss = sigmoid.costs(cost, data, gamma, smoothing, positive, negative)

@@ -104,16 +104,13 @@ def reduced_focal(
     def of_element(x: Array, y: Array, gamma: Array, threshold: Array) -> Array:
         if probabilities:
             p, q = x, 1 - x
-            hit, miss = sigmoid.log_pair_of_probability(x)
             focus = numerics.power(y * q + (1 - y) * p, gamma)
         else:
             p, q = sigmoid.probability_pair(x)
-            hit, miss = sigmoid.log_pair(x)
             focus = sigmoid.focusing(x, y, gamma)
         focus = numerics.product(focus, jnp.exp(-gamma * jnp.log(threshold)))
         weight = jnp.where(y * p + (1 - y) * q < threshold, 1, focus)
-        entropy = numerics.product(y, hit) + numerics.product(1 - y, miss)
-        return numerics.product(weight, entropy)
+        return numerics.product(weight, sigmoid.entropy(x, y, 1 - y, probabilities))
 
     def parameters(dtype: Any) -> tuple[Array, Array]:
         return (

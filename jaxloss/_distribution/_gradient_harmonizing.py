@@ -130,11 +130,8 @@ def ghm(
     filled = (held > 0).sum().astype(dtype)
     factors = jax.lax.stop_gradient(numerics.divide(held.sum(), updated * filled))
 
-    log_pair = sigmoid.log_pair_of_probability if probabilities else sigmoid.log_pair
-
     def cost(x: Array, y: Array, at: Array, factors: Array) -> Array:
-        hit, miss = log_pair(x)
-        entropy = numerics.product(y, hit) + numerics.product(1 - y, miss)
+        entropy = sigmoid.entropy(x, y, 1 - y, probabilities)
         return numerics.product(_of_bin(factors, at), entropy)
 
     values = sigmoid.costs(cost, data, at, factors)

@@ -37,10 +37,16 @@ def scored(
         size = x.shape[axis]
         return x if size == 1 else jax.lax.slice_in_dim(x, 1, size, axis=axis)
 
-    weight, factors = pixels.weight, pixels.class_weights
+    def of_foreground(*data: Any) -> tuple[Array, Array]:
+        assert form is not None
+        p, y = form(*data)
+        return foreground(p), foreground(y)
+
+    form, weight, factors = pixels.form, pixels.weight, pixels.class_weights
     pixels = pixels._replace(
         p=foreground(pixels.p),
         y=foreground(pixels.y),
+        form=of_foreground,
         weight=None if weight is None else foreground(weight),
         class_weights=None if factors is None else factors[1:],
     )

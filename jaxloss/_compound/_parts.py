@@ -53,12 +53,11 @@ def dice_and(
         axis_name=axis_name,
         **masks,
     )
-    counts = confusion.confusion(pixels)
-    dice = confusion.reduce(
+    dice = dice_of(
         function,
-        dice_of(function, pixels, counts, smooth, squared),
         pixels,
-        counts.actual,
+        smooth,
+        squared,
         reduction,
         include_background=include_background,
         absent=absent,

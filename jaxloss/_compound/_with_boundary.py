@@ -240,8 +240,9 @@ def dice_hausdorff(
         name, pixels, alpha, log, distance_map, sampling, include_background
     )
     hausdorff = confusion.reduce(name, values, pixels, actual, reduction)
-    dice = dice_of(name, pixels, confusion.confusion(pixels), smooth, squared)
-    dice = confusion.reduce(name, dice, pixels, actual, reduction)
+    dice = dice_of(
+        name, pixels, smooth, squared, reduction, include_background=True, absent="score"
+    )
     if isinstance(dice_weight, str):
         checks.option(name, "dice_weight", dice_weight, ("adaptive",))
         factor = lax.stop_gradient(numerics.divide(hausdorff, dice))

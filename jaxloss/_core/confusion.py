@@ -5,13 +5,14 @@ is exactly 0 at a perfect prediction and never below.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels, numerics, reduction
+from jaxloss._core import checks, labels, lean, numerics, reduction
 
 Array = jax.Array
 
@@ -30,6 +31,8 @@ class Pixels(NamedTuple):
       compete: Whether classes compete, so that class 0 is the background of the others.
       per_image: Whether sums keep the images apart.
       axis_name: A mesh axis over which pooled sums are global.
+      form: `form(*data)` gives `p` and `y`, of all pixels or of some.
+      data: The logits, and the labels and the mask in their rank.
     """
 
     p: Array
@@ -40,6 +43,8 @@ class Pixels(NamedTuple):
     compete: bool
     per_image: bool
     axis_name: reduction.AxisName | None
+    form: Callable[..., tuple[Array, Array]] | None = None
+    data: tuple[Any, ...] = ()
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -57,6 +62,10 @@ class Pixels(NamedTuple):
     def total(self, values: Array) -> Array:
         """Sums over the valid pixels: `[B, C]`, `[C]` if pooled, `[B]` or `[]` without classes."""
         sums = (values if self.weight is None else values * self.weight).sum(self.summed)
+        return self.placed(sums)
+
+    def placed(self, sums: Array) -> Array:
+        """Gives sums over an image's pixels, or the batch's, their place."""
         if not self.per_image:
             return reduction.everywhere(sums, self.axis_name)
         return sums.T if self.axis == 0 else sums
@@ -73,17 +82,23 @@ class Pixels(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Soft counts per (image, class): true and false positives and negatives."""
+    """Soft counts per (image, class): true and false positives and negatives.
+
+    Attributes:
+      tp: `sum p y`.
+      fp: `sum p (1 - y)`.
+      fn: `sum (1 - p) y`.
+      tn: `sum (1 - p) (1 - y)`.
+      actual: `sum y`, how much of the class the target holds.
+      more: Other sums that were asked for.
+    """
 
     tp: Array
     fp: Array
     fn: Array
     tn: Array
-
-    @property
-    def actual(self) -> Array:
-        """How much of the class the target holds."""
-        return self.tp + self.fn
+    actual: Array
+    more: tuple[Array, ...] = ()
 
 
 def read(
@@ -113,17 +128,10 @@ def read(
     masks: dict[str, Any] = {"where": where, "weights": weights, "ignore_index": ignore_index}
     if activation == "softmax":
         assert axis is not None
-        data = labels.competing(function, scores, targets, axis=axis, **masks)
-        p, y = jax.nn.softmax(data.unmasked_logits(), axis), data.dense_labels()
-        mask, weight = (
-            None if x is None else jnp.expand_dims(x, axis) for x in (data.mask, data.weights)
-        )
+        form, data, mask, weight = _competing(function, scores, targets, axis, masks)
     else:
-        each = labels.independent(function, scores, targets, axis=axis, **masks)
-        mask, weight, p, y = each.mask, each.weights, each.logits, each.labels
-        if mask is not None:
-            p, y = jnp.where(mask, p, 0), jnp.where(mask, y, 0)
-        p = p if activation is None else jax.nn.sigmoid(p)
+        form, data, mask, weight = _independent(function, scores, targets, axis, masks, activation)
+    p, y = form(*data)
     if mask is not None:
         weight = mask.astype(p.dtype) * (1 if weight is None else weight)
     if class_weights is not None:
@@ -138,15 +146,106 @@ def read(
         compete=compete,
         per_image=per_image,
         axis_name=axis_name,
+        form=form,
+        data=data,
     )
+
+
+def _competing(
+    function: str, scores: Array, targets: ArrayLike, axis: int, masks: dict[str, Any]
+) -> tuple[Callable[..., tuple[Array, Array]], tuple[Any, ...], Array | None, Array | None]:
+    read = labels.competing(function, scores, targets, axis=axis, **masks)
+    has_ids = read.has_ids
+
+    def form(z: Array, y: Array, mask: Array | None) -> tuple[Array, Array]:
+        z = z if mask is None else jnp.where(mask, z, 0)
+        if has_ids:
+            valid = None if mask is None else mask.squeeze(axis)
+            y = labels.one_hot(y.squeeze(axis), valid, z, axis)
+        return jax.nn.softmax(z, axis), y
+
+    mask, weight = (
+        None if x is None else jnp.expand_dims(x, axis) for x in (read.mask, read.weights)
+    )
+    y = jnp.expand_dims(read.labels, axis) if has_ids else read.labels
+    return form, (read.logits, y, mask), mask, weight
+
+
+def _independent(
+    function: str,
+    scores: Array,
+    targets: ArrayLike,
+    axis: int | None,
+    masks: dict[str, Any],
+    activation: str | None,
+) -> tuple[Callable[..., tuple[Array, Array]], tuple[Any, ...], Array | None, Array | None]:
+    read = labels.independent(function, scores, targets, axis=axis, **masks)
+
+    def form(z: Array, y: Array, mask: Array | None) -> tuple[Array, Array]:
+        if mask is not None:
+            z, y = jnp.where(mask, z, 0), jnp.where(mask, y, 0)
+        return z if activation is None else jax.nn.sigmoid(z), y
+
+    return form, (read.logits, read.labels, read.mask), read.mask, read.weights
 
 
 def confusion(pixels: Pixels) -> Confusion:
     """Sums the soft counts of each image and class."""
-    p, y = pixels.p, pixels.y
-    tp, fp, actual = (pixels.total(x) for x in (p * y, p * (1 - y), y))
-    fn = actual - tp
-    return Confusion(tp, fp, fn, pixels.valid() - actual - fp)
+    sums = (pixels.total(term) for term in _terms(pixels.p, pixels.y))
+    return _counts(pixels.valid(), *sums)
+
+
+def _terms(p: Array, y: Array) -> tuple[Array, ...]:
+    return p * y, p * (1 - y), y
+
+
+def _counts(valid: Array, tp: Array, fp: Array, actual: Array, *more: Array) -> Confusion:
+    return Confusion(tp, fp, actual - tp, valid - actual - fp, actual, more)
+
+
+def score(
+    function: str,
+    loss: Callable[..., Array],
+    pixels: Pixels,
+    reduction_: str,
+    *parameters: Array,
+    more: Callable[[Array, Array], tuple[Array, ...]] | None = None,
+    include_background: bool | None = True,
+    absent: str = "score",
+) -> Array:
+    """Returns the reduced loss of a function of the soft counts.
+
+    Args:
+      function: The public name of the loss, for error messages.
+      loss: `loss(counts, *parameters)`, in the shape of the counts.
+      pixels: What the counts are of.
+      reduction_: `"mean"`, `"sum"` or `"none"`.
+      *parameters: Arrays; derivatives reach them.
+      more: Further values `more(p, y)` of each pixel, whose sums are `counts.more`.
+      include_background: As of `reduce`.
+      absent: As of `reduce`.
+    """
+    options: dict[str, Any] = {"include_background": include_background, "absent": absent}
+    form = pixels.form
+    assert form is not None
+
+    def terms(*data: Any) -> tuple[Array, ...]:
+        *of_form, weight = data
+        p, y = form(*of_form)
+        values = (*_terms(p, y), *(more(p, y) if more else ()))
+        return values if weight is None else tuple(value * weight for value in values)
+
+    def finish(sums: tuple[Array, ...], valid: Any, weights: Any, *parameters: Any) -> Array:
+        counts = _counts(valid, *map(pixels.placed, sums))
+        loss_ = loss(counts, *parameters)
+        actual = counts.actual
+        return _reduce(function, loss_, pixels, valid, weights, actual, reduction_, **options)
+
+    data = (*pixels.data, pixels.weight)
+    others = (pixels.valid(), pixels.class_weights, *parameters)
+    if reduction_ in ("mean", "sum") and pixels.axis_name is None:
+        return lean.of_sums(terms, pixels.summed, data, finish, others)
+    return finish(tuple(term.sum(pixels.summed) for term in terms(*data)), *others)
 
 
 def complement(wrong: Array, right: Array) -> Array:
@@ -179,13 +278,38 @@ def reduce(
     Returns:
       A scalar, or one value per (image, class). An image without valid pixels takes no part.
     """
+    return _reduce(
+        function,
+        values,
+        pixels,
+        pixels.valid(),
+        pixels.class_weights,
+        actual,
+        reduction_,
+        include_background=include_background,
+        absent=absent,
+    )
+
+
+def _reduce(
+    function: str,
+    values: Array,
+    pixels: Pixels,
+    valid: Array,
+    weights: Array | None,
+    actual: Array,
+    reduction_: str,
+    *,
+    include_background: bool | None,
+    absent: str,
+) -> Array:
+    """The same, with what is valid and the weights of the classes apart from the pixels."""
     checks.option(function, "absent", absent, ABSENT)
     checks.option(function, "include_background", include_background, (True, False, None))
     checks.option(function, "reduction", reduction_, reduction.REDUCTIONS)
-    part = jnp.broadcast_to(pixels.valid() > 0, values.shape)
+    part = jnp.broadcast_to(valid > 0, values.shape)
     if absent == "skip":
         part = part & (actual != 0)
-    weights = pixels.class_weights
     if include_background is None:
         include_background = not pixels.compete
     if not include_background:

@@ -84,8 +84,10 @@ class Costs(NamedTuple):
         A CPU's compiler writes the operands of a sum, and much of a long formula, to memory; in
         chunks they stay in its cache. There value and gradient are each one loop.
         """
-        if weights is not None and self.classes is not None:
-            weights = jnp.expand_dims(weights, self.classes)
+        axes = None
+        if self.classes is not None:
+            weights = None if weights is None else jnp.expand_dims(weights, self.classes)
+            axes = tuple(i for i in range(self.arguments[0].ndim) if i != self.classes)
 
         def quotient(x: Array, denominator: Array, weights: Array | None, *others: Any) -> Array:
             return numerics.divide(_sum(x, weights, *others), denominator)
@@ -95,7 +97,7 @@ class Costs(NamedTuple):
             return (values if weights is None else values * weights).sum()
 
         def value(x: Array, denominator: Array, *rest: Any) -> Array:
-            return numerics.divide(_in_chunks(_sum, self.classes)(x, *rest), denominator)
+            return numerics.divide(_in_chunks(_sum, axes)(x, *rest), denominator)
 
         def slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
             places = tuple(max(i - 1, 0) for i in moving)  # in `_sum`, which has no denominator
@@ -104,7 +106,7 @@ class Costs(NamedTuple):
                 gradients = jax.grad(_sum, places)(_hide(x), *rest)
                 return tuple(numerics.divide(g, denominator) for g in gradients)
 
-            return lean(function, _in_chunks(function, self.classes, len(moving)))
+            return lean(function, _in_chunks(function, axes, len(moving)))
 
         wrapped = jax.custom_jvp(value)
 
@@ -125,52 +127,142 @@ class Costs(NamedTuple):
         return wrapped(x, denominator, weights, *others)
 
 
+def of_sums(
+    terms: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    arguments: tuple[Any, ...],
+    finish: Callable[..., Array],
+    parameters: tuple[Any, ...],
+) -> Array:
+    """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
+
+    Args:
+      terms: `terms(x, *others)`, arrays in the shape of `x`.
+      axes: The axes over which each of them is summed.
+      arguments: `x`, and arrays that broadcast to it, or None.
+      finish: `finish(sums, *parameters)`, a scalar.
+      parameters: Arrays, or None.
+    """
+    count = len(arguments)
+
+    def total(*arguments: Any) -> tuple[Array, ...]:
+        return tuple(term.sum(axes) for term in terms(*arguments))
+
+    sums = lean(total, _in_chunks(total, axes))
+
+    def whole(*values: Any) -> Array:
+        return finish(total(*values[:count]), *values[count:])
+
+    @jax.custom_jvp
+    def wrapped(*values: Any) -> Array:
+        return finish(sums(*values[:count]), *values[count:])
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        moving = _moving(tangents)
+        inner = [i for i in moving if i < count]
+        outer = [i - count for i in moving if i >= count]
+        parts = sums(*primals[:count])
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def linear(
+            primals: tuple[Any, ...], parts: tuple[Array, ...], directions: tuple[Array, ...]
+        ) -> Array:
+            if any(jnp.shape(primals[i]) != primals[0].shape for i in inner):
+                return _along(whole, primals, moving, directions)
+            arguments, parameters = primals[:count], primals[count:]
+
+            def finished(parts: tuple[Array, ...], *moved: Array) -> Array:
+                return finish(parts, *_replaced(parameters, outer, moved))
+
+            places = tuple(range(1 + len(outer)))
+            factors, *rates = jax.grad(finished, places)(parts, *(parameters[i] for i in outer))
+            slopes = _slopes(total, axes, inner, count)(*arguments, *factors) if inner else ()
+            rates = [*slopes, *rates]
+            pairs = zip(rates, directions, strict=True)
+            return functools.reduce(jnp.add, [(rate * t).sum() for rate, t in pairs])
+
+        directions = tuple(tangents[i] for i in moving)
+        return finish(parts, *primals[count:]), linear(primals, parts, directions)
+
+    wrapped.defjvp(jvp, symbolic_zeros=True)
+    return wrapped(*arguments, *parameters)
+
+
+def _slopes(
+    total: Callable[..., tuple[Array, ...]], axes: tuple[int, ...], inner: list[int], count: int
+) -> Callable[..., tuple[Array, ...]]:
+    """The derivatives of a weighted sum of sums, by those arguments that move."""
+
+    def function(*values: Any) -> tuple[Array, ...]:
+        def weighted(*moved: Array) -> Array:
+            parts = total(*_replaced(arguments, inner, moved))
+            products = [(a * b).sum() for a, b in zip(parts, factors, strict=True)]
+            return functools.reduce(jnp.add, products)
+
+        arguments, factors = values[:count], values[count:]
+        return jax.grad(weighted, tuple(range(len(inner))))(*(arguments[i] for i in inner))
+
+    return lean(function, _in_chunks(function, axes, len(inner)))
+
+
 def _in_chunks(
-    function: Callable[..., Any], classes: int | None, arrays: int = 0
+    function: Callable[..., Any], axes: tuple[int, ...] | None, arrays: int = 0
 ) -> Callable[..., Any]:
-    """Makes a CPU compute a sum over chunks, or so many `arrays` chunk by chunk."""
+    """Makes a CPU compute sums over chunks, or so many `arrays` chunk by chunk.
+
+    Args:
+      function: Gives the sums, or the arrays, of `x` and further arrays, of which those of the rank
+        of `x` are cut with it.
+      axes: Those that may be cut; None: the function is elementwise.
+      arrays: How many arrays in the shape of `x` it gives; 0: sums.
+    """
 
     def chunked(x: Array, *others: Any) -> Any:
-        flat, others = (x, others) if classes is not None else _merged(x, others)
-        axis = max(_long_axes(flat, classes), key=lambda i: flat.shape[i])
+        flat, others = (x, others) if axes is not None else _merged(x, others)
+        axis = max(_long_axes(flat, axes), key=lambda i: flat.shape[i])
         size = flat.shape[axis]
         step = -(-size // CHUNKS)
         whole = size // step
-        cut = functools.partial(jax.lax.dynamic_slice_in_dim, axis=axis)
+
+        def part(start: Any, length: int) -> Any:
+            cut = functools.partial(
+                jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=length, axis=axis
+            )
+            is_cut = [
+                a is not None and jnp.ndim(a) == flat.ndim and a.shape[axis] == size for a in others
+            ]
+            rest = (cut(a) if yes else a for a, yes in zip(others, is_cut, strict=True))
+            return function(cut(flat), *rest)
 
         def add(result: Any, start: Any, length: int) -> Any:
-            parts = (
-                cut(a, start, length)
-                if a is not None and jnp.ndim(a) == flat.ndim and a.shape[axis] == size
-                else a
-                for a in others
-            )
-            part = function(cut(flat, start, length), *parts)
             if not arrays:
-                return result + part
-            write = jax.lax.dynamic_update_slice_in_dim
-            return tuple(
-                write(old, new, start, axis) for old, new in zip(result, part, strict=True)
+                return jax.tree.map(jnp.add, result, part(start, length))
+            write = functools.partial(
+                jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=axis
             )
+            return tuple(map(write, result, part(start, length)))
 
-        zeros = jnp.zeros_like(flat)
-        result = (zeros,) * arrays if arrays else zeros.sum()
+        if arrays:
+            result = (jnp.zeros_like(flat),) * arrays
+        else:
+            result = jax.tree.map(jnp.zeros_like, part(0, step))
         result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
         rest = size - whole * step
         result = add(result, whole * step, rest) if rest else result
-        return tuple(part.reshape(x.shape) for part in result) if arrays else result
+        return tuple(array.reshape(x.shape) for array in result) if arrays else result
 
     def evaluate(x: Array, *others: Any) -> Any:
-        if x.size < CHUNKED_FROM or not _long_axes(x, classes):
+        if x.size < CHUNKED_FROM or not _long_axes(x, axes):
             return function(x, *others)
         return jax.lax.platform_dependent(x, *others, cpu=chunked, default=function)
 
     return evaluate
 
 
-def _long_axes(x: Array, classes: int | None) -> list[int]:
+def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
     """The axes that may be cut: not the first, over which a batch may be sharded."""
-    return [i for i in range(1, x.ndim) if i != classes and x.shape[i] >= CHUNKS]
+    axes = tuple(range(x.ndim)) if axes is None else axes
+    return [i for i in axes if i != 0 and x.shape[i] >= CHUNKS]
 
 
 def _merged(x: Array, others: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
@@ -203,15 +295,20 @@ def _along(
     directions: tuple[Array, ...],
 ) -> Any:
     """The derivative of a cost along a direction of the arguments that move."""
-    hidden = [_hide(primals[0]), *primals[1:]]
+    hidden = (_hide(primals[0]), *primals[1:])
 
     def moved(*values: Array) -> Array:
-        arguments = list(hidden)
-        for i, value in zip(moving, values, strict=True):
-            arguments[i] = value
-        return cost(*arguments)
+        return cost(*_replaced(hidden, moving, values))
 
     return jax.jvp(moved, tuple(hidden[i] for i in moving), directions)[1]
+
+
+def _replaced(values: tuple[Any, ...], places: list[int], news: tuple[Any, ...]) -> list[Any]:
+    """The values with others in some places."""
+    result = list(values)
+    for i, new in zip(places, news, strict=True):
+        result[i] = new
+    return result
 
 
 def _hide(x: Array) -> Array:

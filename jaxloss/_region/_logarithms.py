@@ -6,7 +6,6 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, confusion, numerics
 from jaxloss._core.reduction import AxisName
-from jaxloss._region._overlap import dice_of
 
 __all__ = ["log_cosh_dice", "log_dice"]
 
@@ -104,18 +103,20 @@ def log_dice(
         axis_name=axis_name,
     )
     smooth = checks.number(name, "smooth", smooth, pixels.p.dtype, "[0, inf)")
-    counts = confusion.confusion(pixels)
-    wrong, right = counts.fp + counts.fn, 2 * counts.tp + smooth
-    tiny = jnp.finfo(pixels.p.dtype).tiny
-    scored = ~(right <= tiny * (right + wrong))  # NaN stays NaN
-    odds = numerics.divide(wrong, jnp.where(scored, right, 1))
-    loss = jnp.where(scored, jnp.log1p(odds), -jnp.log(jnp.asarray(tiny, odds.dtype)))
-    return confusion.reduce(
+
+    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
+        wrong, right = counts.fp + counts.fn, 2 * counts.tp + smooth
+        tiny = jnp.finfo(right.dtype).tiny
+        scored = ~(right <= tiny * (right + wrong))  # NaN stays NaN
+        odds = numerics.divide(wrong, jnp.where(scored, right, 1))
+        return jnp.where(scored, jnp.log1p(odds), -jnp.log(jnp.asarray(tiny, odds.dtype)))
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        counts.actual,
         reduction,
+        smooth,
         include_background=include_background,
         absent=absent,
     )
@@ -208,15 +209,18 @@ def log_cosh_dice(
         per_image=per_image,
         axis_name=axis_name,
     )
-    counts = confusion.confusion(pixels)
-    dice = dice_of(name, pixels, counts, smooth, squared=False)
-    loss = jnp.log1p(jnp.sinh(dice) ** 2) / 2  # cosh^2 = 1 + sinh^2
-    return confusion.reduce(
+    smooth = checks.number(name, "smooth", smooth, pixels.p.dtype, "[0, inf)")
+
+    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
+        dice = confusion.complement(counts.fp + counts.fn, 2 * counts.tp + smooth)
+        return jnp.log1p(jnp.sinh(dice) ** 2) / 2  # cosh^2 = 1 + sinh^2
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        counts.actual,
         reduction,
+        smooth,
         include_background=include_background,
         absent=absent,
     )

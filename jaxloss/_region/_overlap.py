@@ -111,13 +111,11 @@ def dice(
         per_image=per_image,
         axis_name=axis_name,
     )
-    counts = confusion.confusion(pixels)
-    loss = dice_of(name, pixels, counts, smooth, squared)
-    return confusion.reduce(
+    return dice_of(
         name,
-        loss,
         pixels,
-        counts.actual,
+        smooth,
+        squared,
         reduction,
         include_background=include_background,
         absent=absent,
@@ -212,14 +210,16 @@ def jaccard(
         axis_name=axis_name,
     )
     smooth = checks.number(name, "smooth", smooth, pixels.p.dtype, "[0, inf)")
-    counts = confusion.confusion(pixels)
-    loss = confusion.complement(counts.fp + counts.fn, counts.tp + smooth)
-    return confusion.reduce(
+
+    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
+        return confusion.complement(counts.fp + counts.fn, counts.tp + smooth)
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        counts.actual,
         reduction,
+        smooth,
         include_background=include_background,
         absent=absent,
     )
@@ -323,14 +323,18 @@ def tversky(
     alpha = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
     beta = checks.number(name, "beta", beta, dtype, "[0, inf)")
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-    counts = confusion.confusion(pixels)
-    loss = confusion.complement(alpha * counts.fp + beta * counts.fn, counts.tp + smooth)
-    return confusion.reduce(
+
+    def loss(counts: confusion.Confusion, alpha: Array, beta: Array, smooth: Array) -> Array:
+        return confusion.complement(alpha * counts.fp + beta * counts.fn, counts.tp + smooth)
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        counts.actual,
         reduction,
+        alpha,
+        beta,
+        smooth,
         include_background=include_background,
         absent=absent,
     )
@@ -339,17 +343,42 @@ def tversky(
 def dice_of(
     function: str,
     pixels: confusion.Pixels,
-    counts: confusion.Confusion,
     smooth: ArrayLike,
     squared: bool | str,
+    reduction: str,
+    *,
+    include_background: bool | None,
+    absent: str,
 ) -> Array:
-    """Returns the Dice loss of each image and class."""
+    """Returns the reduced Dice loss."""
     smooth = checks.number(function, "smooth", smooth, pixels.p.dtype, "[0, inf)")
     checks.option(function, "squared", squared, (False, True, "counts"))
-    p, y = pixels.p, pixels.y
-    if squared == "counts":
-        tp, fp, fn = (pixels.total(x * x) for x in (p * y, p * (1 - y), (1 - p) * y))
+
+    def plain(counts: confusion.Confusion, smooth: Array) -> Array:
+        return confusion.complement(counts.fp + counts.fn, 2 * counts.tp + smooth)
+
+    def of_errors(counts: confusion.Confusion, smooth: Array) -> Array:
+        return confusion.complement(counts.more[0], 2 * counts.tp + smooth)
+
+    def of_squares(counts: confusion.Confusion, smooth: Array) -> Array:
+        tp, fp, fn = counts.more
         return confusion.complement(fp + fn, 2 * tp + smooth)
-    if squared:
-        return confusion.complement(pixels.total((p - y) ** 2), 2 * counts.tp + smooth)
-    return confusion.complement(counts.fp + counts.fn, 2 * counts.tp + smooth)
+
+    loss, more = {
+        False: (plain, None),
+        True: (of_errors, lambda p, y: ((p - y) ** 2,)),
+        "counts": (
+            of_squares,
+            lambda p, y: ((p * y) ** 2, (p * (1 - y)) ** 2, ((1 - p) * y) ** 2),
+        ),
+    }[squared]
+    return confusion.score(
+        function,
+        loss,
+        pixels,
+        reduction,
+        smooth,
+        more=more,
+        include_background=include_background,
+        absent=absent,
+    )

@@ -222,16 +222,19 @@ def mcc(
         axis_name=axis_name,
     )
     smooth = checks.number(name, "smooth", smooth, pixels.p.dtype, "[0, inf)")
-    p, y = pixels.p, pixels.y
-    # Not from the number of pixels, from which a small count of negatives would not survive.
-    tp, fp, actual, others = (pixels.total(x) for x in (p * y, p * (1 - y), y, 1 - y))
-    loss = _uncorrelated(tp, fp, actual - tp, others - fp, smooth)
-    return confusion.reduce(
+
+    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
+        # Not from the number of pixels, from which a small count of negatives would not survive.
+        (others,) = counts.more
+        return _uncorrelated(counts.tp, counts.fp, counts.fn, others - counts.fp, smooth)
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        actual,
         reduction,
+        smooth,
+        more=lambda p, y: (1 - y,),
         include_background=include_background,
         absent=absent,
     )

@@ -1,5 +1,7 @@
 """Ratios that price the two kinds of error: F-beta, asymmetric similarity, focal Tversky."""
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
@@ -109,13 +111,11 @@ def f_beta(
         per_image=per_image,
         axis_name=axis_name,
     )
-    counts = confusion.confusion(pixels)
-    loss = _f_beta(name, counts, beta, smooth)
-    return confusion.reduce(
+    return _f_beta(
         name,
-        loss,
         pixels,
-        counts.actual,
+        beta,
+        smooth,
         reduction,
         include_background=include_background,
         absent=absent,
@@ -216,13 +216,11 @@ def asymmetric_similarity(
         per_image=per_image,
         axis_name=axis_name,
     )
-    counts = confusion.confusion(pixels)
-    loss = _f_beta(name, counts, beta, smooth)
-    return confusion.reduce(
+    return _f_beta(
         name,
-        loss,
         pixels,
-        counts.actual,
+        beta,
+        smooth,
         reduction,
         include_background=include_background,
         absent=absent,
@@ -331,25 +329,42 @@ def focal_tversky(
     beta = checks.number(name, "beta", beta, dtype, "[0, inf)")
     gamma = checks.number(name, "gamma", gamma, dtype, "(0, inf)")
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-    counts = confusion.confusion(pixels)
-    tversky = confusion.complement(alpha * counts.fp + beta * counts.fn, counts.tp + smooth)
-    loss = numerics.power(tversky, gamma)
-    return confusion.reduce(
+
+    def loss(counts: confusion.Confusion, *parameters: Array) -> Array:
+        alpha, beta, gamma, smooth = parameters
+        tversky = confusion.complement(alpha * counts.fp + beta * counts.fn, counts.tp + smooth)
+        return numerics.power(tversky, gamma)
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        counts.actual,
         reduction,
+        alpha,
+        beta,
+        gamma,
+        smooth,
         include_background=include_background,
         absent=absent,
     )
 
 
 def _f_beta(
-    function: str, counts: confusion.Confusion, beta: ArrayLike, smooth: ArrayLike
+    function: str,
+    pixels: confusion.Pixels,
+    beta: ArrayLike,
+    smooth: ArrayLike,
+    reduction: str,
+    **options: Any,
 ) -> Array:
-    """Returns the F-beta loss of each image and class."""
-    dtype = counts.tp.dtype
+    """Returns the reduced F-beta loss."""
+    dtype = pixels.p.dtype
     square = checks.number(function, "beta", beta, dtype, "[0, inf)") ** 2
     smooth = checks.number(function, "smooth", smooth, dtype, "[0, inf)")
-    return confusion.complement(square * counts.fn + counts.fp, (1 + square) * counts.tp + smooth)
+
+    def loss(counts: confusion.Confusion, square: Array, smooth: Array) -> Array:
+        return confusion.complement(
+            square * counts.fn + counts.fp, (1 + square) * counts.tp + smooth
+        )
+
+    return confusion.score(function, loss, pixels, reduction, square, smooth, **options)

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.labels import Competing, competing
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["js_divergence", "kl_divergence"]
@@ -176,10 +177,21 @@ def _read(
     )
 
 
-def _of_positions(divergence: Callable[..., Array], data: Competing) -> Array:
+def _of_positions(divergence: Callable[..., Array], data: Competing) -> Costs:
     """Returns each position's divergence, times the class weight of its target."""
-    loss = divergence(data.unmasked_logits(), data.labels, data.axis)
-    return loss if data.normalizer is None else loss * data.normalizer
+    axis = data.axis
+
+    def of_position(z: Array, y: Array, mask: Array | None, class_weights: Array | None) -> Array:
+        if mask is not None:
+            z, y = jnp.where(mask, z, 0), jnp.where(mask, y, 0)
+        loss = jnp.expand_dims(divergence(z, y, axis), axis)
+        loss = loss if mask is None else jnp.where(mask, loss, 0)
+        if class_weights is None:
+            return loss
+        return loss * (y * class_weights).sum(axis, keepdims=True)
+
+    mask = None if data.mask is None else jnp.expand_dims(data.mask, axis)
+    return Costs(of_position, (data.logits, data.labels, mask, data.class_weights), axis)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -123,33 +123,36 @@ def ghm(
         checks.shape(name, "counts", previous, (bins,), "one count per bin")
 
     probabilities = activation is None
-    at = _bins(data, int(bins), probabilities)
-    held = everywhere(_histogram(at, int(bins)), axis_name).astype(dtype)
+    held = everywhere(_histogram(_counted_bins(data, bins, probabilities), bins), axis_name)
+    held = held.astype(dtype)
     blend = keep * previous + (1 - keep) * held
     updated = jnp.where(held > 0, blend, jnp.where(keep == 0, 0, previous))
     filled = (held > 0).sum().astype(dtype)
     factors = jax.lax.stop_gradient(numerics.divide(held.sum(), updated * filled))
 
-    def cost(x: Array, y: Array, at: Array, factors: Array) -> Array:
-        entropy = sigmoid.entropy(x, y, 1 - y, probabilities)
-        return numerics.product(_of_bin(factors, at), entropy)
+    def cost(x: Array, y: Array, factors: Array) -> Array:
+        factor = _of_bin(factors, _bins(x, y, bins, probabilities))
+        return factor * sigmoid.entropy(x, y, 1 - y, probabilities)
 
-    values = sigmoid.costs(cost, data, at, factors)
+    values = sigmoid.costs(cost, data, factors)
     loss = reduce_labelled(name, values, reduction, data, axis_name)
     return loss if counts is None else (loss, jax.lax.stop_gradient(updated))
 
 
-def _bins(data: Independent, bins: int, probabilities: bool) -> Array:
+def _counted_bins(data: Independent, bins: int, probabilities: bool) -> Array:
     """The bin of each element, `bins` for one that is not counted."""
-    x, y = jax.lax.stop_gradient((data.logits, data.labels))
+    at = _bins(data.logits, data.labels, bins, probabilities)
+    if data.mask is not None:
+        at = jnp.where(data.mask, at, bins)
+    return at if data.weights is None else jnp.where(data.weights != 0, at, bins)
+
+
+def _bins(x: Array, y: Array, bins: int, probabilities: bool) -> Array:
+    """The bin of each gradient's length, `bins` for NaN."""
+    x, y = jax.lax.stop_gradient((x, y))
     p, q = (x, 1 - x) if probabilities else sigmoid.probability_pair(x)
     length = jnp.abs(y * q - (1 - y) * p)
-    counted = ~jnp.isnan(length)
-    if data.mask is not None:
-        counted = counted & data.mask
-    if data.weights is not None:
-        counted = counted & (data.weights != 0)
-    at = jnp.where(counted, jnp.minimum(jnp.floor(length * bins), bins - 1), bins)
+    at = jnp.where(jnp.isnan(length), bins, jnp.minimum(jnp.floor(length * bins), bins - 1))
     return at.astype(jnp.uint8 if bins < 256 else jnp.int32)
 
 
@@ -160,8 +163,8 @@ def _histogram(at: Array, bins: int) -> Array:
 
 
 def _of_bin(values: Array, at: Array) -> Array:
-    """The value of each element's bin, 0 for an element without."""
-    found = jnp.zeros(at.shape, values.dtype)
+    """The value of each element's bin, NaN for an element without."""
+    found = jnp.full_like(at, jnp.nan, values.dtype)
     for b in range(values.shape[0]):  # unrolled, this fuses with what uses it
         found = jnp.where(at == b, values[b], found)
     return found

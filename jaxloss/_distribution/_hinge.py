@@ -1,5 +1,6 @@
 """Margin losses: nothing to pay once the right side leads by 1."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import numerics, sigmoid
 from jaxloss._core.labels import Independent, competing, independent, is_target, poison
-from jaxloss._core.lean import lean
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["hinge", "multiclass_hinge", "squared_hinge"]
@@ -201,25 +202,31 @@ def multiclass_hinge(
         class_weights=class_weights,
     )
 
-    def cost(x: Array, labels: Array, mask: Array | None) -> Array:
+    expanded = functools.partial(jnp.expand_dims, axis=data.axis)
+
+    def cost(x: Array, labels: Array, mask: Array | None, factor: Array | None) -> Array:
+        if mask is not None:
+            x = jnp.where(mask, x, 0)
         if data.has_ids:
-            hit = is_target(labels, x.shape, data.axis)
-            score = jnp.where(hit, x, 0).sum(data.axis)
+            hit = is_target(labels.squeeze(data.axis), x.shape, data.axis)
+            score = jnp.where(hit, x, 0).sum(data.axis, keepdims=True)
         else:
-            score = numerics.product(labels, x).sum(data.axis)
+            score = numerics.product(labels, x).sum(data.axis, keepdims=True)
         removed = score == -jnp.inf
-        score = jnp.expand_dims(jnp.where(removed, 0, score), data.axis)
-        ahead = x - numerics.finite(score)
+        ahead = x - numerics.finite(jnp.where(removed, 0, score))
         if data.has_ids:
-            spoiled = poison(labels, mask, x.shape[data.axis], x.dtype)
-            lead = jnp.where(hit, 0, (ahead + 1) * jnp.expand_dims(spoiled, data.axis))
+            valid = None if mask is None else mask.squeeze(data.axis)
+            spoiled = poison(labels.squeeze(data.axis), valid, x.shape[data.axis], x.dtype)
+            lead = jnp.where(hit, 0, (ahead + 1) * expanded(spoiled))
         else:
             lead = jnp.where((x == jnp.inf) & (labels == 1), 0, ahead + (1 - labels))
-        return jnp.where(removed, jnp.inf, lead.max(data.axis))
+        loss = jnp.where(removed, jnp.inf, lead.max(data.axis, keepdims=True))
+        loss = loss if mask is None else jnp.where(mask, loss, 0)
+        return loss if factor is None else loss * factor
 
-    loss = lean(cost)(data.unmasked_logits(), data.labels, data.mask)
-    if data.normalizer is not None:
-        loss = loss * data.normalizer
+    labels = expanded(data.labels) if data.has_ids else data.labels
+    mask, factor = (None if a is None else expanded(a) for a in (data.mask, data.normalizer))
+    loss = Costs(cost, (data.logits, labels, mask, factor), data.axis)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 

@@ -28,11 +28,11 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 @jax.custom_jvp
 def product(weight: Array, value: Array) -> Array:
-    """Returns `weight * value`, and 0 for a weight of 0: nothing of an infinite cost is no cost.
+    """Returns `weight * value` with `0 * inf = 0`: nothing of an infinite cost is no cost.
 
     Where the value is infinite the weight is a constant for the derivative.
     """
-    return jnp.where(weight == 0, 0, weight * value)
+    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
 
 
 @product.defjvp

@@ -1,0 +1,227 @@
+"""The recipes of docs/training.md: trainers take the same step, micro-batches are the batch."""
+
+import functools
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxloss
+
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "training.md").read_text()
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(8, 4, 4, 3)).astype(np.float32)
+LABELS = (IMAGES.sum(-1) > 0).astype(np.int32)
+IGNORED = np.where(RNG.random(LABELS.shape) < 0.3, 255, LABELS)
+PARAMS = {"kernel": RNG.normal(size=(3, 2)).astype(np.float32), "bias": np.zeros(2, np.float32)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mixed_types():
+    """Trainers promote ranks and types inside; the suite forbids it to jaxloss only."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _recipe(name):
+    """What the code block of the page that defines a name defines."""
+    heading, _, name = name.rpartition("/")
+    page = PAGE[PAGE.index(f"## {heading}\n") :] if heading else PAGE
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        if re.search(rf"^def {name}\(", block, re.MULTILINE):
+            found = {}
+            exec(compile(block, "docs/training.md", "exec"), found)
+            return found[name]
+    raise LookupError(name)
+
+
+def _apply(params, images):
+    return images @ params["kernel"] + params["bias"]
+
+
+@functools.cache
+def _plain():
+    """The losses before two steps, and the parameters after them."""
+    step = _recipe("Plain JAX/make_train_step")(_apply, optax.sgd(0.5))
+    params, state, first = step(PARAMS, optax.sgd(0.5).init(PARAMS), IMAGES, IGNORED)
+    params, _, second = step(params, state, IMAGES, IGNORED)
+    return (first, second), params
+
+
+def _assert_same(values, params):
+    expected, reference = _plain()
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    assert values[1] < values[0]
+    for key, value in reference.items():
+        np.testing.assert_allclose(np.reshape(params[key], value.shape), value, rtol=1e-4)
+
+
+def test_plain_jax():
+    (first, second), _ = _plain()
+    assert second < first
+
+
+def test_flax_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    model.kernel[...], model.bias[...] = (jnp.asarray(PARAMS[key]) for key in ("kernel", "bias"))
+    transform = optax.chain(optax.sgd(0.5), optax.contrib.reduce_on_plateau())
+    optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
+    step = _recipe("Flax NNX/train_step")
+    values = [step(model, optimizer, IMAGES, IGNORED) for _ in range(2)]
+    _assert_same(values, {"kernel": model.kernel[...], "bias": model.bias[...]})
+
+
+def test_flax_linen():
+    linen = pytest.importorskip("flax.linen")
+    from flax.training.train_state import TrainState
+
+    state = TrainState.create(apply_fn=linen.Dense(2).apply, params=PARAMS, tx=optax.sgd(0.5))
+    step = _recipe("Flax Linen/train_step")
+    state, first = step(state, IMAGES, IGNORED)
+    state, second = step(state, IMAGES, IGNORED)
+    _assert_same((first, second), state.params)
+
+
+def test_equinox():
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.Conv2d(3, 2, kernel_size=1, key=jax.random.key(0))
+    model = eqx.tree_at(
+        lambda m: (m.weight, m.bias),
+        model,
+        (PARAMS["kernel"].T[..., None, None], PARAMS["bias"][:, None, None]),
+    )
+    optimizer = optax.sgd(0.5)
+    state, values = optimizer.init(eqx.filter(model, eqx.is_array)), []
+    step, channels_first = _recipe("Equinox/train_step"), IMAGES.transpose(0, 3, 1, 2)
+    for _ in range(2):
+        model, state, value = step(model, optimizer, state, channels_first, IGNORED)
+        values.append(value)
+    _assert_same(values, {"kernel": model.weight[..., 0, 0].T, "bias": model.bias})
+
+
+def test_lbfgs():
+    def objective(params):
+        return jaxloss.focal(_apply(params, IMAGES), LABELS)
+
+    optimizer = optax.lbfgs()
+    step = _recipe("make_lbfgs_step")(objective, optimizer)
+    params, state, values = PARAMS, optimizer.init(PARAMS), []
+    for _ in range(3):
+        params, state, value = step(params, state)
+        values.append(value)
+    assert values[2] < values[1] < values[0]
+
+
+# Accumulation: four micro-batches are the full batch
+
+WEIGHTS = RNG.random(LABELS.shape).astype(np.float32)
+CLASS_WEIGHTS = np.array([0.3, 2.0], np.float32)
+UNEVEN = np.where(np.arange(8)[:, None, None] < 2, 255, IGNORED)  # nothing valid in the first
+
+
+def _micro(x):
+    return x.reshape(4, 2, *x.shape[1:])
+
+
+def _assert_equal(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
+
+
+def _whole(loss):
+    """Value and gradient of the full batch."""
+    return jax.jit(jax.value_and_grad(lambda params: loss(_apply(params, IMAGES))))(PARAMS)
+
+
+def _weighted(logits, reduction="mean", labels=UNEVEN, weights=WEIGHTS):
+    return jaxloss.focal(
+        logits,
+        labels,
+        weights=weights,
+        class_weights=CLASS_WEIGHTS,
+        ignore_index=255,
+        reduction=reduction,
+    )
+
+
+def test_sums_and_weights_of_micro_batches():
+    accumulated = jax.jit(functools.partial(_recipe("accumulated"), _apply))
+    batches = map(_micro, (IMAGES, UNEVEN, WEIGHTS))
+    found = accumulated(PARAMS, *batches, jnp.asarray(CLASS_WEIGHTS))
+    _assert_equal(found, _whole(_weighted))
+    nothing = np.full_like(UNEVEN, 255)
+    batches = map(_micro, (IMAGES, nothing, WEIGHTS))
+    found = accumulated(PARAMS, *batches, jnp.asarray(CLASS_WEIGHTS))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(found))
+
+
+def test_multi_steps_of_sums_over_the_count_of_all():
+    """The mean of the micro-batches' means is another number."""
+    valid = UNEVEN != 255
+    count = (WEIGHTS * CLASS_WEIGHTS[np.where(valid, UNEVEN, 0)])[valid].sum()
+    optimizer = optax.MultiSteps(optax.sgd(1.0), every_k_schedule=4)
+
+    @functools.partial(jax.jit, static_argnames="reduction")
+    def run(reduction):
+        def step(carry, batch):
+            images, labels, weights = batch
+            params, state = carry
+
+            def objective(params):
+                value = _weighted(_apply(params, images), reduction, labels, weights)
+                return 4 * value / count if reduction == "sum" else value
+
+            updates, state = optimizer.update(jax.grad(objective)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        batches = tuple(map(_micro, (IMAGES, UNEVEN, WEIGHTS)))
+        return jax.lax.scan(step, (PARAMS, optimizer.init(PARAMS)), batches)[0][0]
+
+    expected = jax.tree.map(jnp.subtract, PARAMS, _whole(_weighted)[1])
+    _assert_equal(run("sum"), expected)
+    assert not np.allclose(run("mean")["kernel"], expected["kernel"], rtol=1e-2)
+
+
+POOLED = {
+    "region": functools.partial(jaxloss.dice, per_image=False),
+    "compound": functools.partial(jaxloss.dice_cross_entropy, per_image=False),
+    "sorted": functools.partial(jaxloss.lovasz_softmax, per_image=False),
+}
+
+
+@pytest.mark.parametrize("kind", POOLED)
+def test_the_loss_of_all_logits_of_micro_batches(kind):
+    loss = POOLED[kind]
+    objective = functools.partial(_recipe("objective"), loss, _apply)
+    run = jax.jit(jax.value_and_grad(lambda p: objective(p, _micro(IMAGES), _micro(LABELS))))
+    _assert_equal(run(PARAMS), _whole(lambda logits: loss(logits, LABELS)))
+
+
+def test_a_named_axis_of_micro_batches():
+    recipe = _recipe("objective_over_axis")
+    run = jax.value_and_grad(lambda p: recipe(_apply(p, _micro(IMAGES)), _micro(LABELS)))
+    expected = _whole(lambda x: jaxloss.dice_cross_entropy(x, LABELS, per_image=False))
+    _assert_equal(jax.jit(run)(PARAMS), expected)
+
+    def masked(logits, labels, weights):
+        loss = functools.partial(jaxloss.cross_entropy, ignore_index=255, axis_name="micro")
+        return loss(logits, labels, weights=weights)
+
+    def over_axis(params):
+        logits = _apply(params, _micro(IMAGES))
+        return jax.vmap(masked, axis_name="micro")(logits, _micro(UNEVEN), _micro(WEIGHTS)).mean()
+
+    expected = _whole(lambda x: jaxloss.cross_entropy(x, UNEVEN, ignore_index=255, weights=WEIGHTS))
+    _assert_equal(jax.jit(jax.value_and_grad(over_axis))(PARAMS), expected)
+
+
+def test_the_hardest_examples():
+    logits = _apply(PARAMS, IMAGES)
+    found = _recipe("hardest")(logits, LABELS, 3)
+    each = [jaxloss.dice_cross_entropy(logits[n : n + 1], LABELS[n : n + 1]) for n in range(8)]
+    np.testing.assert_array_equal(found, np.argsort(each)[-3:])

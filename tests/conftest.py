@@ -1,4 +1,4 @@
-"""Strict JAX for every test: four fake devices, no silent promotion of ranks or dtypes.
+"""Strict JAX for every test: eight fake devices, no silent promotion of ranks or dtypes.
 
 Calls of losses compile as one program each. Without `jit` every operation compiles by itself, which
 takes ten times as long; the contract tests call each kind of loss that way too.
@@ -9,7 +9,7 @@ import inspect
 import os
 
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

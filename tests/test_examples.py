@@ -89,6 +89,7 @@ def test_digits_of_scikit_learn_stand_in(monkeypatch):
 
 def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
     arguments = ["--steps", "30", "--batch", "8", "--scenes", "64", "--size", "32"]
+    arguments += ["--devices", "4"]
     result = segment_digits.main([*arguments, "--output", str(tmp_path / "new")])
 
     assert result["losses"].shape == (30,)
@@ -106,6 +107,16 @@ def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
     for (path, a), (same_path, b) in zip(saved, restored, strict=True):
         assert path == same_path
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_many_devices_take_the_steps_of_one(tmp_path):
+    arguments = ["--steps", "6", "--batch", "8", "--scenes", "64", "--size", "32"]
+    alone, shared = (
+        segment_digits.main([*arguments, "--devices", devices, "--output", str(tmp_path)])
+        for devices in ("1", "4")
+    )
+    np.testing.assert_allclose(shared["losses"], alone["losses"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*segment_digits.LOSSES, "boundary"])
@@ -132,3 +143,16 @@ def test_size_must_fit_the_network(capsys):
     with pytest.raises(SystemExit):
         segment_digits.parse(["--size", "40"])
     assert "40 is not a multiple of 16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", ["0", "3"])
+def test_devices_must_share_the_batch_equally(devices, capsys):
+    with pytest.raises(SystemExit):
+        segment_digits.parse(["--batch", "16", "--devices", devices])
+    message = f"a batch of 16 cannot be shared equally among {devices} devices"
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_devices_must_exist():
+    with pytest.raises(SystemExit, match="--devices 1000: this machine has"):
+        segment_digits.make_mesh(1000)

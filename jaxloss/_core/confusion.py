@@ -307,7 +307,7 @@ def _reduce(
     checks.option(function, "absent", absent, ABSENT)
     checks.option(function, "include_background", include_background, (True, False, None))
     checks.option(function, "reduction", reduction_, reduction.REDUCTIONS)
-    part = jnp.broadcast_to(valid > 0, values.shape)
+    part = jnp.zeros_like(values, bool) | (valid > 0)  # sharded as the values
     if absent == "skip":
         part = part & (actual != 0)
     if include_background is None:

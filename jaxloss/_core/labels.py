@@ -245,8 +245,11 @@ def one_hot(ids: Array, mask: Array | None, logits: Array, axis: int) -> Array:
 def of_ids(values: Array, ids: Array, axis: int) -> Array:
     """Returns the value of each position's id along `axis`, that of some class for a bad id.
 
-    The derivative compares instead: a gather's would be a scatter.
+    The derivative compares instead: a gather's would be a scatter. So does the value where the
+    classes lie on several devices.
     """
+    if is_split(values, axis):
+        return jnp.where(is_target(ids, values.shape, axis), values, 0).sum(axis)
     at = jnp.expand_dims(ids, axis)
     return jnp.take_along_axis(values, at, axis, mode="clip").squeeze(axis)
 
@@ -258,6 +261,11 @@ def _(
     values, ids = primals
     hits = is_target(ids, values.shape, axis)
     return of_ids(values, ids, axis), jnp.where(hits, tangents[0], 0).sum(axis)
+
+
+def is_split(values: Array, axis: int) -> bool:
+    """Whether an axis is known to be sharded: that of a mesh with Explicit axes."""
+    return jax.typeof(values).sharding.spec[axis] is not None
 
 
 def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:

@@ -49,6 +49,8 @@ def _statistics(
     No other logit exceeds `top`, which is a constant for the derivative: the log-odds do not depend
     on it. What is masked is not looked at here, except that nothing of it moves.
     """
+    if labelled.is_split(logits, axis):  # one reduction would exchange all partial results
+        return _two_reductions(logits, ids, axis=axis)
     return jax.lax.platform_dependent(
         logits,
         ids,

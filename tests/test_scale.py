@@ -1,0 +1,399 @@
+"""One program on many devices: the same numbers, little said between them, masks that stay exact.
+
+The fake devices are those of `conftest.py`. That every loss is right under `shard_map` with
+replicated parameters and on a mesh with Explicit axes is tested with the other promises of each
+loss, in `test_contract.py`.
+"""
+
+import functools
+import inspect
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxloss
+from jaxloss._core import softmax
+from tests import two_processes
+from tests.registry import collect
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+
+import collectives  # noqa: E402
+
+CASES = collect()
+DEVICES = jax.device_count()
+BATCH, CLASSES, SIDE = 8, 32, 64  # large enough for the loops and chunks of a CPU
+POSITIONS = BATCH * SIDE * SIDE
+
+
+def _recipe(name):
+    """What the code block of docs/scale.md that defines a name defines."""
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "scale.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = (block for block in blocks if f"def {name}(" in block)
+    found = {}
+    exec(compile(block, "docs/scale.md", "exec"), found)
+    return found[name]
+
+
+def _mesh(kind=AxisType.Auto):
+    return jax.make_mesh((DEVICES,), ("batch",), axis_types=(kind,))
+
+
+# The same numbers on one device and on many.
+
+LOSSES = {
+    "boundary": jaxloss.boundary,
+    "cross_entropy, ignored": functools.partial(jaxloss.cross_entropy, ignore_index=2),
+    "dice": jaxloss.dice,
+    "dice, pooled": functools.partial(jaxloss.dice, per_image=False),
+    "dice_cross_entropy": functools.partial(jaxloss.dice_cross_entropy, ignore_index=2),
+    "focal": jaxloss.focal,
+    "giou": jaxloss.giou,
+    "lovasz_softmax": functools.partial(jaxloss.lovasz_softmax, per_image=True),
+}
+
+
+def _segmentation(seed=0, classes=5):
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(BATCH, 6, 4, classes))
+    return logits.astype(np.float32), rng.integers(0, classes, (BATCH, 6, 4)).astype(np.int32)
+
+
+def _boxes(seed=0):
+    corners, sizes = np.random.default_rng(seed).uniform(0, 4, (2, 2, BATCH, 2))
+    return tuple(np.concatenate([corners, corners + sizes], -1).astype(np.float32))
+
+
+@functools.cache
+def _all_losses(kind):
+    """Value and gradient of all losses in one program; `None`: on one device."""
+    data = {name: _boxes() if name == "giou" else _segmentation() for name in LOSSES}
+
+    def run(data):
+        return {name: jax.value_and_grad(LOSSES[name])(*pair) for name, pair in data.items()}
+
+    if kind is None:
+        return jax.device_get(jax.jit(run)(data))
+    mesh = _mesh(kind)
+    sharding = NamedSharding(mesh, PartitionSpec("batch"))
+    with jax.set_mesh(mesh):
+        results = jax.jit(run)(jax.device_put(data, sharding))
+    for _, gradient in results.values():
+        assert gradient.sharding.is_equivalent_to(sharding, gradient.ndim)
+    return jax.device_get(results)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", LOSSES)
+def test_many_devices_give_the_numbers_of_one(name, kind):
+    value, gradient = _all_losses(kind)[name]
+    expected, slopes = _all_losses(None)[name]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-7)
+
+
+@jax.jit
+def _train(parameters, images, labels):
+    """Five steps of a small network: its parameters after them and the loss before each."""
+
+    def loss(parameters):
+        hidden = jnp.tanh(jnp.einsum("bhwc,cd->bhwd", images, parameters["hidden"]))
+        logits = jnp.einsum("bhwc,cd->bhwd", hidden, parameters["head"])
+        return jaxloss.dice_cross_entropy(logits, labels, ignore_index=255)
+
+    def step(parameters, _):
+        value, gradient = jax.value_and_grad(loss)(parameters)
+        return jax.tree.map(lambda p, g: p - 0.5 * g, parameters, gradient), value
+
+    return jax.lax.scan(step, parameters, length=5)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_training_on_many_devices_takes_the_same_steps(kind):
+    """Parameters replicated, batch shared; some images have no valid pixel."""
+    images, labels = _segmentation(1)
+    labels[::3] = 255
+    parameters = {"hidden": np.eye(5, 7), "head": np.ones((7, 5)) - 2 * np.eye(7, 5)}
+    parameters = {name: x.astype(np.float32) for name, x in parameters.items()}
+    expected, alone = _train(parameters, images, labels)
+    if kind == AxisType.Auto:
+        placed, data = _recipe("share")(parameters, (images, labels))
+        found, shared = _train(placed, *data)
+    else:
+        mesh = _mesh(kind)
+        with jax.set_mesh(mesh):
+            data = jax.device_put((images, labels), NamedSharding(mesh, PartitionSpec("batch")))
+            placed = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
+            found, shared = _train(placed, *data)
+    assert alone[-1] < 0.9 * alone[0]
+    np.testing.assert_allclose(shared, alone, rtol=1e-5)
+    for name, parameter in expected.items():
+        np.testing.assert_allclose(found[name], parameter, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_give_the_numbers_of_one():
+    """Each process sees its own half of the batch; gloo carries the sums between them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    program = [sys.executable, two_processes.__file__, address]
+    path = f"{pathlib.Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    variables = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    processes = [
+        subprocess.Popen([*program, str(i)], env=variables, stdout=-1, stderr=-1, text=True)
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    expected = jax.device_get(two_processes.run(*two_processes.batch()))
+    for process, (out, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+        found = json.loads(out.splitlines()[-1])
+        assert found.keys() == expected.keys()
+        for name, (value, gradient) in expected.items():
+            np.testing.assert_allclose(found[name][0], value, rtol=1e-5)
+            np.testing.assert_allclose(found[name][1], gradient, rtol=1e-5, atol=1e-7)
+
+
+# `axis_name`, with the checks of the default `shard_map` and without.
+
+
+def _uneven():
+    """A batch whose valid pixels are spread so unevenly that a mean of means is wrong."""
+    logits, labels = _segmentation(2)
+    where = np.random.default_rng(3).random(labels.shape) < np.linspace(0, 1, BATCH)[:, None, None]
+    return logits, labels, where
+
+
+NAMED = {
+    "cross_entropy": jaxloss.cross_entropy,
+    "dice": jaxloss.dice,
+    "dice, pooled": functools.partial(jaxloss.dice, per_image=False),
+}
+
+
+def _objective(scales, batch, **options):
+    """The sum of all losses, each of logits times a factor of its own for each class."""
+    logits, labels, where = batch
+    return sum(
+        loss(logits * scales[name], labels, where=where, **options) for name, loss in NAMED.items()
+    )
+
+
+@functools.cache
+def _by_parameters(form):
+    """Value and gradient by factors that all devices hold, with a recipe of the page."""
+    factors = np.linspace(0.5, 1.5, 5, dtype=np.float32).reshape(1, 1, 1, 5)
+    scales, batch = dict.fromkeys(NAMED, factors), _uneven()
+    if form is None:
+        return jax.jit(jax.value_and_grad(_objective))(scales, batch)
+    named = functools.partial(_objective, axis_name="batch")
+    if form == "in_pmap":
+        shares = tuple(x.reshape(DEVICES, -1, *x.shape[1:]) for x in batch)
+        return jax.tree.map(lambda x: x[0], _recipe(form)(named)(scales, shares))
+    return _recipe(form)(named, _mesh())(scales, batch)
+
+
+@pytest.mark.parametrize("form", ["in_shard_map", "in_unchecked_shard_map", "in_pmap"])
+def test_axis_name_makes_masked_means_and_pooled_sums_exact(form):
+    value, gradient = _by_parameters(form)
+    expected, slopes = _by_parameters(None)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(gradient[name], slope, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+# What the devices tell each other.
+
+
+class Row(NamedTuple):
+    """A program to compile: a loss and the axis of its logits that is sharded."""
+
+    name: str
+    sharded: str
+    pooled: bool = False
+
+
+# Compiled in every run: one loss of each kind of computation; the others with `--all`.
+HEADS = [
+    Row("l2", "batch"),
+    Row("cross_entropy", "batch"),
+    Row("cross_entropy", "classes"),
+    Row("top_k_cross_entropy", "batch"),
+    Row("ghm", "batch"),
+    Row("dice", "batch"),
+    Row("dice", "batch", pooled=True),
+    Row("lovasz_softmax", "batch"),
+    Row("cldice", "batch"),
+    Row("boundary", "batch"),
+    Row("dice_cross_entropy", "classes"),
+    Row("ciou", "batch"),
+]
+
+# Known: with classes sharded these send more. Strict, so that one that is mended must be taken out.
+_BEST_CLASS = "the partial results of an argmax over classes are gathered, one from each device"
+_LOOP = "a loop sorts class by class, and every device takes part in each: the errors are gathered"
+TOO_MUCH = {
+    Row("js_divergence", "classes"): _BEST_CLASS,
+    Row("shape_aware", "classes"): _BEST_CLASS,
+    Row("lovasz_hinge", "classes"): _LOOP,
+    Row("lovasz_softmax", "classes"): _LOOP,
+}
+# Classes sharded on a mesh with Explicit axes: refused by JAX while tracing.
+REFUSED = {
+    "boundary": "the slice that drops the background",
+    "lovasz_softmax": "the loop over classes",
+}
+
+
+def _rows():
+    for name, case in CASES.items():
+        options = inspect.signature(getattr(jaxloss, name)).parameters
+        yield Row(name, "batch")
+        if "per_image" in options and not name.startswith("lovasz"):
+            yield Row(name, "batch", pooled=True)
+        if case.samples[0].axis is not None:
+            yield Row(name, "classes")
+
+
+def _marked(row):
+    marks = [] if row in HEADS else [pytest.mark.slow]
+    if row in TOO_MUCH:
+        marks.append(pytest.mark.xfail(DEVICES >= 8, strict=True, reason=TOO_MUCH[row]))
+    return pytest.param(
+        row, marks=marks, id="-".join([row.name, row.sharded] + ["pooled"] * row.pooled)
+    )
+
+
+def _collectives(row):
+    """The exchanges of value and gradient of a loss's first sample, made larger, with a mask."""
+    loss, sample = getattr(jaxloss, row.name), CASES[row.name].samples[0]
+    shape, apart = (BATCH, SIDE, SIDE, CLASSES)[: sample.prediction.ndim], sample.axis is not None
+    if sample.inner:
+        shape = (64 * BATCH, *sample.prediction.shape[-sample.inner :])
+        apart = sample.inner
+    positions = shape[: len(shape) - apart]
+    same = sample.target.ndim == sample.prediction.ndim
+    options = {
+        key: np.resize(value, (shape[-1],) * np.ndim(value)) if np.ndim(value) else value
+        for key, value in sample.options.items()
+    }
+    if row.pooled or row.name.startswith("lovasz"):
+        options["per_image"] = not row.pooled
+
+    mesh = _mesh()
+    along = PartitionSpec("batch")
+    if row.sharded == "classes":
+        along = PartitionSpec(*[None] * (len(shape) - 1), "batch")
+
+    def argument(sizes, dtype):
+        spec = along if sizes == shape or row.sharded == "batch" else PartitionSpec()
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, spec))
+
+    prediction = argument(shape, jnp.float32)
+    target = argument(shape if same else positions, jnp.int32 if sample.has_ids else jnp.float32)
+    where = argument(positions, jnp.bool_)
+    run = jax.value_and_grad(lambda x, y, m: loss(x, y, where=m, **options))
+    compiled = jax.jit(run, out_shardings=(None, prediction.sharding)).lower(
+        prediction, target, where
+    )
+    return collectives.read(compiled.compile().as_text())
+
+
+@pytest.mark.parametrize("row", [_marked(row) for row in _rows()])
+def test_devices_exchange_sums_not_pixels(row):
+    """At most one number for each image and class; a few for each position, if classes are apart.
+
+    A softmax over classes that lie on several devices needs a normaliser for each position. A CPU
+    may sum a large array in chunks: then each chunk's sums are exchanged.
+    """
+    found = _collectives(row)
+    assert found  # the mean at least
+    if row.sharded == "batch":
+        assert all(collective.numbers <= BATCH * CLASSES for collective in found), found
+        assert found[0].total <= POSITIONS / 4, found
+    else:
+        assert found[0].total <= 4 * POSITIONS + BATCH * CLASSES, found
+
+
+PROGRAM = """
+%body (p: f32[8,3]) -> f32[8,3] {
+  %p = f32[8,3]{1,0} parameter(0)
+  %g = (f32[8,3]{1,0:T(8,128)}, f32[64,3]{1,0}) all-gather-start(%p), metadata={op_name="jit(f)/a"}
+  ROOT %d = f32[64,3]{1,0} all-gather-done(%g)
+}
+
+ENTRY %main (x: f32[8,3]) -> f32[8,3] {
+  %x = f32[8,3]{1,0} parameter(0)
+  %m = (f32[]{:T(128)}, f32[2]{0}) all-reduce(%x), replica_groups={{0,1}}, to_apply=%add
+  ROOT %w = f32[8,3] while(%x), body=%body, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_exchanges_are_counted_in_loops_and_while_they_run():
+    gather, mean = collectives.read(PROGRAM)
+    assert gather == ("all-gather", 64 * 3, 5, "jit(f)/a")
+    assert mean[:3] == ("all-reduce", 8 * 3, 1)
+
+
+def test_pooled_lovasz_gathers_what_it_sorts():
+    """The one exception, and proof that the counting sees a gather."""
+    loss = functools.partial(jaxloss.lovasz_softmax, per_image=False)
+    sharding = NamedSharding(_mesh(), PartitionSpec("batch"))
+    pair = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in _segmentation())
+    found = collectives.read(jax.jit(loss).lower(*pair).compile().as_text())
+    assert found[0].total >= BATCH * 6 * 4  # the pixels of one class after another
+
+
+def _over_classes(loss, shape, kind):
+    """Value and gradient, compiled for logits whose classes lie on different devices."""
+    mesh = _mesh(kind)
+    along = PartitionSpec(*[None] * (len(shape) - 1), "batch")
+    logits = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, along))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    ids = jax.ShapeDtypeStruct(shape[:-1], jnp.int32, sharding=everywhere)
+    with jax.set_mesh(mesh):
+        run = jax.jit(jax.value_and_grad(loss), out_shardings=(None, logits.sharding))
+        return run.lower(logits, ids).compile()
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"ignore_index": 3}])
+def test_cross_entropy_over_classes_exchanges_a_few_numbers_per_sample(options):
+    """A classifier of many classes: the logits `[B, C]` stay where they are."""
+    samples, classes = 16, 4096
+    loss = functools.partial(jaxloss.cross_entropy, **options)
+    found = collectives.read(_over_classes(loss, (samples, classes), AxisType.Auto).as_text())
+    assert sum(collective.total for collective in found) <= 16 * samples, found
+
+
+@pytest.mark.xfail(strict=True, reason="partial results of the one reduction are gathered whole")
+def test_cross_entropy_over_classes_exchanges_as_little_on_a_gpu_or_tpu(monkeypatch):
+    """The form for accelerators sends `3 * devices` numbers per sample."""
+    monkeypatch.setattr(softmax, "_two_reductions", softmax._one_reduction)
+    samples, loss = 16, jaxloss.cross_entropy.__wrapped__  # compiled anew
+    found = collectives.read(_over_classes(loss, (samples, 4096), AxisType.Auto).as_text())
+    assert all(collective.numbers <= 3 * samples for collective in found), found
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal", *REFUSED])
+def test_classes_may_be_sharded_on_a_mesh_with_explicit_axes(name, request):
+    if name in REFUSED:
+        reason = REFUSED[name]
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    _over_classes(getattr(jaxloss, name), (BATCH, 6, 4, CLASSES), AxisType.Explicit)

@@ -7,19 +7,33 @@ them are `jaxloss.giou` and its kin. All are computed relative to the boxes' own
 without an epsilon, so boxes of 1e-18 and 1e+18 units are as exact as others.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics
+from jaxloss._core import boxes as pairs
+from jaxloss._core import checks, polygons
+from jaxloss._core.boxes import FORMATS, Span
+from jaxloss._core.lean import lean
 
-__all__ = ["area", "ciou", "convert", "diou", "giou", "iou"]
+__all__ = [
+    "area",
+    "ciou",
+    "convert",
+    "diou",
+    "giou",
+    "iou",
+    "nms",
+    "pairwise_giou",
+    "pairwise_iou",
+    "rotated_iou",
+]
 
 Array = jax.Array
-
-FORMATS = ("xyxy", "cxcywh", "xywh")
 
 
 def convert(boxes: ArrayLike, source: str, target: str) -> Array:
@@ -49,7 +63,7 @@ def convert(boxes: ArrayLike, source: str, target: str) -> Array:
     """
     checks.option("convert", "source", source, FORMATS)
     checks.option("convert", "target", target, FORMATS)
-    return _convert("convert", "boxes", boxes, source, target)
+    return pairs.convert("convert", "boxes", boxes, source, target)
 
 
 def area(boxes: ArrayLike, *, format: str = "xyxy") -> Array:
@@ -74,8 +88,10 @@ def area(boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     Reference:
       Euclid. Elements, book I, proposition 35.
     """
-    x0, y0, x1, y1 = _corners("area", "boxes", boxes, format)
-    return (x1 - x0) * (y1 - y0)
+    checks.option("area", "format", format, FORMATS)
+    box = _read("area", "boxes", boxes)
+    x, y = pairs.read(box, box, format)
+    return x.first * y.first
 
 
 def iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
@@ -105,8 +121,7 @@ def iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> A
     Reference:
       Jaccard. The Distribution of the Flora in the Alpine Zone. New Phytologist 1912.
     """
-    pair = compare("iou", boxes, target_boxes, format)
-    return pair.iou
+    return pairs.measure(*_paired("iou", boxes, target_boxes, format)).iou
 
 
 def giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
@@ -137,8 +152,8 @@ def giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
       Rezatofighi et al. Generalized Intersection over Union. CVPR 2019.
       https://arxiv.org/abs/1902.09630
     """
-    pair = compare("giou", boxes, target_boxes, format)
-    return pair.iou - pair.vacancy
+    areas = pairs.measure(*_paired("giou", boxes, target_boxes, format))
+    return areas.iou - areas.vacancy
 
 
 def diou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
@@ -169,8 +184,8 @@ def diou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
       AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    pair = compare("diou", boxes, target_boxes, format)
-    return pair.iou - pair.offset
+    x, y = _paired("diou", boxes, target_boxes, format)
+    return pairs.measure(x, y).iou - pairs.offset(x, y)
 
 
 def ciou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
@@ -201,108 +216,223 @@ def ciou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
       AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    pair = compare("ciou", boxes, target_boxes, format)
-    return pair.iou - pair.offset - aspect_weight(pair) * pair.aspect
+    x, y = _paired("ciou", boxes, target_boxes, format)
+    areas, aspect = pairs.measure(x, y), pairs.aspect(x, y)
+    return areas.iou - pairs.offset(x, y) - pairs.aspect_weight(aspect, areas) * aspect
 
 
-class Comparison(NamedTuple):
-    """What the coefficients and losses of a pair of boxes are made of, each `[...]`.
+def rotated_iou(boxes: ArrayLike, target_boxes: ArrayLike) -> Array:
+    """Computes the exact intersection over union of each pair of rotated boxes.
 
-    Attributes:
-      iou: Intersection over union, 0 where both boxes are empty.
-      loss: `1 - iou`, without cancellation.
-      vacancy: The share of the enclosing box that neither box covers.
-      offset: Squared distance of the centres over the squared diagonal of the enclosing box.
-      aspect: `4 / pi^2` times the squared difference of the diagonals' angles.
+    `IoU = intersection / union` of two rectangles, in `[0, 1]`.
+
+    The intersection is the area of the polygon itself, and so is its gradient. Two boxes without
+    area have no union: their IoU is 0 with zero gradient. A negative side counts as 0.
+
+    Args:
+      boxes: Boxes (cx, cy, w, h, radians), shape `[..., 5]`, floating.
+      target_boxes: Boxes of the same shape: pairs, never a matrix.
+
+    Returns:
+      One coefficient per pair, shape `[...]`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating.
+      ValueError: If the last axis is not 5 or the shapes differ.
+
+    Example:
+      >>> from jaxloss import geometry
+      >>> boxes, targets = [0.0, 0.0, 4.0, 2.0, 1.57079633], [0.0, 0.0, 4.0, 2.0, 0.0]
+      >>> print(geometry.rotated_iou(boxes, targets).round(4))
+      0.3333
+
+    Reference:
+      Zhou et al. IoU Loss for 2D/3D Object Detection. 3DV 2019. https://arxiv.org/abs/1908.03851
     """
-
-    iou: Array
-    loss: Array
-    vacancy: Array
-    offset: Array
-    aspect: Array
+    return polygons.compare("rotated_iou", boxes, target_boxes).iou
 
 
-def compare(function: str, boxes: ArrayLike, others: ArrayLike, format: str) -> Comparison:
-    """Compares paired boxes of any size: lengths are taken relative to their enclosing box."""
-    first = _corners(function, "boxes", boxes, format)
-    second = _corners(function, "target_boxes", others, format)
+def pairwise_iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
+    """Computes the intersection over union of every box of one set with every one of another.
+
+    `IoU = intersection / union`, in `[0, 1]`.
+
+    As exact as `iou` at any scale. Two empty boxes have IoU 0 with zero gradient.
+
+    Args:
+      boxes: Boxes, shape `[..., N, 4]`, floating.
+      target_boxes: Boxes, shape `[..., M, 4]`, with the same leading axes.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+
+    Returns:
+      The matrix of coefficients, shape `[..., N, M]`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating.
+      ValueError: If a last axis is not 4, the leading axes differ or the format does not exist.
+
+    Example:
+      >>> from jaxloss import geometry
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]]
+      >>> print(geometry.pairwise_iou(boxes, [[1.0, 0.0, 3.0, 4.0]]).round(4))
+      [[0.2] [0. ]]
+
+    Reference:
+      Jaccard. The Distribution of the Flora in the Alpine Zone. New Phytologist 1912.
+    """
+    return _matrix("pairwise_iou", _iou, boxes, target_boxes, format)
+
+
+def pairwise_giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
+    """Computes the generalised IoU of every box of one set with every one of another.
+
+    `GIoU = IoU - (|C| - union) / |C|` with the enclosing box `C`, in `(-1, 1]`.
+
+    As exact as `giou` at any scale: a matching cost for DETR and its kin.
+
+    Args:
+      boxes: Boxes, shape `[..., N, 4]`, floating.
+      target_boxes: Boxes, shape `[..., M, 4]`, with the same leading axes.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+
+    Returns:
+      The matrix of coefficients, shape `[..., N, M]`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating.
+      ValueError: If a last axis is not 4, the leading axes differ or the format does not exist.
+
+    Example:
+      >>> from jaxloss import geometry
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [3.0, 0.0, 4.0, 4.0]]
+      >>> print(geometry.pairwise_giou(boxes, [[1.0, 0.0, 3.0, 4.0]]).round(4))
+      [[0.0333] [0.    ]]
+
+    Reference:
+      Rezatofighi et al. Generalized Intersection over Union. CVPR 2019.
+      https://arxiv.org/abs/1902.09630
+    """
+    return _matrix("pairwise_giou", _giou, boxes, target_boxes, format)
+
+
+def nms(
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    *,
+    iou_threshold: ArrayLike,
+    max_outputs: int,
+    score_threshold: ArrayLike | None = None,
+    format: str = "xyxy",
+) -> tuple[Array, Array]:
+    """Selects boxes by greedy non-maximum suppression, a fixed number of slots under `jit`.
+
+    Exact: each slot takes the box of the highest score left, of equal scores the first, and drops
+    every box whose IoU with it is above `iou_threshold`. A slot costs one pass over the boxes, and
+    no matrix of IoUs is built. For classes apart, `jax.vmap` over scores per class.
+
+    Args:
+      boxes: Boxes, shape `[N, 4]`, floating; more leading axes by `jax.vmap`.
+      scores: One score per box, shape `[N]`, floating. NaN and -inf are never selected.
+      iou_threshold: A box is dropped above it, in `[0, 1]`.
+      max_outputs: The number of slots.
+      score_threshold: Boxes with a score that is not above it are never selected. None: all may be.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+
+    Returns:
+      The indices of the selected boxes, by falling score, int32 `[max_outputs]`, -1 where nothing
+      was left; and whether a slot holds a box, bool `[max_outputs]`.
+
+    Raises:
+      TypeError: If `boxes` or `scores` is not floating, or `max_outputs` not an integer.
+      ValueError: If a shape does not match, a number is out of its range or the format does not
+        exist.
+
+    Example:
+      >>> from jaxloss import geometry
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9], [3.0, 0.0, 4.0, 4.0]]
+      >>> scores = [0.9, 0.8, 0.7]
+      >>> indices, valid = geometry.nms(boxes, scores, iou_threshold=0.5, max_outputs=3)
+      >>> print(indices, valid)
+      [ 0  2 -1] [ True  True False]
+
+    Reference:
+      Neubeck, Van Gool. Efficient Non-Maximum Suppression. ICPR 2006.
+    """
+    checks.option("nms", "format", format, FORMATS)
+    box = _read("nms", "boxes", boxes)
+    checks.shape("nms", "boxes", box, (*box.shape[-2:-1], 4), "one row per box; batches by vmap")
+    score = checks.floating("nms", "scores", scores)
+    checks.shape("nms", "scores", score, box.shape[:1], "one score per box")
+    if isinstance(max_outputs, bool) or not isinstance(max_outputs, int | np.integer):
+        checks.fail(TypeError, "nms", "max_outputs", repr(max_outputs), "an integer")
+    if max_outputs < 0:
+        checks.fail(ValueError, "nms", "max_outputs", max_outputs, "at least 0")
+    most = checks.number("nms", "iou_threshold", iou_threshold, box.dtype, "[0, 1]")
+    left = score > -jnp.inf
+    if score_threshold is not None:
+        low = checks.number("nms", "score_threshold", score_threshold, score.dtype, "[-inf, inf]")
+        left &= score > low
+    box, score = jax.lax.stop_gradient((box, score))
+    return _select(box, jnp.where(left, score, -jnp.inf), most, int(max_outputs), format)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _select(
+    boxes: Array, scores: Array, most: Array, slots: int, format: str
+) -> tuple[Array, Array]:
+    if not len(scores):
+        return jnp.full(slots, -1, jnp.int32), jnp.zeros(slots, bool)
+
+    def step(left: Array, _: None) -> tuple[Array, Array]:
+        best = jnp.argmax(left).astype(jnp.int32)
+        found = left[best] > -jnp.inf
+        x, y = pairs.read(boxes[best], boxes, format)
+        dropped = (_iou(x, y) > most) | (jnp.arange(len(left)) == best)
+        return jnp.where(dropped, -jnp.inf, left), jnp.where(found, best, -1)
+
+    indices = jax.lax.scan(step, scores, length=slots)[1]
+    return indices, indices >= 0
+
+
+def _read(function: str, argument: str, boxes: ArrayLike) -> Array:
+    """Boxes in the compute dtype."""
+    box = pairs.checked(function, argument, boxes)
+    return box.astype(checks.compute_dtype(box))
+
+
+def _paired(
+    function: str, boxes: ArrayLike, target_boxes: ArrayLike, format: str
+) -> tuple[Span, Span]:
+    checks.option(function, "format", format, FORMATS)
+    first = _read(function, "boxes", boxes)
+    second = _read(function, "target_boxes", target_boxes).astype(first.dtype)
     meaning = "the shape of `boxes`, as they are paired"
-    checks.shape(function, "target_boxes", second[0], first[0].shape, meaning)
-
-    ax0, ay0, ax1, ay1 = first
-    bx0, by0, bx1, by1 = (side.astype(ax0.dtype) for side in second)
-    width = jnp.maximum(ax1, bx1) - jnp.minimum(ax0, bx0)
-    height = jnp.maximum(ay1, by1) - jnp.minimum(ay0, by0)
-    unit = jax.lax.stop_gradient(jnp.maximum(width, height))
-    unit = jnp.where(unit > 0, unit, 1)
-    width, height = width / unit, height / unit
-
-    size_a, size_b = (ax1 - ax0, ay1 - ay0), (bx1 - bx0, by1 - by0)
-    areas = (size_a[0] / unit) * (size_a[1] / unit) + (size_b[0] / unit) * (size_b[1] / unit)
-    shared_x = (jnp.minimum(ax1, bx1) - jnp.maximum(ax0, bx0)) / unit
-    shared_y = (jnp.minimum(ay1, by1) - jnp.maximum(ay0, by0)) / unit
-    meet = (shared_x > 0) & (shared_y > 0)
-    overlap = jnp.where(meet, shared_x * shared_y, 0)
-    union, hull = areas - overlap, width * height
-    apart_x = ((ax0 - bx0) + (ax1 - bx1)) / 2 / unit
-    apart_y = ((ay0 - by0) + (ay1 - by1)) / 2 / unit
-    turn = _angle(*size_a) - _angle(*size_b)
-    return Comparison(
-        iou=numerics.divide(overlap, union),
-        loss=jnp.where(union == 0, 1, numerics.divide(areas - 2 * overlap, union)),
-        vacancy=numerics.divide(hull - union, hull),
-        offset=numerics.divide(apart_x**2 + apart_y**2, width**2 + height**2),
-        aspect=4 / jnp.pi**2 * turn**2,
-    )
+    checks.shape(function, "target_boxes", second, first.shape, meaning)
+    return pairs.read(first, second, format)
 
 
-def aspect_weight(pair: Comparison, gate: Array | None = None) -> Array:
-    """CIoU's trade-off `aspect / (1 - iou + aspect)`, a constant; 0 where `iou <= gate`."""
-    weight = numerics.divide(pair.aspect, pair.loss + pair.aspect)
-    if gate is not None:
-        weight = jnp.where(pair.iou > gate, weight, 0 * gate)  # NaN stays NaN
-    return jax.lax.stop_gradient(weight)
+def _matrix(
+    function: str,
+    coefficient: Callable[[Span, Span], Array],
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    format: str,
+) -> Array:
+    checks.option(function, "format", format, FORMATS)
+    first = _read(function, "boxes", boxes)
+    second = _read(function, "target_boxes", target_boxes).astype(first.dtype)
+    for name, box in (("boxes", first), ("target_boxes", second)):
+        checks.minimum_rank(function, name, box, 2, "a set of boxes and their four numbers")
+    expected = (*first.shape[:-2], second.shape[-2], 4)
+    checks.shape(function, "target_boxes", second, expected, "the leading axes of `boxes`")
+    each = lean(lambda first, second: coefficient(*pairs.read(first, second, format)))
+    return each(first[..., :, None, :], second[..., None, :, :])
 
 
-def _convert(function: str, argument: str, boxes: ArrayLike, source: str, target: str) -> Array:
-    checks.option(function, "format", source, FORMATS)
-    box = checks.floating(function, argument, boxes)
-    checks.minimum_rank(function, argument, box, 1, "the last holds a box's four numbers")
-    checks.shape(function, argument, box, (*box.shape[:-1], 4), "four numbers per box")
-    if source == target:
-        return box
-    first, second = box[..., :2], box[..., 2:]
-    if source == "xyxy":
-        corner, size = first, second - first
-    elif source == "cxcywh":
-        corner, size = first - second / 2, second
-    else:
-        corner, size = first, second
-    if target == "xyxy":
-        return jnp.concatenate([corner, corner + size], -1)
-    return jnp.concatenate([corner if target == "xywh" else corner + size / 2, size], -1)
+def _iou(x: Span, y: Span) -> Array:
+    return pairs.measure(x, y).iou
 
 
-def _corners(
-    function: str, argument: str, boxes: ArrayLike, format: str
-) -> tuple[Array, Array, Array, Array]:
-    """Returns `x0, y0, x1, y1` in the compute dtype, an inverted extent collapsed to its middle."""
-    box = _convert(function, argument, boxes, format, "xyxy")
-    box = box.astype(checks.compute_dtype(box))
-    x0, x1 = _ordered(box[..., 0], box[..., 2])
-    y0, y1 = _ordered(box[..., 1], box[..., 3])
-    return x0, y0, x1, y1
-
-
-def _ordered(low: Array, high: Array) -> tuple[Array, Array]:
-    inverted, middle = high < low, low + (high - low) / 2
-    return jnp.where(inverted, middle, low), jnp.where(inverted, middle, high)
-
-
-def _angle(width: Array, height: Array) -> Array:
-    """`atan(width / height)` for sizes of every magnitude; 0 with zero gradient for a point."""
-    largest = jax.lax.stop_gradient(jnp.maximum(width, height))
-    point = largest <= 0
-    scale = jnp.where(point, 1, largest)
-    return jnp.arctan2(jnp.where(point, 0, width / scale), jnp.where(point, 1, height / scale))
+def _giou(x: Span, y: Span) -> Array:
+    areas = pairs.measure(x, y)
+    return areas.iou - areas.vacancy

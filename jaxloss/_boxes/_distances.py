@@ -1,0 +1,314 @@
+"""Losses on the distance of boxes in units of their own, the image's or the caller's."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._boxes._paired import reduced
+from jaxloss._core import boxes as pairs
+from jaxloss._core import checks, numerics
+from jaxloss._core.boxes import Span
+from jaxloss._core.reduction import AxisName
+
+__all__ = ["area_scaled_l2", "mpdiou", "nwd", "sqrt_size_l2"]
+
+Array = jax.Array
+
+
+def mpdiou(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    image_size: ArrayLike | Sequence[float],
+    *,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the minimum-point-distance IoU loss of each pair of boxes.
+
+    With the distances `d1` and `d2` of the first and of the last corners, in an image `H x W`::
+
+        MPDIoU loss = 1 - IoU + (d1^2 + d2^2) / (H^2 + W^2)
+
+    The size is that of the image, as in the paper; several ports divide by the enclosing box
+    instead. There is no epsilon: identical boxes cost exactly 0 at any size. Two equal points have
+    IoU 0 and cost 1 with zero gradient.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      image_size: Height and width of the image in the unit of the boxes, above 0, or one number for
+        a square image.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist or a number is out of its range.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.mpdiou(boxes, targets, image_size=(6, 8), reduction="none").round(4))
+      [0.         0.85999995]
+
+    Reference:
+      Ma, Xu. MPDIoU: A Loss for Efficient and Accurate Bounding Box Regression. 2023.
+      https://arxiv.org/abs/2307.07662
+    """
+    return reduced(
+        "mpdiou",
+        _mpdiou,
+        boxes,
+        target_boxes,
+        ("image_size", image_size, "(0, inf)"),
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def nwd(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    constant: ArrayLike,
+    *,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the normalised Gaussian Wasserstein distance loss of each pair of boxes.
+
+    A box stands for a normal distribution with its centre, and half its sides as deviations. With
+    the differences of centres and sides::
+
+        NWD loss = 1 - exp(-sqrt(dx^2 + dy^2 + (dw^2 + dh^2) / 4) / constant)         in [0, 1]
+
+    It falls smoothly for boxes that do not meet, and depends on the unit: `constant` is a length,
+    for which the authors take the mean size of the objects, 12.8 pixels in their data. Identical
+    boxes cost exactly 0, with zero gradient.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      constant: The length that the distance is compared with, in the unit of the boxes, above 0.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist or a number is out of its range.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.nwd(boxes, targets, constant=2.0, reduction="none").round(4))
+      [0.     0.5794]
+
+    Reference:
+      Wang et al. A Normalized Gaussian Wasserstein Distance for Tiny Object Detection. 2021.
+      https://arxiv.org/abs/2110.13389
+    """
+    return reduced(
+        "nwd",
+        _nwd,
+        boxes,
+        target_boxes,
+        ("constant", constant, "(0, inf)"),
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def sqrt_size_l2(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    *,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes YOLOv1's box loss: squared differences of centres and of the roots of the sides.
+
+    ::
+
+        L = dx^2 + dy^2 + (sqrt(w) - sqrt(w'))^2 + (sqrt(h) - sqrt(h'))^2
+
+    The roots make a small deviation count more in a small box. YOLOv1's factor 5 is the caller's,
+    and so is its unit: centres in cells, sides in images. A negative side counts as 0, where the
+    root has the derivative 0.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.sqrt_size_l2(boxes, targets, reduction="none").round(4))
+      [0.        2.3430998]
+
+    Reference:
+      Redmon et al. You Only Look Once: Unified, Real-Time Object Detection. CVPR 2016.
+      https://arxiv.org/abs/1506.02640
+    """
+    return reduced(
+        "sqrt_size_l2",
+        _sqrt_size_l2,
+        boxes,
+        target_boxes,
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def area_scaled_l2(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    *,
+    image_size: ArrayLike | Sequence[float] = (1.0, 1.0),
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes YOLOv2's and v3's box loss: squared differences, which small targets scale up.
+
+    With the area `w' h'` of the target in an image `H x W`::
+
+        L = (2 - w' h' / (H W)) (dx^2 + dy^2 + dw^2 + dh^2)
+
+    The differences are in the unit of the boxes.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      image_size: Height and width of the image in the unit of the boxes, above 0, or one number for
+        a square image.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist or a number is out of its range.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]]
+      >>> targets = [[0.5, 0.5, 0.2, 0.2], [0.6, 0.5, 0.5, 0.8]]
+      >>> print(jaxloss.area_scaled_l2(boxes, targets, format="cxcywh", reduction="none").round(4))
+      [0.    0.736]
+
+    Reference:
+      Redmon, Farhadi. YOLOv3: An Incremental Improvement. 2018. https://arxiv.org/abs/1804.02767
+    """
+    return reduced(
+        "area_scaled_l2",
+        _area_scaled_l2,
+        boxes,
+        target_boxes,
+        ("image_size", image_size, "(0, inf)"),
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def _mpdiou(x: Span, y: Span, image_size: Array) -> Array:
+    height, width = _height_and_width("mpdiou", image_size)
+    diagonal = jnp.hypot(height, width)
+    ends = (x.before, x.after, y.before, y.after)
+    squares = [(end / diagonal) ** 2 for end in ends]
+    return pairs.measure(x, y).loss + functools.reduce(jnp.add, squares)
+
+
+def _nwd(x: Span, y: Span, constant: Array) -> Array:
+    differences = (x.apart, y.apart, (x.first - x.second) / 2, (y.first - y.second) / 2)
+    largest = pairs.unit(functools.reduce(jnp.maximum, map(jnp.abs, differences)))
+    squares = [(difference / largest) ** 2 for difference in differences]
+    distance = largest * numerics.sqrt(functools.reduce(jnp.add, squares))
+    return -jnp.expm1(-distance / constant)
+
+
+def _sqrt_size_l2(x: Span, y: Span) -> Array:
+    roots = [numerics.sqrt(axis.first) - numerics.sqrt(axis.second) for axis in (x, y)]
+    return x.apart**2 + y.apart**2 + roots[0] ** 2 + roots[1] ** 2
+
+
+def _area_scaled_l2(x: Span, y: Span, image_size: Array) -> Array:
+    height, width = _height_and_width("area_scaled_l2", image_size)
+    scale = 2 - (x.second / width) * (y.second / height)
+    sides = (x.first - x.second) ** 2 + (y.first - y.second) ** 2
+    return scale * (x.apart**2 + y.apart**2 + sides)
+
+
+def _height_and_width(function: str, image_size: Array) -> tuple[Array, Array]:
+    if image_size.ndim == 0:
+        return image_size, image_size
+    checks.shape(function, "image_size", image_size, (2,), "height and width")
+    return image_size[0], image_size[1]

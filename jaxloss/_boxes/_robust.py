@@ -1,0 +1,183 @@
+"""Losses that put smooth L1 on what the boxes miss."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._boxes._paired import reduced
+from jaxloss._core import boxes as pairs
+from jaxloss._core import numerics
+from jaxloss._core.boxes import Span
+from jaxloss._core.reduction import AxisName
+
+__all__ = ["bounded_iou", "extended_iou"]
+
+Array = jax.Array
+
+
+def bounded_iou(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    *,
+    beta: ArrayLike = 0.2,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the bounded IoU loss of each pair of boxes: a bound on the IoU for each number.
+
+    Each of the four numbers alone, the others being right, bounds the IoU. With the difference `dx`
+    of the centres and smooth L1 `S` (`r^2 / (2 beta)` below `beta`, `r - beta / 2` above)::
+
+        Bounded loss = S(1 - max((w' - 2 |dx|) / (w' + 2 |dx|), 0)) + S(1 - min(w / w', w' / w))
+                       + the same of dy and h
+
+    It is the sum of four values, of which mmdetection returns each. There is no epsilon: identical
+    boxes cost exactly 0 at any size, equal points too. A centre further than half the target's side
+    away has no gradient in that axis.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      beta: Where smooth L1 turns from square to linear, above 0.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist or a number is out of its range.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.bounded_iou(boxes, targets, reduction="none").round(4))
+      [0.        1.8666999]
+
+    Reference:
+      Tychsen-Smith, Petersson. Improving Object Localization with Fitness NMS and Bounded IoU Loss.
+      CVPR 2018. https://arxiv.org/abs/1711.00164
+    """
+    return reduced(
+        "bounded_iou",
+        _bounded_iou,
+        boxes,
+        target_boxes,
+        ("beta", beta, "(0, inf)"),
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def extended_iou(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    *,
+    beta: ArrayLike = 0.1,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the extended IoU loss of each pair of boxes, whose intersection may be negative.
+
+    Where boxes do not meet, the intersection `I` becomes minus an area that grows with their gap.
+    With the first corner `e` of the enclosing box, the corners `i` and `j` of the intersection (the
+    largest of the first corners, the smallest of the last), and `m` and `M` their minimum and
+    maximum in each axis, all relative to `e`::
+
+        I = jx jy + mx my - ix My - Mx iy                       the intersection where they meet
+        r = 1 - I / (A + A' - I)
+        Extended loss = r^2 / (2 beta) if r < beta, else r - beta / 2
+
+    with the areas `A` and `A'`. So disjoint boxes have a gradient. There is no epsilon: identical
+    boxes cost exactly 0 at any size; `r = 1` with zero gradient for two equal points. mmdetection
+    calls this `EIoULoss`; `eiou` is another paper's.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      beta: Where smooth L1 turns from square to linear, above 0.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist or a number is out of its range.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.extended_iou(boxes, targets, reduction="none").round(4))
+      [0.   0.75]
+
+    Reference:
+      Peng, Yu. A Systematic IoU-Related Method: Beyond Simplified Regression for Better
+      Localization. IEEE Transactions on Image Processing 2021. https://arxiv.org/abs/2112.01793
+    """
+    return reduced(
+        "extended_iou",
+        _extended_iou,
+        boxes,
+        target_boxes,
+        ("beta", beta, "(0, inf)"),
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def _bounded_iou(x: Span, y: Span, beta: Array) -> Array:
+    def missed(axis: Span) -> tuple[Array, Array]:
+        far = 4 * numerics.absolute(axis.apart)
+        larger = pairs.larger(axis.first, axis.second)
+        return (
+            jnp.minimum(numerics.divide(far, axis.second + far / 2), 1),
+            numerics.divide(numerics.absolute(axis.first - axis.second), larger),
+        )
+
+    return sum((_smooth(miss, beta) for miss in (*missed(x), *missed(y))), start=0 * beta)
+
+
+def _extended_iou(x: Span, y: Span, beta: Array) -> Array:
+    areas, (x, y) = pairs.measure(x, y), (x.relative(), y.relative())
+    begins_x, begins_y = numerics.absolute(x.before), numerics.absolute(y.before)
+    gap_x, gap_y = jnp.minimum(x.shared, 0), jnp.minimum(y.shared, 0)
+    # The formula above where the boxes miss, with j = i + shared.
+    negative = x.shared * y.shared + gap_x * gap_y + 2 * (begins_x * gap_y + begins_y * gap_x)
+    union = x.first * y.first + x.second * y.second - negative
+    apart = (x.shared < 0) | (y.shared < 0)
+    return _smooth(jnp.where(apart, 1 - numerics.divide(negative, union), areas.loss), beta)
+
+
+def _smooth(miss: Array, beta: Array) -> Array:
+    """Smooth L1 of what is at least 0."""
+    square = jnp.minimum(miss, beta)
+    return square * (miss - square / 2) / beta

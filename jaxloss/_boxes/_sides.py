@@ -1,0 +1,174 @@
+"""Losses that compare the sides of boxes one by one, beside their overlap."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._boxes._paired import reduced
+from jaxloss._core import boxes as pairs
+from jaxloss._core import numerics
+from jaxloss._core.boxes import Span
+from jaxloss._core.reduction import AxisName
+
+__all__ = ["eiou", "siou"]
+
+Array = jax.Array
+
+
+def eiou(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    *,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the efficient IoU loss of each pair of boxes: overlap, distance, width and height.
+
+    With the distance `d` of the centres, the enclosing box `W x H` and its diagonal `c`::
+
+        EIoU loss = 1 - IoU + d^2 / c^2 + (w - w')^2 / W^2 + (h - h')^2 / H^2          in [0, 4)
+
+    There is no epsilon: identical boxes cost exactly 0 at any size, and a side that neither box has
+    costs nothing. Two equal points have IoU 0 and cost 1 with zero gradient. A box with `x1 < x0`
+    or `y1 < y0` is empty, the point or segment at its centre. mmdetection's `EIoULoss` is another
+    paper's: `extended_iou`. The code released with WIoU has the differences of the centres where
+    those of the sides belong.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.eiou(boxes, targets, reduction="none").round(4))
+      [0.   1.13]
+
+    Reference:
+      Zhang et al. Focal and Efficient IOU Loss for Accurate Bounding Box Regression. Neurocomputing
+      2022. https://arxiv.org/abs/2101.08158
+    """
+    return reduced(
+        "eiou",
+        efficient_iou,
+        boxes,
+        target_boxes,
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def siou(
+    boxes: ArrayLike,
+    target_boxes: ArrayLike,
+    *,
+    theta: ArrayLike = 4.0,
+    format: str = "xyxy",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the SCYLLA IoU loss of each pair of boxes: overlap, angle, distance and shape.
+
+    With the difference `dx, dy` of the centres and the enclosing box `W x H`::
+
+        SIoU loss = 1 - IoU + (D + S) / 2
+        A = 2 |dx dy| / (dx^2 + dy^2)                             the sine of twice the angle
+        D = sum over (d, c) = (dx, W), (dy, H) of  1 - exp(-(2 - A) (d / c)^2)
+        S = sum over s = w, h of  (1 - exp(-|s - s'| / max(s, s')))^theta
+
+    `D` grows with the distance, as in the paper; mmdetection's default exponent has the wrong sign
+    and rewards it (`neg_gamma=True` is this loss). There is no epsilon: identical boxes cost
+    exactly 0 at any size. Two equal points have IoU 0 and cost 1 with zero gradient. A box with
+    `x1 < x0` or `y1 < y0` is empty, the point or segment at its centre.
+
+    Args:
+      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
+      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
+      theta: How much the shape counts, at least 0; the paper uses 2 to 6.
+      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
+      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
+        reaches neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
+        `"none"`.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `boxes` is not floating or `where` not boolean.
+      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
+        option does not exist or a number is out of its range.
+
+    Example:
+      >>> import jaxloss
+      >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
+      >>> targets = [[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 4.0]]
+      >>> print(jaxloss.siou(boxes, targets, reduction="none").round(4))
+      [0.         0.89489996]
+
+    Reference:
+      Gevorgyan. SIoU Loss: More Powerful Learning for Bounding Box Regression. 2022.
+      https://arxiv.org/abs/2205.12740
+    """
+    return reduced(
+        "siou",
+        _siou,
+        boxes,
+        target_boxes,
+        ("theta", theta, "[0, inf)"),
+        format=format,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
+    )
+
+
+def efficient_iou(x: Span, y: Span) -> Array:
+    """EIoU's cost of a pair."""
+    sides = [numerics.divide(axis.first - axis.second, axis.hull) ** 2 for axis in (x, y)]
+    return pairs.measure(x, y).loss + pairs.offset(x, y) + sides[0] + sides[1]
+
+
+def _siou(x: Span, y: Span, theta: Array) -> Array:
+    far_x, far_y = numerics.absolute(x.apart), numerics.absolute(y.apart)
+    largest = pairs.unit(jnp.maximum(far_x, far_y))
+    dx, dy = far_x / largest, far_y / largest
+    sharpness = 2 - numerics.divide(2 * dx * dy, dx**2 + dy**2)
+
+    def distance(axis: Span) -> Array:
+        return -jnp.expm1(-sharpness * numerics.divide(axis.apart, axis.hull) ** 2)
+
+    def shape(axis: Span) -> Array:
+        larger = pairs.larger(axis.first, axis.second)
+        unlike = numerics.divide(numerics.absolute(axis.first - axis.second), larger)
+        return numerics.power(-jnp.expm1(-unlike), theta)
+
+    penalty = distance(x) + distance(y) + shape(x) + shape(y)
+    return pairs.measure(x, y).loss + penalty / 2

@@ -1,0 +1,163 @@
+"""Overlap of rotated boxes: the area that two rectangles share, exactly and for any shape."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, numerics
+
+Array = jax.Array
+Point = tuple[Array, Array]
+
+
+class Pair(NamedTuple):
+    """Two rotated boxes, in units of the size of the largest of their four sides.
+
+    Attributes:
+      offset: The difference of the centres along the axes of the image, in `reach`.
+      sides: Width and height of the first box, in `unit`; a negative one is 0.
+      other_sides: Width and height of the second.
+      angle: The angle of the first.
+      other_angle: The angle of the second.
+      unit: The largest side, at least the smallest normal number, rounded to a power of two; a
+        constant for the derivative.
+      reach: The largest of `unit` and the difference of the centres; a constant too.
+    """
+
+    offset: Point
+    sides: Point
+    other_sides: Point
+    angle: Array
+    other_angle: Array
+    unit: Array
+    reach: Array
+
+
+def pair(function: str, boxes: ArrayLike, others: ArrayLike) -> Pair:
+    """Reads paired boxes (cx, cy, w, h, radians) in the compute dtype."""
+    first = _box(function, "boxes", boxes)
+    second = _box(function, "target_boxes", others)
+    meaning = "the shape of `boxes`, as they are paired"
+    checks.shape(function, "target_boxes", second, first.shape, meaning)
+    second = second.astype(first.dtype)
+
+    dx, dy = (first[..., i] - second[..., i] for i in (0, 1))
+    sides = [jnp.where(box[..., i] < 0, 0, box[..., i]) for box in (first, second) for i in (2, 3)]
+    largest = functools.reduce(jnp.maximum, sides)
+    unit = _power_of_two(largest)
+    apart = jnp.maximum(jnp.abs(dx), jnp.abs(dy))
+    reach = jnp.maximum(unit, jax.lax.stop_gradient(apart))
+    w, h, other_w, other_h = (side / unit for side in sides)
+    return Pair(
+        (dx / reach, dy / reach),
+        (w, h),
+        (other_w, other_h),
+        first[..., 4],
+        second[..., 4],
+        unit,
+        reach,
+    )
+
+
+def _power_of_two(x: Array) -> Array:
+    """The nearest normal power of two, a constant: dividing by it rounds nothing off."""
+    limits = jnp.finfo(x.dtype)
+    x = jnp.clip(jax.lax.stop_gradient(x), limits.tiny, limits.max / 2)
+    return jax.lax.reduce_precision(x, limits.nexp, mantissa_bits=0)
+
+
+def turned(point: Point, angle: Array) -> Point:
+    """Coordinates along axes that are turned by an angle."""
+    (x, y), c, s = point, jnp.cos(angle), jnp.sin(angle)
+    return c * x + s * y, c * y - s * x
+
+
+class Overlap(NamedTuple):
+    """How much two boxes share, each `[...]`.
+
+    Attributes:
+      iou: Intersection over union, 0 where neither box has an area.
+      loss: `1 - iou`, without that subtraction.
+    """
+
+    iou: Array
+    loss: Array
+
+
+def compare(function: str, boxes: ArrayLike, others: ArrayLike) -> Overlap:
+    """Compares paired boxes of any size."""
+    two = pair(function, boxes, others)
+    areas = two.sides[0] * two.sides[1], two.other_sides[0] * two.other_sides[1]
+    # Boxes four units apart are disjoint; farther ones would only lose digits, or overflow.
+    stretch = jnp.minimum(two.reach / two.unit, 4.0)
+    offset = two.offset[0] * stretch, two.offset[1] * stretch
+    shared = _shared(offset, two)
+    smaller = jnp.minimum(*areas)
+    shared = jnp.where(shared > smaller, smaller, shared)  # by rounding only
+    union = areas[0] + areas[1] - shared
+    loss = numerics.divide(areas[0] + areas[1] - 2 * shared, union)
+    return Overlap(numerics.divide(shared, union), jnp.where(union == 0, 1, loss))
+
+
+def _shared(offset: Point, two: Pair) -> Array:
+    """The area of the intersection, by the edges of the first box alone.
+
+    In the axes of the second box `[-W, W] x [-H, H]` an edge `y(x)` of the first bounds the area
+    between it and any fixed level, cut to `|x| <= W` and with `y` cut to `[-H, H]`. The sum over
+    the edges, signed by their direction, is the area of the intersection. Each term is a continuous
+    function of the edge's own ends, so no two of them need to agree on where edges meet, how
+    corners are ordered or which of two coincident edges counts.
+    """
+    turn = two.angle - two.other_angle
+    x, y = turned(offset, two.other_angle)
+    c, s = jnp.cos(turn), jnp.sin(turn)
+    half_w, half_h = (side / 2 for side in two.sides)
+    width, height = (side / 2 for side in two.other_sides)
+    arms = [(a * half_w, b * half_h) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    xs = jnp.stack([x + (c * u - s * v) for u, v in arms])
+    ys = jnp.stack([y + (s * u + c * v) for u, v in arms])
+    next_xs, next_ys = (jnp.roll(corners, -1, 0) for corners in (xs, ys))
+    area = _under((xs, ys), (next_xs, next_ys), width[None], height[None]).sum(0)
+
+    # An axis of the second box that parts the boxes gives exactly 0 above; one of the first, here.
+    (u, v), c, s = turned(offset, two.angle), jnp.abs(c), jnp.abs(s)
+    apart = (jnp.abs(u) >= half_w + c * width + s * height) | (
+        jnp.abs(v) >= half_h + s * width + c * height
+    )
+    return jnp.where(apart | (area < 0), 0, area)
+
+
+def _under(start: Point, end: Point, width: Array, height: Array) -> Array:
+    """The area between each edge and one level, positive for an edge that runs to the left.
+
+    The part of an edge within `|x| <= width` counts, with `y` cut to `|y| <= height`.
+    """
+    (x0, y0), (x1, y1) = start, end
+    first, last = (jnp.clip(x, -width, width) for x in (x0, x1))
+    # A vertical edge has no part cut off: then its derivative by a turn is right too.
+    y_first = y0 + numerics.divide(first - x0, x1 - x0) * (y1 - y0)
+    y_last = y1 - numerics.divide(x1 - last, x1 - x0) * (y1 - y0)
+    top, bottom = jnp.maximum(y_first, y_last), jnp.minimum(y_first, y_last)
+    middle = (jnp.clip(y_first, -height, height) + jnp.clip(y_last, -height, height)) / 2
+    above = _share(top - height, top - bottom)
+    below = _share(-height - bottom, top - bottom)
+    mean = middle + above * (height - middle) - below * (height + middle)
+    # Any level is right, as the edges close: the middle of the corners' leaves the least to cancel.
+    cut = jax.lax.stop_gradient(jnp.clip(y0, -height, height))
+    level = (cut.max(0, keepdims=True) + cut.min(0, keepdims=True)) / 2
+    return (first - last) * (mean - level)
+
+
+def _share(part: Array, whole: Array) -> Array:
+    """The part of a range that lies beyond a bound, in [0, 1]."""
+    return jnp.minimum(numerics.divide(jnp.maximum(part, 0), whole), 1)
+
+
+def _box(function: str, argument: str, boxes: ArrayLike) -> Array:
+    box = checks.floating(function, argument, boxes)
+    checks.minimum_rank(function, argument, box, 1, "the last holds a box's five numbers")
+    checks.shape(function, argument, box, (*box.shape[:-1], 5), "five numbers per box")
+    return box.astype(checks.compute_dtype(box))

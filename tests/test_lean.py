@@ -27,8 +27,16 @@ CALLS = {
     "elements masked": (jaxloss.sigmoid_focal, SOFT, {"where": WHERE, "weights": WEIGHTS}),
     "sum": (jaxloss.binary_cross_entropy, SOFT, {"reduction": "sum"}),
     "counts": (jaxloss.ghm, SOFT, {"bins": 4}),
+    "divergence": (jaxloss.kl_divergence, SOFT, {"where": WHERE}),
+    "region": (jaxloss.dice, IDS, {"where": WHERE, "weights": WEIGHTS}),
+    "region, pooled": (jaxloss.noise_robust_dice, SOFT, {"per_image": False}),
+    "region, squares": (jaxloss.dice, SOFT, {"squared": "counts", "class_weights": [1.0, 2, 0.5]}),
+    "region, foreground": (jaxloss.generalized_dice, IDS, {"include_background": False}),
 }
-every_call = pytest.mark.parametrize("name", CALLS)
+SLOW = {"ids of weighted classes", "soft masked", "sum", "divergence", "region, foreground"}
+every_call = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CALLS]
+)
 
 
 @pytest.fixture
@@ -126,6 +134,16 @@ def test_derivatives_by_weights_and_parameters(chunks, monkeypatch):
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, jax.grad(loss, (0, 1, 2)), *arguments)
         _close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected)
+
+
+def test_derivatives_of_a_region_by_weights_and_parameters(chunks, monkeypatch):
+    def loss(x, target, weights, smooth):
+        return jaxloss.dice.__wrapped__(x, target, weights=weights, smooth=smooth)
+
+    arguments, run = (X, SOFT, WEIGHTS, 1.5), jax.grad(loss, (0, 1, 2, 3))
+    with jax.enable_x64(True):
+        expected = _at_once(monkeypatch, run, *arguments)
+        _close(jax.jit(lambda *arguments: run(*arguments))(*arguments), expected)
 
 
 def test_any_class_axis(chunks, monkeypatch):

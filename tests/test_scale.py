@@ -218,6 +218,36 @@ def test_axis_name_makes_masked_means_and_pooled_sums_exact(form):
         np.testing.assert_allclose(gradient[name], slope, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+SHARED = {
+    "binary_cross_entropy": jaxloss.binary_cross_entropy,
+    "cross_entropy": jaxloss.cross_entropy,
+    "dice, pooled": functools.partial(jaxloss.dice, per_image=False),
+    "giou": jaxloss.giou,
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_gradients_by_arrays_that_all_devices_hold(name):
+    """Every device compares its own part with the same targets: their gradient is counted once."""
+    loss, mesh = SHARED[name], _mesh()
+    apart, whole = PartitionSpec("batch"), PartitionSpec()
+    x = _boxes()[0].reshape(BATCH, 1, 4) if name == "giou" else _segmentation()[0]
+    y = x[:1] + 0.5 if name == "giou" else jax.nn.softmax(x[:1])
+
+    def alone(x, y):
+        return loss(x, jnp.concatenate([y] * BATCH))
+
+    run = jax.shard_map(
+        lambda x, y: loss(x, y, axis_name="batch"),
+        mesh=mesh,
+        in_specs=(apart, whole),
+        out_specs=whole,
+    )
+    expected = jax.jit(jax.grad(alone, (0, 1)))(x, y)
+    for found, right in zip(jax.jit(jax.grad(run, (0, 1)))(x, y), expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-7)
+
+
 # What the devices tell each other.
 
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
 from jaxloss._core.labels import paired
-from jaxloss._core.lean import Costs, lean
+from jaxloss._core.lean import Costs, lean, varying
 from jaxloss._core.reduction import AxisName, reduce
 
 Array = jax.Array
@@ -111,7 +111,7 @@ class _Costs(Costs):
                 return jax.jvp(moved, tuple(primals[i] for i in moving), steps)
             both = jax.value_and_grad(total, moving)
             evaluate = _in_blocks(shares, both, moving, primals[0])
-            value, slopes = lean(both, evaluate)(*primals)
+            value, slopes = lean(both, evaluate)(*varying(*primals))
             along = [(slope * step).sum() for slope, step in zip(slopes, steps, strict=True)]
             return value, functools.reduce(jnp.add, along)
 

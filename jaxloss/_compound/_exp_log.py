@@ -126,14 +126,19 @@ def exp_log(
     gamma = checks.number(name, "gamma", gamma, dtype, "(0, inf)")
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
 
-    p, y = pixels.p, pixels.y
-    wrong, right = pixels.total(p * (1 - y) + (1 - p) * y), 2 * pixels.total(p * y) + smooth
-    dice = confusion.reduce(
+    def of_counts(counts: confusion.Confusion, gamma: Array, smooth: Array) -> Array:
+        (missed,) = counts.more  # not as a difference, which a steep power would not forgive
+        ratio = _log_ratio(counts.fp + missed, 2 * counts.tp + smooth)
+        return steep_power(ratio, gamma)
+
+    dice = confusion.score(
         name,
-        steep_power(_log_ratio(wrong, right), gamma),
+        of_counts,
         pixels,
-        pixels.total(y),
         reduction,
+        gamma,
+        smooth,
+        more=lambda p, y: ((1 - p) * y,),
         include_background=include_background,
         absent=absent,
     )

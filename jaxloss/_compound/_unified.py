@@ -132,12 +132,20 @@ def unified_focal(
     delta = checks.number(name, "delta", delta, dtype, "[0, 1]")
     gamma = checks.number(name, "gamma", gamma, dtype, "[0, 1)")
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-    tversky = confusion.reduce(
+    compete = pixels.compete
+
+    def of_counts(counts: confusion.Confusion, *parameters: Array) -> Array:
+        return _focal_tversky(counts, *parameters, asymmetric=asymmetric, compete=compete)
+
+    tversky = confusion.score(
         name,
-        _focal_tversky(pixels, delta, gamma, smooth, asymmetric),
+        of_counts,
         pixels,
-        pixels.total(pixels.y),
         reduction,
+        delta,
+        gamma,
+        smooth,
+        more=lambda p, y: ((1 - p) * y, (1 - p) * (1 - y)),
         include_background=include_background,
         absent=absent,
     )
@@ -185,18 +193,22 @@ def _focal(
 
 
 def _focal_tversky(
-    pixels: confusion.Pixels, delta: Array, gamma: Array, smooth: Array, asymmetric: bool
+    counts: confusion.Confusion,
+    delta: Array,
+    gamma: Array,
+    smooth: Array,
+    *,
+    asymmetric: bool,
+    compete: bool,
 ) -> Array:
     """Returns FT of each image and class."""
-    p, y = pixels.p, pixels.y
-    tp, fp, fn = (pixels.total(x) for x in (p * y, p * (1 - y), (1 - p) * y))
+    tp, fp, (fn, tn) = counts.tp, counts.fp, counts.more
 
     def enhanced(loss: Array) -> Array:
         return steep_power(loss, 1 - gamma)
 
     loss = confusion.complement(delta * fn + (1 - delta) * fp, tp + smooth)
-    if not pixels.compete:
-        tn = pixels.total((1 - p) * (1 - y))
+    if not compete:
         background = confusion.complement(delta * fp + (1 - delta) * fn, tn + smooth)
         return (enhanced(loss) + (background if asymmetric else enhanced(background))) / 2
     if not asymmetric:

@@ -70,6 +70,11 @@ class Pixels(NamedTuple):
             return reduction.everywhere(sums, self.axis_name)
         return sums.T if self.axis == 0 else sums
 
+    def spread(self, values: Array) -> Array:
+        """Shapes what `total` gave so that it broadcasts against the pixels."""
+        values = values.T if self.per_image and self.axis == 0 else values
+        return jnp.expand_dims(values, self.summed)
+
     def valid(self) -> Array:
         """The (weighted) number of valid pixels; broadcasts to the shape of `total`."""
         if self.weight is None:
@@ -203,49 +208,75 @@ def _counts(valid: Array, tp: Array, fp: Array, actual: Array, *more: Array) -> 
     return Confusion(tp, fp, actual - tp, valid - actual - fp, actual, more)
 
 
+def of_counts(
+    finish: Callable[..., Array],
+    pixels: Pixels,
+    *parameters: Array | None,
+    more: Callable[..., tuple[Array, ...]] | None = None,
+    extra: tuple[Array, ...] = (),
+    scalar: bool = True,
+) -> Array:
+    """Returns a function of the soft counts.
+
+    Args:
+      finish: `finish(counts, valid, class_weights, *parameters)`.
+      pixels: What the counts are of.
+      *parameters: Derivatives reach them.
+      more: Further values `more(p, y, *extra)` of each pixel, whose sums are `counts.more`.
+      extra: Scalars that `more` needs; derivatives reach them.
+      scalar: Whether the result is a number: then a CPU keeps nothing of the pixels' size.
+    """
+    form = pixels.form
+    assert form is not None
+    of_form = len(pixels.data)
+
+    def terms(*data: Any) -> tuple[Array, ...]:
+        weight, *extra = data[of_form:]
+        p, y = form(*data[:of_form])
+        values = (*_terms(p, y), *(more(p, y, *extra) if more else ()))
+        return values if weight is None else tuple(value * weight for value in values)
+
+    def finished(sums: tuple[Array, ...], *others: Any) -> Array:
+        return finish(_counts(others[0], *map(pixels.placed, sums)), *others)
+
+    data = (*pixels.data, pixels.weight, *extra)
+    others = (pixels.valid(), pixels.class_weights, *parameters)
+    if scalar and pixels.axis_name is None:
+        return lean.of_sums(terms, pixels.summed, data, finished, others)
+    return finished(tuple(term.sum(pixels.summed) for term in terms(*data)), *others)
+
+
 def score(
     function: str,
     loss: Callable[..., Array],
     pixels: Pixels,
     reduction_: str,
     *parameters: Array,
-    more: Callable[[Array, Array], tuple[Array, ...]] | None = None,
+    more: Callable[..., tuple[Array, ...]] | None = None,
+    extra: tuple[Array, ...] = (),
     include_background: bool | None = True,
     absent: str = "score",
 ) -> Array:
-    """Returns the reduced loss of a function of the soft counts.
+    """Returns the reduced loss of a function `loss(counts, *parameters)` of the soft counts.
 
-    Args:
-      function: The public name of the loss, for error messages.
-      loss: `loss(counts, *parameters)`, in the shape of the counts.
-      pixels: What the counts are of.
-      reduction_: `"mean"`, `"sum"` or `"none"`.
-      *parameters: Arrays; derivatives reach them.
-      more: Further values `more(p, y)` of each pixel, whose sums are `counts.more`.
-      include_background: As of `reduce`.
-      absent: As of `reduce`.
+    It is one of each image and class. The other arguments are those of `of_counts` and `reduce`.
     """
-    options: dict[str, Any] = {"include_background": include_background, "absent": absent}
-    form = pixels.form
-    assert form is not None
 
-    def terms(*data: Any) -> tuple[Array, ...]:
-        *of_form, weight = data
-        p, y = form(*of_form)
-        values = (*_terms(p, y), *(more(p, y) if more else ()))
-        return values if weight is None else tuple(value * weight for value in values)
+    def finish(counts: Confusion, valid: Array, weights: Array | None, *parameters: Array) -> Array:
+        return _reduce(
+            function,
+            loss(counts, *parameters),
+            pixels,
+            valid,
+            weights,
+            counts.actual,
+            reduction_,
+            include_background=include_background,
+            absent=absent,
+        )
 
-    def finish(sums: tuple[Array, ...], valid: Any, weights: Any, *parameters: Any) -> Array:
-        counts = _counts(valid, *map(pixels.placed, sums))
-        loss_ = loss(counts, *parameters)
-        actual = counts.actual
-        return _reduce(function, loss_, pixels, valid, weights, actual, reduction_, **options)
-
-    data = (*pixels.data, pixels.weight)
-    others = (pixels.valid(), pixels.class_weights, *parameters)
-    if reduction_ in ("mean", "sum") and pixels.axis_name is None:
-        return lean.of_sums(terms, pixels.summed, data, finish, others)
-    return finish(tuple(term.sum(pixels.summed) for term in terms(*data)), *others)
+    scalar = reduction_ in ("mean", "sum")
+    return of_counts(finish, pixels, *parameters, more=more, extra=extra, scalar=scalar)
 
 
 def complement(wrong: Array, right: Array) -> Array:

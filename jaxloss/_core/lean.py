@@ -103,7 +103,7 @@ class Costs(NamedTuple):
             places = tuple(max(i - 1, 0) for i in moving)  # in `_sum`, which has no denominator
 
             def function(x: Array, denominator: Array, *rest: Any) -> tuple[Array, ...]:
-                gradients = jax.grad(_sum, places)(_hide(x), *rest)
+                gradients = jax.grad(_sum, places)(*varying(_hide(x), *rest))
                 return tuple(numerics.divide(g, denominator) for g in gradients)
 
             return lean(function, _in_chunks(function, axes, len(moving)))
@@ -199,6 +199,7 @@ def _slopes(
             products = [(a * b).sum() for a, b in zip(parts, factors, strict=True)]
             return functools.reduce(jnp.add, products)
 
+        values = varying(*values)
         arguments, factors = values[:count], values[count:]
         return jax.grad(weighted, tuple(range(len(inner))))(*(arguments[i] for i in inner))
 
@@ -281,6 +282,19 @@ def _merged(x: Array, others: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
         return a.reshape(shape)
 
     return merge(x), tuple(merge(a) if any(a is b for b in alike) else a for a in others)
+
+
+def varying(*arrays: Any) -> tuple[Any, ...]:
+    """Returns arrays that all vary over the mesh axes over which one of them does.
+
+    A gradient by an array that the devices of a `shard_map` share would be the sum of theirs.
+    """
+    zeros = [jnp.zeros_like(a, jnp.float32, shape=()) for a in arrays if a is not None]
+    zero = functools.reduce(jnp.add, zeros)  # adding it is no operation to the compiler
+    floating = (a is not None and jnp.issubdtype(a.dtype, jnp.floating) for a in arrays)
+    return tuple(
+        a + zero.astype(a.dtype) if yes else a for a, yes in zip(arrays, floating, strict=True)
+    )
 
 
 def _moving(tangents: tuple[Any, ...]) -> list[int]:

@@ -252,29 +252,35 @@ def generalized_of(
     checks.option(function, "absent", absent, confusion.ABSENT)
     checks.option(function, "include_background", include_background, (True, False))
     smooth = checks.number(function, "smooth", smooth, pixels.p.dtype, "[0, inf)")
-    counts = confusion.confusion(pixels)
-    right, wrong, size = 2 * counts.tp, counts.fp + counts.fn, pixels.total(pixels.y)
-    part = jnp.broadcast_to(pixels.valid() > 0, size.shape)
-    factors = pixels.class_weights
-    if pixels.axis is None:
-        right, wrong, size, part = (x[..., None] for x in (right, wrong, size, part))
-    if not include_background:
-        if size.shape[-1] == 1:
-            got = "False with a single class"
-            checks.fail(ValueError, function, "include_background", got, "True")
-        right, wrong, size, part = (x[..., 1:] for x in (right, wrong, size, part))
-        factors = None if factors is None else factors[1:]
-    if absent == "skip":
-        part = part & (size != 0)
-    weight, unit = _weights(size, WEIGHTINGS[weighting])
-    weight = jnp.where(part, weight, 0)
-    if factors is not None:
-        weight = weight * factors.reshape((1,) * (size.ndim - 1) + (-1,))
-    loss = confusion.complement(
-        (1 + penalty) * (weight * wrong).sum(-1), (weight * right).sum(-1) + smooth * unit
-    )
     axis_name = pixels.axis_name if pixels.per_image else None
-    return reduction.reduce(function, loss, reduction_, mask=part.any(-1), axis_name=axis_name)
+
+    def finish(
+        counts: confusion.Confusion, valid: Array, factors: Array | None, *parameters: Array
+    ) -> Array:
+        smooth, penalty = parameters
+        right, wrong, size = 2 * counts.tp, counts.fp + counts.fn, counts.actual
+        part = jnp.zeros_like(size, bool) | (valid > 0)
+        if pixels.axis is None:
+            right, wrong, size, part = (x[..., None] for x in (right, wrong, size, part))
+        if not include_background:
+            if size.shape[-1] == 1:
+                got = "False with a single class"
+                checks.fail(ValueError, function, "include_background", got, "True")
+            right, wrong, size, part = (x[..., 1:] for x in (right, wrong, size, part))
+            factors = None if factors is None else factors[1:]
+        if absent == "skip":
+            part = part & (size != 0)
+        weight, unit = _weights(size, WEIGHTINGS[weighting])
+        weight = jnp.where(part, weight, 0)
+        if factors is not None:
+            weight = weight * factors.reshape((1,) * (size.ndim - 1) + (-1,))
+        wrong, right = (weight * wrong).sum(-1), (weight * right).sum(-1)
+        loss = confusion.complement((1 + penalty) * wrong, right + smooth * unit)
+        return reduction.reduce(function, loss, reduction_, mask=part.any(-1), axis_name=axis_name)
+
+    penalty = jnp.asarray(penalty, smooth.dtype)
+    scalar = reduction_ in ("mean", "sum")
+    return confusion.of_counts(finish, pixels, smooth, penalty, scalar=scalar)
 
 
 def _weights(size: Array, exponent: int) -> tuple[Array, Array]:

@@ -109,17 +109,24 @@ def sensitivity_specificity(
     dtype = pixels.p.dtype
     r = checks.number(name, "r", r, dtype, "[0, 1]")
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-    p, y = pixels.p, pixels.y
-    actual = pixels.total(y)
-    inside = spread(pixels, numerics.divide(r, actual + smooth))
-    outside = spread(pixels, numerics.divide(1 - r, pixels.total(1 - y) + smooth))
-    loss = pixels.total((y - p) ** 2 * (inside * y + outside * (1 - y)))
-    return confusion.reduce(
+
+    def more(p: Array, y: Array) -> tuple[Array, ...]:
+        error = (y - p) ** 2
+        return error * y, error * (1 - y), 1 - y
+
+    def loss(counts: confusion.Confusion, r: Array, smooth: Array) -> Array:
+        missed, taken, others = counts.more
+        sensitivity = numerics.divide(missed, counts.actual + smooth)
+        return r * sensitivity + (1 - r) * numerics.divide(taken, others + smooth)
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        actual,
         reduction,
+        r,
+        smooth,
+        more=more,
         include_background=include_background,
         absent=absent,
     )
@@ -334,25 +341,22 @@ def noise_robust_dice(
     dtype = pixels.p.dtype
     gamma = checks.number(name, "gamma", gamma, dtype, "[1, 2]")
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-    p, y = pixels.p, pixels.y
-    wrong = pixels.total(_error(p, y, gamma))
-    loss = numerics.divide(wrong, pixels.total(p * p) + pixels.total(y * y) + smooth)
-    return confusion.reduce(
+
+    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
+        wrong, squares = counts.more
+        return numerics.divide(wrong, squares + smooth)
+
+    return confusion.score(
         name,
         loss,
         pixels,
-        pixels.total(y),
         reduction,
+        smooth,
+        more=lambda p, y, gamma: (_error(p, y, gamma), p * p + y * y),
+        extra=(gamma,),
         include_background=include_background,
         absent=absent,
     )
-
-
-def spread(pixels: confusion.Pixels, values: Array) -> Array:
-    """Shapes what `pixels.total` gave so that it broadcasts against the pixels."""
-    if pixels.per_image and pixels.axis == 0:
-        values = values.T
-    return jnp.expand_dims(values, pixels.summed)
 
 
 def _uncorrelated(tp: Array, fp: Array, fn: Array, tn: Array, smooth: Array) -> Array:

@@ -7,7 +7,6 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks, confusion, numerics
 from jaxloss._core import labels as labelled
 from jaxloss._core.reduction import AxisName
-from jaxloss._region._rates import spread
 
 __all__ = ["generalized_wasserstein_dice"]
 
@@ -176,4 +175,4 @@ def _importance(data: labelled.Competing, pixels: confusion.Pixels, weighting: s
         axis=data.axis,
     )
     size = every.total(data.dense_labels())
-    return data.of_target(spread(every, 1 / (size + 1)) * factors)
+    return data.of_target(every.spread(1 / (size + 1)) * factors)

@@ -7,6 +7,9 @@ These figures come from the compiler, so they repeat exactly and need no acceler
   temporary memory. The floor for ids is 3.1: read the logits twice, write the gradient once.
 - for this machine's CPU, the temporary memory.
 
+A second table has the temporary memory of distance maps, over the size of one map: an algorithm
+that wrote the N^3 terms of its minima would take hundreds.
+
 The H100 half needs the compiler's CUDA parts, best in an environment of their own::
 
     pip install jaxlib==0.10.2 jax==0.10.2 jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 \
@@ -39,6 +42,7 @@ import optax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 import jaxloss  # noqa: E402
+from jaxloss import distance  # noqa: E402
 
 SHAPE = (8, 512, 512, 21)
 LOGITS = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
@@ -95,6 +99,22 @@ PROGRAMS: dict[str, tuple[Callable[..., jax.Array], tuple[Any, ...]]] = {
 }
 
 
+IMAGES = jax.ShapeDtypeStruct((8, 512, 512), jnp.bool_)
+VOLUMES = jax.ShapeDtypeStruct((4, 96, 96, 96), jnp.bool_)
+SPACE = (-3, -2, -1)
+
+MAPS: dict[str, tuple[Callable[..., jax.Array], Any]] = {
+    "edt": (distance.edt, IMAGES),
+    "edt, sampling": (lambda mask: distance.edt(mask, sampling=(1.0, 0.7)), IMAGES),
+    "signed_distance": (distance.signed_distance, IMAGES),
+    "compute_sdf": (lambda mask: distance.compute_sdf(mask, normalize=True), IMAGES),
+    "compute_edts_for_penalized_loss": (jaxloss.compute_edts_for_penalized_loss, IMAGES),
+    "compute_edts_for_hausdorff_loss": (jaxloss.compute_edts_for_hausdorff_loss, IMAGES),
+    "edt, 3-D": (lambda mask: distance.edt(mask, axes=SPACE), VOLUMES),
+    "signed_distance, 3-D": (lambda mask: distance.signed_distance(mask, axes=SPACE), VOLUMES),
+}
+
+
 def moved(hlo: str) -> int:
     """Bytes that the instructions of the entry computation read and write."""
     types, total = {}, 0
@@ -120,12 +140,17 @@ def _bytes(kind: str) -> int:
 
 
 def compiled(
-    loss: Callable[..., jax.Array], arguments: tuple[Any, ...], device: Any = None
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: Any = None
 ) -> jax.stages.Compiled:
-    """Compiles value and gradient for a device, this machine's CPU by default."""
+    """Compiles for a device, this machine's CPU by default."""
     sharding = None if device is None else jax.sharding.SingleDeviceSharding(device)
-    step = jax.jit(jax.value_and_grad(loss), in_shardings=sharding)
-    return step.lower(*arguments).compile()
+    return jax.jit(function, in_shardings=sharding).lower(*arguments).compile()
+
+
+def maps(function: Callable[..., jax.Array], mask: Any, device: Any = None) -> float:
+    """The temporary memory of a distance transform, over a float32 map."""
+    temporary = compiled(function, (mask,), device).memory_analysis().temp_size_in_bytes
+    return temporary / (4 * math.prod(mask.shape))
 
 
 def h100() -> Any:
@@ -147,11 +172,18 @@ def main() -> None:
     for name, (loss, arguments) in PROGRAMS.items():
         row = ["-", "-"]
         if device is not None:
-            program = compiled(loss, arguments, device)
+            program = compiled(jax.value_and_grad(loss), arguments, device)
             temporary = program.memory_analysis().temp_size_in_bytes
             row = [f"{moved(program.as_text()) / size:.2f}", f"{temporary / size:.2f}"]
-        on_cpu = compiled(loss, arguments).memory_analysis().temp_size_in_bytes
-        print(f"| {name} | {row[0]} | {row[1]} | {on_cpu / size:.2f} |", flush=True)
+        on_cpu = compiled(jax.value_and_grad(loss), arguments).memory_analysis()
+        print(
+            f"| {name} | {row[0]} | {row[1]} | {on_cpu.temp_size_in_bytes / size:.2f} |", flush=True
+        )
+    print("\n| distance map | H100 temporary, in maps | CPU temporary, in maps |\n|---|---|---|")
+    for name, (function, mask) in MAPS.items():
+        row = [maps(function, mask, place) for place in ([device] if device else []) + [None]]
+        cells = " | ".join(["-"] * (2 - len(row)) + [f"{number:.2f}" for number in row])
+        print(f"| {name} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

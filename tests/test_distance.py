@@ -1,6 +1,8 @@
 """Distance transforms: exact against brute force and SciPy, under every transform of JAX."""
 
 import functools
+import os
+import pathlib
 import re
 
 import jax
@@ -531,3 +533,16 @@ def test_errors_of_border_weights(options, error, words):
 def test_normalize_is_a_choice():
     with pytest.raises(ValueError, match=r"jaxloss.compute_sdf: `normalize` is 2"):
         distance.compute_sdf(MASKS, normalize=2)
+
+
+def test_no_pair_of_pixels_is_stored_on_a_gpu(monkeypatch):
+    """Compiled for an H100, where the compiler's CUDA parts are installed: at most three maps."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    compiled_bytes = pytest.importorskip("compiled_bytes")
+    device = compiled_bytes.h100()
+    if device is None:
+        pytest.skip("needs jax-cuda12-plugin: see benchmarks/compiled_bytes.py")
+    for name, (function, mask) in compiled_bytes.MAPS.items():
+        if name != "compute_edts_for_penalized_loss":  # which has four maps to add up
+            assert compiled_bytes.maps(function, mask, device) <= 3, name

@@ -44,8 +44,6 @@ def chunks(monkeypatch):
     """Makes the chunks small enough for small arrays: of 7 rows two chunks of 3 and a rest."""
     monkeypatch.setattr(lean, "CHUNKS", 3)
     monkeypatch.setattr(lean, "CHUNKED_FROM", 0)
-    yield
-    jax.clear_caches()
 
 
 def _loss(name):

@@ -118,13 +118,13 @@ def _log_miss(x: Array, y: Array) -> Array:
     return numerics.finite(jnp.where(y == 1, miss, jnp.where(y == 0, hit, -jnp.log(blend))))
 
 
-def costs(cost: Callable[..., Array], data: labels.Independent, *parameters: Array) -> Costs:
+def costs(cost: Callable[..., Array], data: labels.Independent, *parameters: Array | None) -> Costs:
     """Returns `w cost(x, y, *parameters)` of each element, `w` its class weight, 0 where masked.
 
     Args:
       cost: An elementwise function of logits, targets and the parameters.
       data: The logits and their targets.
-      *parameters: Arrays that broadcast to the logits; derivatives reach them.
+      *parameters: Arrays that broadcast to the logits, or None; derivatives reach them.
     """
 
     def weighted(x: Array, y: Array, mask: Any, class_weights: Any, *parameters: Array) -> Array:

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.labels import Independent, competing, independent
-from jaxloss._core.reduction import AxisName, reduce, reduce_labelled
+from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["distribution_focal", "gaussian_focal", "quality_focal", "varifocal"]
 
@@ -320,32 +320,14 @@ def distribution_focal(
     last = scores.shape[axis] - 1
     if last < 1:
         checks.fail(ValueError, name, "logits", f"of shape {scores.shape}", "two bins or more")
+    t = jnp.expand_dims(jnp.where((t >= 0) & (t <= last), t, jnp.nan), axis)
     lower = jnp.clip(jnp.floor(t), 0, last - 1)
-    inside = (t >= 0) & (t <= last)
-    bins = jnp.where(inside, lower, -1).astype(jnp.int32)  # -1: no bin, and so NaN
-    options: dict[str, Any] = {"where": where, "weights": weights, "class_weights": class_weights}
-    left = competing(name, scores, bins, axis=axis, **options)
-    right = left._replace(labels=jnp.where(left.labels < 0, left.labels, left.labels + 1))
-    share = t - lower
-    if left.mask is not None:
-        share = jnp.where(left.mask, share, 0)
-
-    def mixed(of_left: Array, of_right: Array) -> Array:
-        return numerics.product(1 - share, of_left) + numerics.product(share, of_right)
-
-    loss = mixed(*(softmax.expected_cost(lambda hit, miss: hit, side) for side in (left, right)))
-    normalizer = None
-    if left.normalizer is not None and right.normalizer is not None:
-        normalizer = mixed(left.normalizer, right.normalizer)
-    return reduce(
-        name,
-        loss,
-        reduction,
-        mask=left.mask,
-        weights=left.weights,
-        normalizer=normalizer,
-        axis_name=axis_name,
+    bins = jax.lax.broadcasted_iota(t.dtype, scores.shape, axis)
+    shares = jnp.where(bins == lower, lower + 1 - t, jnp.where(bins == lower + 1, t - lower, 0 * t))
+    data = competing(
+        name, scores, shares, axis=axis, where=where, weights=weights, class_weights=class_weights
     )
+    return reduce_labelled(name, softmax.entropy(data, None), reduction, data, axis_name)
 
 
 def _read(

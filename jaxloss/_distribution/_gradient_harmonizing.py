@@ -130,11 +130,12 @@ def ghm(
     filled = (held > 0).sum().astype(dtype)
     factors = jax.lax.stop_gradient(numerics.divide(held.sum(), updated * filled))
 
-    def cost(x: Array, y: Array, factors: Array) -> Array:
+    def cost(x: Array, y: Array, factors: Array, weights: Array | None) -> Array:
         factor = _of_bin(factors, _bins(x, y, bins, probabilities))
-        return factor * sigmoid.entropy(x, y, 1 - y, probabilities)
+        entropy = sigmoid.entropy(x, y, 1 - y, probabilities)
+        return factor * entropy if weights is None else jnp.where(weights == 0, 0, factor * entropy)
 
-    values = sigmoid.costs(cost, data, factors)
+    values = sigmoid.costs(cost, data, factors, data.weights)
     loss = reduce_labelled(name, values, reduction, data, axis_name)
     return loss if counts is None else (loss, jax.lax.stop_gradient(updated))
 

@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
 from jaxloss._core.labels import paired
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce
 
 __all__ = ["cosine", "l1", "l2", "quantile"]
@@ -231,9 +232,15 @@ def cosine(
         weights=weights,
         inner=1,
     )
-    (u, no_u), (v, no_v) = _direction(values), _direction(aims)
-    loss = jnp.where(no_u | no_v, 1, ((u - v) ** 2).sum(-1) / 2)
-    return reduce("cosine", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+
+    def cost(values: Array, aims: Array, mask: Array | None) -> Array:
+        (u, no_u), (v, no_v) = _direction(values), _direction(aims)
+        loss = jnp.where(no_u | no_v, 1, ((u - v) ** 2).sum(-1, keepdims=True) / 2)
+        return loss if mask is None else jnp.where(mask, loss, 0)
+
+    slots = None if mask is None else mask[..., None]
+    costs = Costs(cost, (values, aims, slots), values.ndim - 1)
+    return reduce("cosine", costs, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def _direction(vectors: Array) -> tuple[Array, Array]:
@@ -242,4 +249,4 @@ def _direction(vectors: Array) -> tuple[Array, Array]:
     none = unit == 0
     scaled = vectors / jnp.where(none, 1, unit)
     length = numerics.sqrt((scaled**2).sum(-1, keepdims=True))
-    return numerics.divide(scaled, length), none[..., 0]
+    return numerics.divide(scaled, length), none

@@ -17,6 +17,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 import jaxloss  # noqa: E402
+from tests.compiling import quick_jit  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -28,7 +29,7 @@ TRACED = ("where", "weights", "distance_map")
 
 @functools.cache
 def _program(loss, options):
-    return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
+    return quick_jit(functools.partial(loss, **{key: value for key, value, _ in options}))
 
 
 def _compiling(loss):
@@ -39,9 +40,10 @@ def _compiling(loss):
         arrays = {key: options[key] for key in TRACED if options.get(key) is not None}
         fixed = {key: value for key, value in options.items() if key not in arrays}
         leaves = [*data, *arrays.values()]
-        plain = all(isinstance(x, (jax.Array, np.ndarray)) for x in leaves) and all(
-            isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values()
-        )
+        plain = all(
+            isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, jax.core.Tracer)
+            for x in leaves
+        ) and all(isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values())
         if not plain:
             return loss(*data, **options)
         # With its type: 1 and True and 1.0 are equal, but not the same option.

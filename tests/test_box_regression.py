@@ -8,7 +8,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 
 import box_regression  # noqa: E402
 
-ORDER = ["WIoU", "GIoU", "CIoU", "DIoU", "SIoU", "IoU"]
+ORDER = ["GIoU", "CIoU", "DIoU", "IoU"]
+
+pytestmark = pytest.mark.xdist_group("box_regression")  # one simulation for all
 
 
 @pytest.fixture(scope="module")

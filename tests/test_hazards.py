@@ -508,6 +508,7 @@ def masked(name):
     return [np.asarray(leaf) for leaf in jax.jit(jax.vmap(one))(*stacked)]
 
 
+@pytest.mark.slow
 @every_loss
 def test_pytorch_11551_jax_17117_tensorflow_11756_masked_slots_leak_nothing(name):
     """NaN or infinity where ignored reached the gradient: 0 * inf is NaN."""

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
 from jaxloss._core import lean
+from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
 SHAPE = (4, 7, 5, 3)
@@ -54,7 +55,7 @@ def _loss(name):
 def _at_once(monkeypatch, function, *arguments):
     with monkeypatch.context() as context:
         context.setattr(lean, "CHUNKED_FROM", 10**9)
-        return jax.jit(lambda *arguments: function(*arguments))(*arguments)
+        return quick_jit(lambda *arguments: function(*arguments))(*arguments)
 
 
 def _close(actual, expected, rtol=1e-12):
@@ -78,7 +79,7 @@ def test_value_and_derivatives(name, chunks, monkeypatch):
 
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, everything, X, slope)
-        compiled = jax.jit(everything).lower(X, slope).compile()
+        compiled = quick_jit(everything).lower(X, slope).compile()
         assert "while(" in compiled.as_text()
         _close(compiled(X, slope), expected)
 
@@ -91,14 +92,14 @@ def test_mapped_and_sharded(name, chunks, monkeypatch):
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, run, X, target)
         stacked = np.stack([X, X]), np.stack([target, target])
-        mapped = jax.jit(jax.vmap(run))(*stacked)
+        mapped = quick_jit(jax.vmap(run))(*stacked)
         _close(jax.tree.map(lambda x: x[1], mapped), expected)
-        scanned = jax.jit(lambda xs: jax.lax.scan(lambda c, x: (c, run(*x)), 0, xs)[1])(stacked)
+        scanned = quick_jit(lambda xs: jax.lax.scan(lambda c, x: (c, run(*x)), 0, xs)[1])(stacked)
         _close(jax.tree.map(lambda x: x[1], scanned), expected)
         with jax.set_mesh(jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))):
             sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("b"))
             placed = jax.device_put((X, target), sharding)
-            _close(jax.jit(run)(*placed), expected)
+            _close(quick_jit(run)(*placed), expected)
 
 
 @pytest.mark.parametrize("name", ["ids", "soft", "elements"])
@@ -121,7 +122,7 @@ def test_inside_shard_map(name, chunks, monkeypatch):
 
     with jax.enable_x64(True):
         arguments = np.float64(1.3), X, target
-        _close(jax.jit(parts)(*arguments), _at_once(monkeypatch, whole, *arguments))
+        _close(quick_jit(parts)(*arguments), _at_once(monkeypatch, whole, *arguments))
 
 
 def test_derivatives_by_weights_and_parameters(chunks, monkeypatch):
@@ -131,7 +132,7 @@ def test_derivatives_by_weights_and_parameters(chunks, monkeypatch):
     arguments = WEIGHTS, 1.5, SOFT
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, jax.grad(loss, (0, 1, 2)), *arguments)
-        _close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected)
+        _close(quick_jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected)
 
 
 def test_derivatives_of_a_region_by_weights_and_parameters(chunks, monkeypatch):
@@ -141,7 +142,7 @@ def test_derivatives_of_a_region_by_weights_and_parameters(chunks, monkeypatch):
     arguments, run = (X, SOFT, WEIGHTS, 1.5), jax.grad(loss, (0, 1, 2, 3))
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, run, *arguments)
-        _close(jax.jit(lambda *arguments: run(*arguments))(*arguments), expected)
+        _close(quick_jit(lambda *arguments: run(*arguments))(*arguments), expected)
 
 
 def test_any_class_axis(chunks, monkeypatch):
@@ -150,4 +151,4 @@ def test_any_class_axis(chunks, monkeypatch):
     with jax.enable_x64(True):
         for target in (IDS, labels):
             expected = _at_once(monkeypatch, run, x, target)
-            _close(jax.jit(lambda *a: run(*a))(x, target), expected)
+            _close(quick_jit(lambda *a: run(*a))(x, target), expected)

@@ -16,14 +16,12 @@ from optax import losses
 
 import jaxloss
 from jaxloss import optax_compat
+from tests.compiling import quick_jit
 
 NAMES = [name for name in vars(losses) if callable(getattr(losses, name))]
 COMMON = sorted(set(NAMES) & set(optax_compat.__all__))
 BUILT = [name for name in COMMON if getattr(optax_compat, name) is not getattr(losses, name)]
 TESTED = optax.__version__ == "0.2.8"  # the version whose conventions these are
-
-# Half the time of a compilation, for programs that run once.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 current = pytest.mark.skipif(not TESTED, reason="compares with the conventions of Optax 0.2.8")
 
@@ -77,7 +75,7 @@ def _compiling(name):
     function = getattr(optax_compat, name)
     plain = {"axis", "reduction", "ignore_background"}
     static = [key for key in inspect.signature(function).parameters if key in plain]
-    compiled = jax.jit(function, static_argnames=static)
+    compiled = quick_jit(function, static_argnames=static)
 
     @functools.wraps(function)
     def call(*data, **options):

@@ -25,6 +25,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxloss
 from jaxloss._core import softmax
 from tests import two_processes
+from tests.compiling import quick_jit
 from tests.registry import collect
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
@@ -85,11 +86,11 @@ def _all_losses(kind):
         return {name: jax.value_and_grad(LOSSES[name])(*pair) for name, pair in data.items()}
 
     if kind is None:
-        return jax.device_get(jax.jit(run)(data))
+        return jax.device_get(quick_jit(run)(data))
     mesh = _mesh(kind)
     sharding = NamedSharding(mesh, PartitionSpec("batch"))
     with jax.set_mesh(mesh):
-        results = jax.jit(run)(jax.device_put(data, sharding))
+        results = quick_jit(run)(jax.device_put(data, sharding))
     for _, gradient in results.values():
         assert gradient.sharding.is_equivalent_to(sharding, gradient.ndim)
     return jax.device_get(results)
@@ -339,7 +340,7 @@ def _collectives(row):
     target = argument(shape if same else positions, jnp.int32 if sample.has_ids else jnp.float32)
     where = argument(positions, jnp.bool_)
     run = jax.value_and_grad(lambda x, y, m: loss(x, y, where=m, **options))
-    compiled = jax.jit(run, out_shardings=(None, prediction.sharding)).lower(
+    compiled = quick_jit(run, out_shardings=(None, prediction.sharding)).lower(
         prediction, target, where
     )
     return collectives.read(compiled.compile().as_text())

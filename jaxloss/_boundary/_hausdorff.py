@@ -263,6 +263,8 @@ def _eroded(
         e, total = state
         spread = e + sum(neighbours(e, axes))
         e = jax.nn.relu(spread / (2 * len(axes) + 1) - 0.5)
+        # The derivative of a maximum looks for what equals it: computed anew, nothing might.
+        e = lax.optimization_barrier(e)
         if valid is not None:
             e = jnp.where(valid, e, 0)
         high = jnp.max(e, axis=axes, keepdims=True)

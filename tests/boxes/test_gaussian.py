@@ -17,6 +17,7 @@ from tests.boxes.rotated_pairs import (
     rotated_pairs,
     shifted_and_renamed,
 )
+from tests.compiling import quick_jit
 from tests.registry import Case, Invalid, reduced
 
 
@@ -198,7 +199,7 @@ LOSSES = {
 def _program():
     """Values and gradients by both boxes of all losses, for rows of pairs."""
 
-    @jax.jit
+    @quick_jit
     def run(first, second):
         each = {n: jax.vmap(jax.value_and_grad(f, (0, 1))) for n, f in LOSSES.items()}
         return {name: loss(first, second) for name, loss in each.items()}
@@ -433,7 +434,7 @@ def test_second_derivatives_are_finite():
 
         return jax.vmap(of_one)
 
-    run = jax.jit(lambda *rows: {n: curvature(LOSSES[n])(*rows) for n in CASES})
+    run = quick_jit(lambda *rows: {n: curvature(LOSSES[n])(*rows) for n in CASES})
     for name, value in run(rows, targets, slopes).items():
         assert np.isfinite(value).all(), name
 
@@ -444,7 +445,7 @@ def test_tau_keeps_a_perfect_prediction_at_zero(name):
     sample = rotated_pairs()
     pair = [jnp.asarray(x, jnp.float32) for x in (sample.prediction, sample.target)]
     loss = functools.partial(getattr(jaxloss, name).__wrapped__, reduction="none")
-    run = jax.jit(lambda *pair, tau: (loss(*pair, tau=tau), loss(pair[1], pair[1], tau=tau)))
+    run = quick_jit(lambda *pair, tau: (loss(*pair, tau=tau), loss(pair[1], pair[1], tau=tau)))
     plain = 1 / (1 - run(*pair, tau=1.0)[0]) - 1
     for tau in (1.0, 2.0, 10.0):
         value, perfect = run(*pair, tau=tau)

@@ -15,6 +15,7 @@ import jaxloss
 from jaxloss import geometry
 from jaxloss._boxes import _paired
 from jaxloss._core.boxes import FORMATS
+from tests.compiling import quick_jit
 from tests.registry import box_pairs
 
 SCALE_FREE = {
@@ -110,7 +111,7 @@ def _rows(name):
         return value, gradients, jax.jacfwd(loss)(a, b)
 
     first, second = (np.concatenate(column) for column in zip(*kinds.values(), strict=True))
-    results = jax.jit(jax.vmap(one))(np.float32(first), np.float32(second))
+    results = quick_jit(jax.vmap(one))(np.float32(first), np.float32(second))
     ends = np.cumsum([len(pair[0]) for pair in kinds.values()])[:-1]
     leaves, tree = jax.tree.flatten(jax.device_get(results))
     pieces = zip(*(np.split(leaf, ends) for leaf in leaves), strict=True)
@@ -257,7 +258,7 @@ def test_any_number_of_boxes_fills_its_blocks(count, monkeypatch):
     rng = np.random.default_rng(0)
     corner, size = rng.uniform(0, 6, (2, count, 2)), rng.uniform(1, 5, (2, count, 2))
     a, b = jnp.float32(np.concatenate([corner, corner + size], -1))
-    value, gradient = jax.jit(jax.value_and_grad(_options("giou")))(a, b)
+    value, gradient = quick_jit(jax.value_and_grad(_options("giou")))(a, b)
     each, pull = jax.vjp(_options("giou", reduction="none"), a, b)
     np.testing.assert_allclose(value, each.mean(), 1e-6)
     np.testing.assert_allclose(gradient, pull(jnp.ones(count) / count)[0], 1e-5, 1e-8)
@@ -270,8 +271,8 @@ def test_blocks_under_vmap_and_on_a_mesh(monkeypatch):
     corner, size = rng.uniform(0, 6, (2, 2, 100, 2)), rng.uniform(1, 5, (2, 2, 100, 2))
     a, b = jnp.float32(np.concatenate([corner, corner + size], -1))
     run = jax.value_and_grad(_options("giou"))
-    expected = [jax.jit(run)(*pair) for pair in zip(a, b, strict=True)]
-    values, gradients = jax.jit(jax.vmap(run))(a, b)
+    expected = [quick_jit(run)(*pair) for pair in zip(a, b, strict=True)]
+    values, gradients = quick_jit(jax.vmap(run))(a, b)
     for i, (value, gradient) in enumerate(expected):
         np.testing.assert_allclose(values[i], value, 1e-6)
         np.testing.assert_allclose(gradients[i], gradient, 1e-5, 1e-8)

@@ -102,6 +102,18 @@ def test_mapped_and_sharded(name, chunks, monkeypatch):
             _close(quick_jit(run)(*placed), expected)
 
 
+@pytest.mark.parametrize("loss", [jaxloss.binary_cross_entropy, jaxloss.dice])
+def test_rows_on_several_devices_are_not_cut(loss, chunks, monkeypatch):
+    shape = 2, 8, 6, 3
+    pair = RNG.normal(size=shape), RNG.random(shape)
+    run = jax.value_and_grad(loss.__wrapped__)
+    with jax.enable_x64(True):
+        expected = _at_once(monkeypatch, run, *pair)
+        with jax.set_mesh(jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))):
+            sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec(None, "b"))
+            _close(quick_jit(lambda *pair: run(*pair))(*jax.device_put(pair, sharding)), expected)
+
+
 @pytest.mark.parametrize("name", ["ids", "soft", "elements"])
 def test_inside_shard_map(name, chunks, monkeypatch):
     """Value and the gradient of what every device has, a scale."""

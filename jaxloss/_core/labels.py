@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
+from jaxloss._core.lean import is_split
 
 Array = jax.Array
 
@@ -261,11 +262,6 @@ def _(
     values, ids = primals
     hits = is_target(ids, values.shape, axis)
     return of_ids(values, ids, axis), jnp.where(hits, tangents[0], 0).sum(axis)
-
-
-def is_split(values: Array, axis: int) -> bool:
-    """Whether an axis is known to be sharded: that of a mesh with Explicit axes."""
-    return jax.typeof(values).sharding.spec[axis] is not None
 
 
 def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:

@@ -263,7 +263,12 @@ def _in_chunks(
 def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
     """The axes that may be cut: not the first, over which a batch may be sharded."""
     axes = tuple(range(x.ndim)) if axes is None else axes
-    return [i for i in axes if i != 0 and x.shape[i] >= CHUNKS]
+    return [i for i in axes if i != 0 and x.shape[i] >= CHUNKS and not is_split(x, i)]
+
+
+def is_split(x: Array, axis: int) -> bool:
+    """Whether an axis is known to be sharded: that of a mesh with Explicit axes."""
+    return jax.typeof(x).sharding.spec[axis] is not None
 
 
 def _merged(x: Array, others: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
@@ -273,7 +278,8 @@ def _merged(x: Array, others: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
     """
     alike = [a for a in others if a is not None and jnp.ndim(a) == x.ndim]
     spread = [tuple(a.shape[i] != n for a in alike) for i, n in enumerate(x.shape)]
-    starts = [i for i in range(x.ndim) if i < 2 or spread[i] != spread[i - 1]]
+    apart = [i < 2 or is_split(x, i) or is_split(x, i - 1) for i in range(x.ndim)]
+    starts = [i for i in range(x.ndim) if apart[i] or spread[i] != spread[i - 1]]
 
     def merge(a: Array) -> Array:
         shape = [

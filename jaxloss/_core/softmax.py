@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import labels as labelled
 from jaxloss._core import numerics, sigmoid
-from jaxloss._core.lean import Costs
+from jaxloss._core.lean import Costs, is_split
 
 Array = jax.Array
 
@@ -49,7 +49,7 @@ def _statistics(
     No other logit exceeds `top`, which is a constant for the derivative: the log-odds do not depend
     on it. What is masked is not looked at here, except that nothing of it moves.
     """
-    if labelled.is_split(logits, axis):  # one reduction would exchange all partial results
+    if is_split(logits, axis):  # one reduction would exchange all partial results
         return _two_reductions(logits, ids, axis=axis)
     return jax.lax.platform_dependent(
         logits,

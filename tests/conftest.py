@@ -5,6 +5,7 @@ takes ten times as long; the contract tests call each kind of loss that way too.
 """
 
 import functools
+import gc
 import inspect
 import os
 
@@ -15,12 +16,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 import jaxloss  # noqa: E402
-from tests.compiling import quick_jit  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects: by default a fifth of the time
 
 collect_ignore_glob = ["goldens/*.py"]  # they need the original implementations
 
@@ -29,7 +32,7 @@ TRACED = ("where", "weights", "distance_map")
 
 @functools.cache
 def _program(loss, options):
-    return quick_jit(functools.partial(loss, **{key: value for key, value, _ in options}))
+    return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
 
 
 def _compiling(loss):
@@ -56,3 +59,32 @@ def _compiling(loss):
 for name in jaxloss.__all__:
     if "reduction" in inspect.signature(getattr(jaxloss, name)).parameters:
         setattr(jaxloss, name, _compiling(getattr(jaxloss, name)))
+
+# How many rows of a long table an ordinary run takes, those in front; `--all` takes all.
+ROWS = {
+    "test_value_and_derivatives": 4,
+    "test_mapped_and_sharded": 3,
+    "test_values_gradients_and_dtypes_are_those_of_optax": 24,
+    "test_identical_boxes_cost_nothing_at_any_size": 5,
+    "test_competing_losses_are_finite_and_never_negative": 3,
+    "test_devices_exchange_sums_not_pixels": 8,
+    "test_switched_off_it_is_cross_entropy": 2,
+    "test_focal_tversky_unet_10_29_smp_perfect_predictions": 2,
+    "test_no_pair_costs_less_than_nothing": 4,
+    "test_keeps_its_digits_on_confident_samples": 2,
+    "test_limits_are_the_cross_entropy": 3,
+    "test_nothing_is_found_in_sound_data": 0,
+    "test_a_nan_in_the_prediction_is_found": 0,
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the further rows of long tables as slow."""
+    seen = dict.fromkeys(ROWS, 0)
+    for item in items:
+        name = getattr(item, "originalname", None)
+        if name in ROWS and not item.get_closest_marker("slow"):
+            seen[name] += 1
+            if seen[name] > ROWS[name]:
+                item.add_marker(pytest.mark.slow)

@@ -253,7 +253,10 @@ def test_gradient_of_binary_cross_entropy(pos_weight):
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(x), (1 - y) * p - w * y * (1 - p), atol=1e-6)
 
 
-@pytest.mark.parametrize("smooth", [0.0, 1e-5, 1.0])
+@pytest.mark.parametrize(
+    "smooth",
+    [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1e-5, marks=pytest.mark.slow), 1.0],
+)
 def test_gradients_of_dice_and_jaccard(smooth):
     rng = np.random.default_rng(0)
     p = rng.uniform(size=(1, 12)).astype(np.float32)

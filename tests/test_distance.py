@@ -146,7 +146,15 @@ def test_both_algorithms_are_scipy(mask, monkeypatch):
             np.testing.assert_allclose(squared, expected, rtol=5e-7)
 
 
-@pytest.mark.parametrize("shape", [(70,), (40, 50), (9, 31, 37)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((70,), marks=pytest.mark.slow),
+        (40, 50),
+        pytest.param((9, 31, 37), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_both_algorithms_measure_all_labels_at_once(shape, monkeypatch):
     """Each label's distances are those from its own mask to the rest."""
     monkeypatch.setattr(transform, "_BLOCK", 7 * 60)
@@ -258,7 +266,15 @@ def test_maps_of_every_small_mask_are_finite(name):
     assert jnp.isfinite(found).all()
 
 
-@pytest.mark.parametrize("shape", [(31,), (7, 9, 11), (3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((31,), marks=pytest.mark.slow),
+        (7, 9, 11),
+        pytest.param((3, 4, 5, 6), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", OF_MASKS)
 def test_maps_take_any_number_of_spatial_axes(name, shape):
     """The last axes or others; an axis of one element changes nothing."""

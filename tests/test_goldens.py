@@ -40,11 +40,11 @@ def assert_close(actual, expected, rtol):
 
 
 def _parameters():
-    """The rows; those after the first two of a loss run with `--all` only."""
+    """The rows; those after the first of a loss run with `--all` only."""
     seen = collections.Counter()
     for row in ROWS:
         seen[row["loss"]] += 1
-        marks = [pytest.mark.slow] if seen[row["loss"]] > 2 else []
+        marks = [pytest.mark.slow] if seen[row["loss"]] > 1 else []
         yield pytest.param(row, id=name(row), marks=marks)
 
 

@@ -429,6 +429,7 @@ def test_pytorch_148884_smoothing_spreads_over_all_classes():
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @every_loss
 def test_tensorflow_41095_keras_15363_dtype_follows_the_prediction(name):
     """float32 constants, or float64 ones where x64 is on, broke other dtypes."""
@@ -524,6 +525,7 @@ def test_pytorch_11551_jax_17117_tensorflow_11756_masked_slots_leak_nothing(name
         np.testing.assert_allclose(directional[i], gradient[0].sum(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @every_loss
 def test_pytorch_70348_116349_75181_all_ignored_is_zero(name):
     """The mean over no positions was 0 / 0 = NaN."""
@@ -532,6 +534,7 @@ def test_pytorch_70348_116349_75181_all_ignored_is_zero(name):
     assert not gradient[4].any()
 
 
+@pytest.mark.slow
 @every_loss
 def test_transformers_10796_keras_21908_weights_of_zero_cost_nothing(name):
     """A batch whose weights were all 0 gave NaN, or exploded by an epsilon in the wrong place."""
@@ -1281,6 +1284,7 @@ def test_optax_huber_masks_and_weights_never_broadcast(name):
             loss(x, y, **{option: np.concatenate([given, given])})
 
 
+@pytest.mark.slow
 @every_loss
 def test_optax_1162_1261_lists_are_arrays(name):
     """Labels given as Python lists crashed."""

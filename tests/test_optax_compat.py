@@ -75,7 +75,7 @@ def _compiling(name):
     function = getattr(optax_compat, name)
     plain = {"axis", "reduction", "ignore_background"}
     static = [key for key in inspect.signature(function).parameters if key in plain]
-    compiled = quick_jit(function, static_argnames=static)
+    compiled = jax.jit(function, static_argnames=static)
 
     @functools.wraps(function)
     def call(*data, **options):

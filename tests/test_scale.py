@@ -96,7 +96,9 @@ def _all_losses(kind):
     return jax.device_get(results)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", LOSSES)
 def test_many_devices_give_the_numbers_of_one(name, kind):
     value, gradient = _all_losses(kind)[name]

@@ -59,7 +59,10 @@ def _values_and_gradients(losses):
     return jax.jit(lambda: [each(loss) for loss in losses])()
 
 
-@pytest.mark.parametrize("name, option", [("alpha_iou", "alpha"), ("inner_iou", "ratio")])
+@pytest.mark.parametrize(
+    "name, option",
+    [("alpha_iou", "alpha"), pytest.param("inner_iou", "ratio", marks=pytest.mark.slow)],
+)
 def test_one_is_the_base(name, option):
     """In value and gradient, the constant of CIoU included."""
     one = [

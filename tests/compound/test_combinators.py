@@ -190,7 +190,9 @@ def _pyramid(axis):
     return [jnp.moveaxis(o, -1, axis) for o in outputs], labels, small
 
 
-@pytest.mark.parametrize("axis", [-1, 1, 0])
+@pytest.mark.parametrize(
+    "axis", [pytest.param(-1, marks=pytest.mark.slow), 1, pytest.param(0, marks=pytest.mark.slow)]
+)
 def test_deep_supervision_is_a_weighted_sum_over_levels(axis):
     outputs, labels, small = _pyramid(axis)
     base = functools.partial(jaxloss.dice_cross_entropy, axis=axis)

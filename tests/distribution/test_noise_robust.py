@@ -167,7 +167,15 @@ MARGINS = np.array([-1e30, -1e4, -200.0, -30.0, 0.0, 17.0, 40.0, 80.0, 1e4, 1e30
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("form", ["ids", "one-hot", "soft", "smoothed"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "ids",
+        pytest.param("one-hot", marks=pytest.mark.slow),
+        "soft",
+        pytest.param("smoothed", marks=pytest.mark.slow),
+    ],
+)
 def test_finite_at_every_margin(name, form):
     """Value and gradient, in both modes, from a certain miss over a tie to a certain hit."""
     if form == "soft":

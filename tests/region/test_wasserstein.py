@@ -180,7 +180,7 @@ def test_traced_distances_out_of_range_are_nan():
     assert jnp.isnan(jax.jit(lambda m: loss(jnp.ones((1, 4, 3)), Y, m))(-M))
 
 
-@pytest.mark.parametrize("weighting", ["default", "gdl"])
+@pytest.mark.parametrize("weighting", ["default", pytest.param("gdl", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 2]])
 def test_perfect_and_confident_predictions(labels, weighting):
     """Empty and full foregrounds, at any logit; a perfect prediction costs exactly 0."""

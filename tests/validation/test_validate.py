@@ -14,7 +14,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
 from jaxloss import _report
-from tests.compiling import quick_jit
 from tests.registry import Helper, collect
 
 HELPERS = {"validate": Helper(None, (), ())}
@@ -316,7 +315,7 @@ def _compiled(calls):
             for key, (args, options) in arrays.items()
         }
 
-    run = quick_jit(run)
+    run = jax.jit(run)
     return lambda change: jax.device_get(run(change(_floats(arrays))))
 
 

@@ -89,38 +89,45 @@ class Costs(NamedTuple):
             weights = None if weights is None else jnp.expand_dims(weights, self.classes)
             axes = tuple(i for i in range(self.arguments[0].ndim) if i != self.classes)
 
-        def quotient(x: Array, denominator: Array, weights: Array | None, *others: Any) -> Array:
-            return numerics.divide(_sum(x, weights, *others), denominator)
-
         def _sum(x: Array, weights: Array | None, *others: Any) -> Array:
             values = self.cost(x, *others)
             return (values if weights is None else values * weights).sum()
 
+        def quotient(x: Array, denominator: Array, *rest: Any) -> Array:
+            return numerics.divide(_sum(x, *rest), denominator)
+
         def value(x: Array, denominator: Array, *rest: Any) -> Array:
             return numerics.divide(_in_chunks(_sum, axes)(x, *rest), denominator)
 
-        def slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
+        def with_slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
             places = tuple(max(i - 1, 0) for i in moving)  # in `_sum`, which has no denominator
 
             def function(x: Array, denominator: Array, *rest: Any) -> tuple[Array, ...]:
-                gradients = jax.grad(_sum, places)(*varying(_hide(x), *rest))
-                return tuple(numerics.divide(g, denominator) for g in gradients)
+                total, gradients = jax.value_and_grad(_sum, places)(*varying(x, *rest))
+                return total, *(numerics.divide(g, denominator) for g in gradients)
 
-            return lean(function, _in_chunks(function, axes, len(moving)))
+            def apart(x: Array, denominator: Array, *rest: Any) -> tuple[Array, ...]:
+                return _sum(x, *rest), *function(_hide(x), denominator, *rest)[1:]
+
+            default = function if self.classes is not None else apart
+            return lean(function, _in_chunks(function, axes, default))
 
         wrapped = jax.custom_jvp(value)
 
         def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
             moving = _moving(tangents)
+            directions = tuple(tangents[i] for i in moving)
+            if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
+                total, *slopes = with_slopes(moving)(*primals)
+                pairs = zip(slopes, directions, strict=True)
+                tangent = functools.reduce(jnp.add, [(s * t).sum() for s, t in pairs])
+                return numerics.divide(total, primals[1]), tangent
 
             @functools.partial(jax.checkpoint, prevent_cse=False)
             def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Array:
-                if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
-                    pairs = zip(slopes(moving)(*primals), directions, strict=True)
-                    return functools.reduce(jnp.add, [(s * t).sum() for s, t in pairs])
                 return _along(quotient, primals, moving, directions)
 
-            return wrapped(*primals), linear(primals, tuple(tangents[i] for i in moving))
+            return wrapped(*primals), linear(primals, directions)
 
         wrapped.defjvp(jvp, symbolic_zeros=True)
         x, *others = self.arguments
@@ -203,19 +210,21 @@ def _slopes(
         arguments, factors = values[:count], values[count:]
         return jax.grad(weighted, tuple(range(len(inner))))(*(arguments[i] for i in inner))
 
-    return lean(function, _in_chunks(function, axes, len(inner)))
+    return lean(function, _in_chunks(function, axes))
 
 
 def _in_chunks(
-    function: Callable[..., Any], axes: tuple[int, ...] | None, arrays: int = 0
+    function: Callable[..., Any],
+    axes: tuple[int, ...] | None,
+    default: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Makes a CPU compute sums over chunks, or so many `arrays` chunk by chunk.
+    """Makes a CPU compute sums, and arrays in the shape of the first argument, chunk by chunk.
 
     Args:
-      function: Gives the sums, or the arrays, of `x` and further arrays, of which those of the rank
-        of `x` are cut with it.
+      function: Gives them of `x` and further arrays, of which those of the rank of `x` are cut with
+        it. What has the rank of `x` is an array, the rest are sums.
       axes: Those that may be cut; None: the function is elementwise.
-      arrays: How many arrays in the shape of `x` it gives; 0: sums.
+      default: What others than a CPU compute; None: the same at once.
     """
 
     def chunked(x: Array, *others: Any) -> Any:
@@ -236,26 +245,25 @@ def _in_chunks(
             return function(cut(flat), *rest)
 
         def add(result: Any, start: Any, length: int) -> Any:
-            if not arrays:
-                return jax.tree.map(jnp.add, result, part(start, length))
-            write = functools.partial(
-                jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=axis
-            )
-            return tuple(map(write, result, part(start, length)))
+            def join(whole: Array, new: Array) -> Array:
+                if new.ndim < flat.ndim:
+                    return whole + new
+                return jax.lax.dynamic_update_slice_in_dim(whole, new, start, axis)
 
-        if arrays:
-            result = (jnp.zeros_like(flat),) * arrays
-        else:
-            result = jax.tree.map(jnp.zeros_like, part(0, step))
+            return jax.tree.map(join, result, part(start, length))
+
+        result = jax.tree.map(
+            lambda a: jnp.zeros_like(a if a.ndim < flat.ndim else flat), part(0, step)
+        )
         result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
         rest = size - whole * step
         result = add(result, whole * step, rest) if rest else result
-        return tuple(array.reshape(x.shape) for array in result) if arrays else result
+        return jax.tree.map(lambda a: a if a.ndim < flat.ndim else a.reshape(x.shape), result)
 
     def evaluate(x: Array, *others: Any) -> Any:
         if x.size < CHUNKED_FROM or not _long_axes(x, axes):
             return function(x, *others)
-        return jax.lax.platform_dependent(x, *others, cpu=chunked, default=function)
+        return jax.lax.platform_dependent(x, *others, cpu=chunked, default=default or function)
 
     return evaluate
 

@@ -50,10 +50,11 @@ def _statistics(
     on it. What is masked is not looked at here, except that nothing of it moves.
     """
     if is_split(logits, axis):  # one reduction would exchange all partial results
-        return _two_reductions(logits, ids, axis=axis)
+        return _two_reductions(logits, ids, mask, axis=axis)
     return jax.lax.platform_dependent(
         logits,
         ids,
+        mask,
         cpu=functools.partial(_two_reductions, axis=axis),
         default=functools.partial(_one_reduction, axis=axis),
     )
@@ -69,27 +70,36 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple
         logits: Array, ids: Array, mask: Array | None, top: Array, t: Array
     ) -> tuple[Array, Array]:
         hit = labelled.is_target(ids, logits.shape, axis)
-        idle = hit | (logits == -jnp.inf)
-        if mask is not None:
-            masked = jnp.expand_dims(~mask, axis)
-            idle, hit = idle | masked, hit & ~masked
-        level = jnp.where(idle, 0, _above(logits, jnp.expand_dims(top, axis)))
-        share = jnp.where(idle, 0, jnp.exp(level))
+        hit = hit if mask is None else hit & jnp.expand_dims(mask, axis)
+        share = _beside(logits, top, ids, mask, axis)
         return (share * t).sum(axis), jnp.where(hit, t, 0).sum(axis)
 
     return (top, total, target), (jnp.zeros_like(top), *linear(logits, ids, mask, top, t))
 
 
-def _two_reductions(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
+def _two_reductions(
+    logits: Array, ids: Array, mask: Array | None, *, axis: int
+) -> tuple[Array, Array, Array]:
     """The statistics by plain reductions: for a CPU."""
     # The target's own logit may be the top: what then underflows is below the smallest number.
     top = logits.max(axis)
-    hit = labelled.is_target(ids, logits.shape, axis)
-    total = jnp.exp(jnp.where(hit, -jnp.inf, _above(logits, jnp.expand_dims(top, axis)))).sum(axis)
+    total = _beside(logits, top, ids, mask, axis).sum(axis)
     return top, total, labelled.of_ids(logits, ids, axis)
 
 
-def _one_reduction(logits: Array, ids: Array, *, axis: int) -> tuple[Array, Array, Array]:
+def _beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int) -> Array:
+    """`exp(z_j - top)` of all classes but the target, 0 where masked.
+
+    A CPU computes it once, for value and derivative, in the memory of the gradient.
+    """
+    idle = labelled.is_target(ids, logits.shape, axis)
+    idle = idle if mask is None else idle | jnp.expand_dims(~mask, axis)
+    return jnp.exp(jnp.where(idle, -jnp.inf, _above(logits, jnp.expand_dims(top, axis))))
+
+
+def _one_reduction(
+    logits: Array, ids: Array, mask: Array | None, *, axis: int
+) -> tuple[Array, Array, Array]:
     """The same in one variadic reduction, which reads the logits once: for a GPU or TPU."""
 
     def combine(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -153,9 +163,12 @@ def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, An
 def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
     """The scale by plain reductions: for a CPU."""
     top = logits.max(axis, keepdims=True)
-    below = jnp.where(logits < top, jnp.exp(_above(logits, top)), 0).sum(axis, keepdims=True)
-    ties = (logits == top).sum(axis, keepdims=True) - 1
-    return top, below + ties.astype(logits.dtype)
+    level = _above(logits, top)
+    shares = jnp.exp(level)
+    total, below = (
+        values.sum(axis, keepdims=True) for values in (shares, jnp.where(level < 0, shares, 0))
+    )
+    return top, jnp.where(total - below > 1.5, total - 1, below)  # where several are the largest
 
 
 def _scale_by_one(logits: Array, *, axis: int) -> tuple[Array, Array]:
@@ -290,8 +303,8 @@ def entropy(data: labelled.Competing, smoothing: Array | None) -> Costs:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _entropy(logits: Array, shares: Array, top: Array, rest: Array, axis: int) -> Array:
     """The cost; its derivative by the logits includes that through their scale."""
-    beyond = numerics.product(shares, -_above(logits, top)).sum(axis, keepdims=True)
-    return beyond + shares.sum(axis, keepdims=True) * jnp.log1p(rest)
+    surprise = jnp.log1p(rest) - _above(logits, top)
+    return numerics.product(shares, surprise).sum(axis, keepdims=True)
 
 
 @_entropy.defjvp

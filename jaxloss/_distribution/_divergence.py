@@ -213,7 +213,6 @@ def _(
 ) -> tuple[Array, Array]:
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(z: Array, y: Array, *directions: Array) -> Array:
-        z = jax.lax.optimization_barrier(z)
         log_p, total = _log_softmax(z, axis), y.sum(axis, keepdims=True)
         excess, near = _excess(log_p, y, total)
         apart = total * jnp.exp(log_p) - y
@@ -255,7 +254,6 @@ def _(
 ) -> tuple[Array, Array]:
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(z: Array, y: Array, *directions: Array) -> Array:
-        z = jax.lax.optimization_barrier(z)
         p, q = jnp.exp(_log_softmax(z, axis)), _complement(z, axis)
         slope, largest = p * _log_of_share(p, y), _largest(z, axis)
         rest = jnp.where(largest, 0, slope).sum(axis, keepdims=True)

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import numerics, sigmoid
 from jaxloss._core.labels import Independent, competing, independent, is_target, poison
-from jaxloss._core.lean import Costs
+from jaxloss._core.lean import Costs, lean
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["hinge", "multiclass_hinge", "squared_hinge"]
@@ -226,7 +226,7 @@ def multiclass_hinge(
 
     labels = expanded(data.labels) if data.has_ids else data.labels
     mask, factor = (None if a is None else expanded(a) for a in (data.mask, data.normalizer))
-    loss = Costs(cost, (data.logits, labels, mask, factor), data.axis)
+    loss = Costs(lean(cost), (data.logits, labels, mask, factor), data.axis)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 

@@ -15,10 +15,12 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 import jaxloss  # noqa: E402
+from tests.compiling import quick_jit  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -31,8 +33,9 @@ TRACED = ("where", "weights", "distance_map")
 
 
 @functools.cache
-def _program(loss, options):
-    return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
+def _program(loss, options, quick):
+    compiled = quick_jit if quick else jax.jit
+    return compiled(functools.partial(loss, **{key: value for key, value, _ in options}))
 
 
 def _compiling(loss):
@@ -51,7 +54,8 @@ def _compiling(loss):
             return loss(*data, **options)
         # With its type: 1 and True and 1.0 are equal, but not the same option.
         key = tuple((name, fixed[name], type(fixed[name])) for name in sorted(fixed))
-        return _program(loss, key)(*data, **arrays)
+        outside = not isinstance(jnp.zeros(()), jax.core.Tracer)  # of any other program
+        return _program(loss, key, outside)(*data, **arrays)
 
     return call
 

@@ -1,11 +1,13 @@
 """Combo loss: Dice and a cross-entropy that prices misses and false alarms."""
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
 from jaxloss._compound._parts import dice_and, log_pair_of, one_against_rest
 from jaxloss._core import checks, numerics, sigmoid
-from jaxloss._core.labels import Competing, Independent
+from jaxloss._core.confusion import Data
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["combo"]
@@ -93,7 +95,7 @@ def combo(
     """
     name = "combo"
 
-    def balanced(data: Competing | Independent) -> Array:
+    def balanced(data: Data) -> Array:
         price = checks.number(name, "beta", beta, data.logits.dtype, "[0, 1]")
         each, scale = one_against_rest(data, activation)
         log_pair = log_pair_of(activation)
@@ -105,9 +107,14 @@ def combo(
         values = sigmoid.costs(cost, each, price, *scale)
         return reduce_labelled(name, values, reduction, each, axis_name)
 
-    dice, cross_entropy = dice_and(
+    def shares(dtype: Any) -> tuple[Array, Array]:
+        share = checks.number(name, "alpha", alpha, dtype, "[0, 1]")
+        return 1 - share, share
+
+    return dice_and(
         name,
         balanced,
+        shares,
         logits,
         labels,
         smooth=smooth,
@@ -123,5 +130,3 @@ def combo(
         reduction=reduction,
         axis_name=axis_name,
     )
-    share = checks.number(name, "alpha", alpha, dice.dtype, "[0, 1]")
-    return share * cross_entropy + (1 - share) * dice

@@ -1,15 +1,13 @@
 """Exponential logarithmic loss."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._compound._parts import steep_power
 from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
-from jaxloss._core.labels import competing, independent, per_class
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.labels import Competing, per_class
+from jaxloss._core.reduction import AxisName
 
 __all__ = ["exp_log"]
 
@@ -104,21 +102,18 @@ def exp_log(
     """
     name = "exp_log"
     checks.option(name, "reduction", reduction, ("mean", "sum"))
-    masks: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-    }
     pixels = confusion.read(
         name,
         logits,
         labels,
         activation=activation,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
         class_weights=class_weights,
         per_image=per_image,
         axis_name=axis_name,
-        **masks,
     )
     dtype = pixels.p.dtype
     w_dice = checks.number(name, "w_dice", w_dice, dtype, "[0, inf)")
@@ -131,7 +126,27 @@ def exp_log(
         ratio = _log_ratio(counts.fp + missed, 2 * counts.tp + smooth)
         return steep_power(ratio, gamma)
 
-    dice = confusion.score(
+    is_p = activation is None
+    positive, negative = _label_weights(name, pixels, class_weights)
+    assert pixels.source is not None
+    data = pixels.source._replace(class_weights=None)
+    if isinstance(data, Competing):
+        values = softmax.costs(
+            lambda hit, miss, gamma: steep_power(hit, gamma),
+            data,
+            gamma,
+            factors=positive,
+            probabilities=is_p,
+        )
+    else:
+        log_pair = sigmoid.log_pair_of_probability if is_p else sigmoid.log_pair
+
+        def cost(x: Array, y: Array, gamma: Array, positive: Array, negative: Array) -> Array:
+            hit, miss = (steep_power(u, gamma) for u in log_pair(x))
+            return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
+
+        values = sigmoid.costs(cost, data, gamma, positive, negative)
+    return confusion.score(
         name,
         of_counts,
         pixels,
@@ -141,30 +156,8 @@ def exp_log(
         more=lambda p, y: ((1 - p) * y,),
         include_background=include_background,
         absent=absent,
+        beside=confusion.Beside(values, data, (w_dice, w_cross_entropy)),
     )
-    is_p = activation is None
-    positive, negative = _label_weights(name, pixels, class_weights)
-    if pixels.compete:
-        data = competing(name, logits, labels, **masks)
-        values = softmax.costs(
-            lambda hit, miss, gamma: steep_power(hit, gamma),
-            data,
-            gamma,
-            factors=positive,
-            probabilities=is_p,
-        )
-        entropy = reduce_labelled(name, values, reduction, data, axis_name)
-    else:
-        log_pair = sigmoid.log_pair_of_probability if is_p else sigmoid.log_pair
-
-        def cost(x: Array, y: Array, gamma: Array, positive: Array, negative: Array) -> Array:
-            hit, miss = (steep_power(u, gamma) for u in log_pair(x))
-            return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
-
-        each = independent(name, logits, labels, **masks)
-        values = sigmoid.costs(cost, each, gamma, positive, negative)
-        entropy = reduce_labelled(name, values, reduction, each, axis_name)
-    return w_dice * dice + w_cross_entropy * entropy
 
 
 def _label_weights(

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
-from jaxloss._core.labels import Competing, Independent, competing, independent
+from jaxloss._core.confusion import Data
+from jaxloss._core.labels import Independent
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName
 from jaxloss._region._overlap import dice_of
 
@@ -17,7 +19,8 @@ Array = jax.Array
 
 def dice_and(
     function: str,
-    distribution: Callable[[Competing | Independent], Array],
+    distribution: Callable[[Data], Costs | Array],
+    shares: Callable[[Any], tuple[Array, Array]],
     logits: ArrayLike,
     labels: ArrayLike,
     *,
@@ -34,25 +37,30 @@ def dice_and(
     reduction: str,
     axis_name: AxisName | None,
     squared: bool | str = False,
-) -> tuple[Array, Array]:
-    """Returns the reduced Dice loss, and what `distribution` makes of the same data."""
+) -> Array:
+    """Returns Dice plus a distribution loss of the same data, each times one of the `shares`.
+
+    The distribution loss is told what was read, and gives its values, or their mean.
+    """
     checks.option(function, "reduction", reduction, ("mean", "sum"))
-    masks: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-        "class_weights": class_weights,
-    }
     pixels = confusion.read(
         function,
         logits,
         labels,
         activation=activation,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
         per_image=per_image,
         axis_name=axis_name,
-        **masks,
     )
+    assert pixels.source is not None
+    values, factors = distribution(pixels.source), shares(pixels.p.dtype)
+    beside = None
+    if isinstance(values, Costs):
+        beside = confusion.Beside(values, pixels.source, factors)
     dice = dice_of(
         function,
         pixels,
@@ -61,14 +69,12 @@ def dice_and(
         reduction,
         include_background=include_background,
         absent=absent,
+        beside=beside,
     )
-    read = competing if pixels.compete else independent
-    return dice, distribution(read(function, logits, labels, **masks))
+    return dice if isinstance(values, Costs) else factors[0] * dice + factors[1] * values
 
 
-def one_against_rest(
-    data: Competing | Independent, activation: str | None
-) -> tuple[Independent, tuple[Array, ...]]:
+def one_against_rest(data: Data, activation: str | None) -> tuple[Independent, tuple[Array, ...]]:
     """Returns the elements of the data, and the scale of their softmax if there is one."""
     if isinstance(data, Independent):
         return data, ()

@@ -1,13 +1,16 @@
 """Weighted sums of Dice and a distribution loss."""
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
 from jaxloss._compound._parts import dice_and
 from jaxloss._core import checks
-from jaxloss._core.labels import Competing, Independent
+from jaxloss._core.confusion import Data
+from jaxloss._core.labels import Competing
 from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.reduction import AxisName
 from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
 from jaxloss._distribution._focal import competing_focal, independent_focal
 from jaxloss._distribution._hard_examples import reduce_hardest
@@ -100,13 +103,16 @@ def dice_cross_entropy(
     name = "dice_cross_entropy"
     is_p = activation is None
 
-    def entropy(data: Competing | Independent) -> Array:
-        values = _entropy(name, data, label_smoothing, is_p)
-        return reduce_labelled(name, values, reduction, data, axis_name)
+    def shares(dtype: Any) -> tuple[Array, Array]:
+        return (
+            checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)"),
+            checks.number(name, "cross_entropy_weight", cross_entropy_weight, dtype, "[0, inf)"),
+        )
 
-    dice, cross_entropy = dice_and(
+    return dice_and(
         name,
-        entropy,
+        lambda data: _entropy(name, data, label_smoothing, is_p),
+        shares,
         logits,
         labels,
         smooth=smooth,
@@ -123,10 +129,6 @@ def dice_cross_entropy(
         reduction=reduction,
         axis_name=axis_name,
     )
-    dtype = dice.dtype
-    weight = checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)")
-    other = checks.number(name, "cross_entropy_weight", cross_entropy_weight, dtype, "[0, inf)")
-    return weight * dice + other * cross_entropy
 
 
 def dice_focal(
@@ -217,16 +219,23 @@ def dice_focal(
       Head and Neck Anatomy. Medical Physics 2019. https://arxiv.org/abs/1808.05238
     """
     name = "dice_focal"
-    options = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
+    options = (gamma, alpha, label_smoothing, activation is None)
 
-    def focused(data: Competing | Independent) -> Array:
+    def focused(data: Data) -> Costs:
         if isinstance(data, Competing):
             return competing_focal(name, data, *options)
         return independent_focal(name, data, *options)
 
-    dice, focal = dice_and(
+    def shares(dtype: Any) -> tuple[Array, Array]:
+        return (
+            checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)"),
+            checks.number(name, "focal_weight", focal_weight, dtype, "[0, inf)"),
+        )
+
+    return dice_and(
         name,
         focused,
+        shares,
         logits,
         labels,
         smooth=smooth,
@@ -243,9 +252,6 @@ def dice_focal(
         reduction=reduction,
         axis_name=axis_name,
     )
-    weight = checks.number(name, "dice_weight", dice_weight, dice.dtype, "[0, inf)")
-    other = checks.number(name, "focal_weight", focal_weight, dice.dtype, "[0, inf)")
-    return weight * dice + other * focal
 
 
 def dice_top_k(
@@ -336,14 +342,21 @@ def dice_top_k(
     name = "dice_top_k"
     is_p = activation is None
 
-    def hard_pixels(data: Competing | Independent) -> Array:
+    def hard_pixels(data: Data) -> Array:
         share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
         values = _entropy(name, data, label_smoothing, is_p).each()
         return reduce_hardest(name, values, share, reduction, data, axis_name)
 
-    dice, top_k = dice_and(
+    def shares(dtype: Any) -> tuple[Array, Array]:
+        return (
+            checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)"),
+            checks.number(name, "top_k_weight", top_k_weight, dtype, "[0, inf)"),
+        )
+
+    return dice_and(
         name,
         hard_pixels,
+        shares,
         logits,
         labels,
         smooth=smooth,
@@ -360,14 +373,11 @@ def dice_top_k(
         reduction=reduction,
         axis_name=axis_name,
     )
-    weight = checks.number(name, "dice_weight", dice_weight, dice.dtype, "[0, inf)")
-    other = checks.number(name, "top_k_weight", top_k_weight, dice.dtype, "[0, inf)")
-    return weight * dice + other * top_k
 
 
 def _entropy(
     function: str,
-    data: Competing | Independent,
+    data: Data,
     label_smoothing: ArrayLike,
     probabilities: bool,
 ) -> Costs:

@@ -1,16 +1,14 @@
 """Unified focal loss."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._compound._parts import steep_power
 from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
-from jaxloss._core.labels import Competing, Independent, competing, independent
+from jaxloss._core.labels import Competing
 from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.reduction import AxisName
 
 __all__ = ["unified_focal"]
 
@@ -111,21 +109,18 @@ def unified_focal(
     name = "unified_focal"
     checks.option(name, "reduction", reduction, ("mean", "sum"))
     checks.option(name, "asymmetric", asymmetric, (True, False))
-    masks: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-        "class_weights": class_weights,
-    }
     pixels = confusion.read(
         name,
         logits,
         labels,
         activation=activation,
+        axis=axis,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
         per_image=per_image,
         axis_name=axis_name,
-        **masks,
     )
     dtype = pixels.p.dtype
     weight = checks.number(name, "weight", weight, dtype, "[0, 1]")
@@ -137,7 +132,9 @@ def unified_focal(
     def of_counts(counts: confusion.Confusion, *parameters: Array) -> Array:
         return _focal_tversky(counts, *parameters, asymmetric=asymmetric, compete=compete)
 
-    tversky = confusion.score(
+    assert pixels.source is not None
+    values = _focal(pixels.source, delta, gamma, asymmetric, probabilities=activation is None)
+    return confusion.score(
         name,
         of_counts,
         pixels,
@@ -148,16 +145,12 @@ def unified_focal(
         more=lambda p, y: ((1 - p) * y, (1 - p) * (1 - y)),
         include_background=include_background,
         absent=absent,
+        beside=confusion.Beside(values, pixels.source, (1 - weight, weight)),
     )
-    read = competing if pixels.compete else independent
-    data = read(name, logits, labels, **masks)
-    values = _focal(data, delta, gamma, asymmetric, probabilities=activation is None)
-    focal = reduce_labelled(name, values, reduction, data, axis_name)
-    return weight * focal + (1 - weight) * tversky
 
 
 def _focal(
-    data: Competing | Independent,
+    data: confusion.Data,
     delta: Array,
     gamma: Array,
     asymmetric: bool,

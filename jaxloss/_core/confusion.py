@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels, lean, numerics, reduction
+from jaxloss._core import checks, labels, lean, numerics, reduction, softmax
+from jaxloss._core.lean import Costs
 
 Array = jax.Array
+Data = labels.Competing | labels.Independent
 
 ABSENT = ("score", "skip")
 
@@ -33,6 +35,7 @@ class Pixels(NamedTuple):
       axis_name: A mesh axis over which pooled sums are global.
       form: `form(*data)` gives `p` and `y`, of all pixels or of some.
       data: The logits, and the labels and the mask in their rank.
+      source: The logits and labels as a distribution loss reads them.
     """
 
     p: Array
@@ -45,6 +48,7 @@ class Pixels(NamedTuple):
     axis_name: reduction.AxisName | None
     form: Callable[..., tuple[Array, Array]] | None = None
     data: tuple[Any, ...] = ()
+    source: Data | None = None
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -131,36 +135,42 @@ def read(
         axis = checks.axis(function, axis, scores.ndim)
     activation, compete = labels.resolve(function, activation, scores, targets, axis)
     masks: dict[str, Any] = {"where": where, "weights": weights, "ignore_index": ignore_index}
+    source: Data
     if activation == "softmax":
         assert axis is not None
-        form, data, mask, weight = _competing(function, scores, targets, axis, masks)
+        source = labels.competing(function, scores, targets, axis=axis, **masks)
+        form, data, mask, weight = _competing(source)
     else:
-        form, data, mask, weight = _independent(function, scores, targets, axis, masks, activation)
+        source = each = labels.independent(function, scores, targets, axis=axis, **masks)
+        form, data, mask, weight = _independent(each, activation)
+        if compete:  # ids and probabilities
+            assert axis is not None
+            source = labels.competing(function, scores, targets, axis=axis, **masks)
     p, y = form(*data)
     if mask is not None:
         weight = mask.astype(p.dtype) * (1 if weight is None else weight)
+    shaped = None
     if class_weights is not None:
         shaped = labels.per_class(function, "class_weights", class_weights, p, axis)
-        class_weights = None if shaped is None else shaped.reshape(-1)
     return Pixels(
         p=p,
         y=y,
         weight=weight,
-        class_weights=class_weights,
+        class_weights=None if shaped is None else shaped.reshape(-1),
         axis=axis,
         compete=compete,
         per_image=per_image,
         axis_name=axis_name,
         form=form,
         data=data,
+        source=source._replace(class_weights=shaped),
     )
 
 
 def _competing(
-    function: str, scores: Array, targets: ArrayLike, axis: int, masks: dict[str, Any]
+    read: labels.Competing,
 ) -> tuple[Callable[..., tuple[Array, Array]], tuple[Any, ...], Array | None, Array | None]:
-    read = labels.competing(function, scores, targets, axis=axis, **masks)
-    has_ids = read.has_ids
+    axis, has_ids = read.axis, read.has_ids
 
     def form(z: Array, y: Array, mask: Array | None) -> tuple[Array, Array]:
         z = z if mask is None else jnp.where(mask, z, 0)
@@ -177,15 +187,8 @@ def _competing(
 
 
 def _independent(
-    function: str,
-    scores: Array,
-    targets: ArrayLike,
-    axis: int | None,
-    masks: dict[str, Any],
-    activation: str | None,
+    read: labels.Independent, activation: str | None
 ) -> tuple[Callable[..., tuple[Array, Array]], tuple[Any, ...], Array | None, Array | None]:
-    read = labels.independent(function, scores, targets, axis=axis, **masks)
-
     def form(z: Array, y: Array, mask: Array | None) -> tuple[Array, Array]:
         if mask is not None:
             z, y = jnp.where(mask, z, 0), jnp.where(mask, y, 0)
@@ -208,6 +211,20 @@ def _counts(valid: Array, tp: Array, fp: Array, actual: Array, *more: Array) -> 
     return Confusion(tp, fp, actual - tp, valid - actual - fp, actual, more)
 
 
+class Beside(NamedTuple):
+    """A distribution loss of the same logits and labels, to be added to a score.
+
+    Attributes:
+      values: Its values.
+      data: What they were read from.
+      shares: The factors of the score and of the reduced values.
+    """
+
+    values: Costs
+    data: Data
+    shares: tuple[Array, Array]
+
+
 def of_counts(
     finish: Callable[..., Array],
     pixels: Pixels,
@@ -215,6 +232,7 @@ def of_counts(
     more: Callable[..., tuple[Array, ...]] | None = None,
     extra: tuple[Array, ...] = (),
     scalar: bool = True,
+    beside: Costs | None = None,
 ) -> Array:
     """Returns a function of the soft counts.
 
@@ -225,25 +243,64 @@ def of_counts(
       more: Further values `more(p, y, *extra)` of each pixel, whose sums are `counts.more`.
       extra: Scalars that `more` needs; derivatives reach them.
       scalar: Whether the result is a number: then a CPU keeps nothing of the pixels' size.
+      beside: Costs of the same logits; their sums are the last of `counts.more`.
     """
-    form = pixels.form
-    assert form is not None
-    of_form = len(pixels.data)
+    of_form, of_more = len(pixels.data), len(extra)
+    form, rest = _with_costs(pixels, beside)
 
     def terms(*data: Any) -> tuple[Array, ...]:
-        weight, *extra = data[of_form:]
-        p, y = form(*data[:of_form])
-        values = (*_terms(p, y), *(more(p, y, *extra) if more else ()))
+        weight, *others = data[of_form:]
+        p, *counted = form(*data[:of_form], *others[of_more:])
+        y, *cost = counted[2:]
+        values = (*counted[:3], *(more(p, y, *others[:of_more]) if more else ()), *cost)
         return values if weight is None else tuple(value * weight for value in values)
 
     def finished(sums: tuple[Array, ...], *others: Any) -> Array:
         return finish(_counts(others[0], *map(pixels.placed, sums)), *others)
 
-    data = (*pixels.data, pixels.weight, *extra)
+    data = (*pixels.data, pixels.weight, *extra, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and pixels.axis_name is None:
         return lean.of_sums(terms, pixels.summed, data, finished, others)
     return finished(tuple(term.sum(pixels.summed) for term in terms(*data)), *others)
+
+
+def _with_costs(
+    pixels: Pixels, costs: Costs | None
+) -> tuple[Callable[..., tuple[Array, ...]], tuple[Any, ...]]:
+    """Returns what gives `p`, the terms of the counts and the costs, and its further arguments."""
+    form, of_form = pixels.form, len(pixels.data)
+    assert form is not None
+    if costs is None:
+
+        def alone(*data: Any) -> tuple[Array, ...]:
+            p, y = form(*data)
+            return p, *_terms(p, y)
+
+        return alone, ()
+
+    if not costs.statistics:
+
+        def of_logits(*data: Any) -> tuple[Array, ...]:
+            p, y = form(*data[:of_form])
+            return p, *_terms(p, y), costs.cost(data[0], *data[of_form:])
+
+        return of_logits, costs.arguments[1:]
+
+    axis, rest = pixels.axis, costs.arguments[3:]
+    assert axis is not None
+    of_position = [a is not None and jnp.ndim(a) == pixels.p.ndim - 1 for a in rest]
+
+    def of_statistics(z: Array, ids: Array, mask: Array | None, *rest: Any) -> tuple[Array, ...]:
+        ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
+        each = zip(rest, of_position, strict=True)
+        rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
+        rows = softmax.statistics(z, ids, mask, axis)
+        right, wrong, y = softmax.shares(rows, z, ids, mask, axis)
+        return right + wrong, right, wrong, y, jnp.expand_dims(costs.cost(*rows, *rest), axis)
+
+    each = zip(rest, of_position, strict=True)
+    return of_statistics, tuple(jnp.expand_dims(a, axis) if yes else a for a, yes in each)
 
 
 def score(
@@ -256,10 +313,12 @@ def score(
     extra: tuple[Array, ...] = (),
     include_background: bool | None = True,
     absent: str = "score",
+    beside: Beside | None = None,
 ) -> Array:
     """Returns the reduced loss of a function `loss(counts, *parameters)` of the soft counts.
 
-    It is one of each image and class. The other arguments are those of `of_counts` and `reduce`.
+    It is one of each image and class. What stands `beside` it is computed in the same pass over
+    the logits where it can be. The other arguments are those of `of_counts` and `reduce`.
     """
 
     def finish(counts: Confusion, valid: Array, weights: Array | None, *parameters: Array) -> Array:
@@ -275,8 +334,23 @@ def score(
             absent=absent,
         )
 
+    def with_costs(counts: Confusion, *others: Any) -> Array:
+        share, other, count = others[-3:]
+        value = finish(counts._replace(more=counts.more[:-1]), *others[:-3])
+        return share * value + other * numerics.divide(counts.more[-1].sum(), count)
+
     scalar = reduction_ in ("mean", "sum")
-    return of_counts(finish, pixels, *parameters, more=more, extra=extra, scalar=scalar)
+    options: dict[str, Any] = {"more": more, "extra": extra, "scalar": scalar}
+    if beside is None:
+        return of_counts(finish, pixels, *parameters, **options)
+    values, (share, other) = beside.values, beside.shares
+    of_logits = values.statistics or values.arguments[0] is pixels.data[0]
+    if scalar and of_logits and pixels.axis_name is None:
+        count = reduction.denominator(values, reduction_, beside.data)
+        parameters = (*parameters, share, other, count)
+        return of_counts(with_costs, pixels, *parameters, **options, beside=values)
+    mean = reduction.reduce_labelled(function, values, reduction_, beside.data, pixels.axis_name)
+    return share * of_counts(finish, pixels, *parameters, **options) + other * mean
 
 
 def complement(wrong: Array, right: Array) -> Array:

@@ -57,11 +57,13 @@ class Costs(NamedTuple):
       arguments: `x`, and arrays of its rank that broadcast to it, or of another rank, which are
         the same for all values, or None.
       classes: The axis over which `cost` sums, which the values do not have; None: none.
+      statistics: Whether the first three arguments are `softmax.statistics`.
     """
 
     cost: Callable[..., Array]
     arguments: tuple[Any, ...]
     classes: int | None = None
+    statistics: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,49 +91,60 @@ class Costs(NamedTuple):
             weights = None if weights is None else jnp.expand_dims(weights, self.classes)
             axes = tuple(i for i in range(self.arguments[0].ndim) if i != self.classes)
 
-        def _sum(x: Array, weights: Array | None, *others: Any) -> Array:
+        def total(x: Array, weights: Array | None, *others: Any) -> Array:
             values = self.cost(x, *others)
             return (values if weights is None else values * weights).sum()
 
-        def quotient(x: Array, denominator: Array, *rest: Any) -> Array:
-            return numerics.divide(_sum(x, *rest), denominator)
-
-        def value(x: Array, denominator: Array, *rest: Any) -> Array:
-            return numerics.divide(_in_chunks(_sum, axes)(x, *rest), denominator)
-
-        def with_slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
-            places = tuple(max(i - 1, 0) for i in moving)  # in `_sum`, which has no denominator
-
-            def function(x: Array, denominator: Array, *rest: Any) -> tuple[Array, ...]:
-                total, gradients = jax.value_and_grad(_sum, places)(*varying(x, *rest))
-                return total, *(numerics.divide(g, denominator) for g in gradients)
-
-            def apart(x: Array, denominator: Array, *rest: Any) -> tuple[Array, ...]:
-                return _sum(x, *rest), *function(_hide(x), denominator, *rest)[1:]
-
-            default = function if self.classes is not None else apart
-            return lean(function, _in_chunks(function, axes, default))
-
-        wrapped = jax.custom_jvp(value)
-
-        def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-            moving = _moving(tangents)
-            directions = tuple(tangents[i] for i in moving)
-            if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
-                total, *slopes = with_slopes(moving)(*primals)
-                pairs = zip(slopes, directions, strict=True)
-                tangent = functools.reduce(jnp.add, [(s * t).sum() for s, t in pairs])
-                return numerics.divide(total, primals[1]), tangent
-
-            @functools.partial(jax.checkpoint, prevent_cse=False)
-            def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Array:
-                return _along(quotient, primals, moving, directions)
-
-            return wrapped(*primals), linear(primals, directions)
-
-        wrapped.defjvp(jvp, symbolic_zeros=True)
         x, *others = self.arguments
-        return wrapped(x, denominator, weights, *others)
+        return _quotient(total, axes)(x, denominator, weights, *others)
+
+
+def _quotient(total: Callable[..., Array], axes: tuple[int, ...] | None) -> Callable[..., Array]:
+    """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
+
+    Args:
+      total: The sum.
+      axes: Those that may be cut; None: it is a sum of elements.
+    """
+
+    def at_once(x: Array, denominator: Array, *others: Any) -> Array:
+        return numerics.divide(total(x, *others), denominator)
+
+    def value(x: Array, denominator: Array, *others: Any) -> Array:
+        return numerics.divide(_in_chunks(total, axes)(x, *others), denominator)
+
+    def with_slopes(moving: list[int]) -> Callable[..., tuple[Array, ...]]:
+        places = tuple(max(i - 1, 0) for i in moving)  # in `total`, which has no denominator
+
+        def function(x: Array, denominator: Array, *others: Any) -> tuple[Array, ...]:
+            sum_, gradients = jax.value_and_grad(total, places)(*varying(x, *others))
+            return sum_, *(numerics.divide(g, denominator) for g in gradients)
+
+        def apart(x: Array, denominator: Array, *others: Any) -> tuple[Array, ...]:
+            return total(x, *others), *function(_hide(x), denominator, *others)[1:]
+
+        # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
+        return lean(function, _in_chunks(function, axes, apart if axes is None else function))
+
+    quotient = jax.custom_jvp(value)
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        moving = _moving(tangents)
+        directions = tuple(tangents[i] for i in moving)
+        if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
+            sum_, *slopes = with_slopes(moving)(*primals)
+            pairs = zip(slopes, directions, strict=True)
+            tangent = functools.reduce(jnp.add, [(s * t).sum() for s, t in pairs])
+            return numerics.divide(sum_, primals[1]), tangent
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Array:
+            return _along(at_once, primals, moving, directions)
+
+        return quotient(*primals), linear(primals, directions)
+
+    quotient.defjvp(jvp, symbolic_zeros=True)
+    return quotient
 
 
 def of_sums(

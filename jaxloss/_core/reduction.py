@@ -80,6 +80,13 @@ def reduce_labelled(
     )
 
 
+def denominator(values: Array | Costs, reduction: str, data: Competing | Independent) -> Array:
+    """Returns what the sum of such a loss is divided by on one device."""
+    if reduction == "sum":
+        return jnp.ones((), values.dtype)
+    return _count(values, data.mask, data.weights, data.normalizer)
+
+
 def everywhere(x: Array, axis_name: AxisName | None) -> Array:
     """Sums over a mesh axis, if one is named."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)

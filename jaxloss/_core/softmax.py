@@ -41,7 +41,7 @@ def _target_log_odds(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _statistics(
+def statistics(
     logits: Array, ids: Array, mask: Array | None, axis: int
 ) -> tuple[Array, Array, Array]:
     """Each position's `top`, the sum of `exp(z_j - top)` over the other classes, and its target.
@@ -60,10 +60,10 @@ def _statistics(
     )
 
 
-@_statistics.defjvp
+@statistics.defjvp
 def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     (logits, ids, mask), t = primals, tangents[0]
-    top, total, target = _statistics(logits, ids, mask, axis)
+    top, total, target = statistics(logits, ids, mask, axis)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(
@@ -75,6 +75,21 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple
         return (share * t).sum(axis), jnp.where(hit, t, 0).sum(axis)
 
     return (top, total, target), (jnp.zeros_like(top), *linear(logits, ids, mask, top, t))
+
+
+def shares(
+    rows: tuple[Array, Array, Array], logits: Array, ids: Array, mask: Array | None, axis: int
+) -> tuple[Array, Array, Array]:
+    """Returns `p y`, `p (1 - y)` and the one-hot `y` from the statistics; all 0 where masked."""
+    top, total, target = rows
+    odds = _target_log_odds(top, total, target, ids, mask, logits.shape[axis])
+    p, q = (jnp.expand_dims(x, axis) for x in sigmoid.probability_pair(odds))
+    p = p if mask is None else jnp.where(jnp.expand_dims(mask, axis), p, 0)
+    # A comparison that all its kernels share a GPU would write to memory.
+    ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
+    y = labelled.one_hot(again, mask, logits, axis)
+    others = _beside(logits, top, ids, mask, axis)
+    return p * y, others * numerics.divide(q, jnp.expand_dims(total, axis)), y
 
 
 def _two_reductions(
@@ -284,8 +299,9 @@ def _of_targets(
     if probabilities:
         p = data.at_target(data.unmasked_logits())
         return Costs(of_probability, (p, data.mask, factors, *parameters))
-    statistics = _statistics(data.logits, data.labels, data.mask, data.axis)
-    return Costs(of_statistics, (*statistics, data.labels, data.mask, factors, *parameters))
+    rows = statistics(data.logits, data.labels, data.mask, data.axis)
+    arguments = (*rows, data.labels, data.mask, factors, *parameters)
+    return Costs(of_statistics, arguments, statistics=True)
 
 
 def entropy(data: labelled.Competing, smoothing: Array | None) -> Costs:

@@ -15,6 +15,7 @@ from jaxloss._core.labels import (
     per_class,
     resolve,
 )
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["focal", "sigmoid_focal", "softmax_focal"]
@@ -100,10 +101,14 @@ def focal(
         "ignore_index": ignore_index,
         "class_weights": class_weights,
     }
-    parameters = (gamma, alpha, label_smoothing, reduction, axis_name, activation is None)
+    parameters = (gamma, alpha, label_smoothing, activation is None)
     if compete:
-        return competing_focal("focal", competing("focal", logits, labels, **options), *parameters)
-    return independent_focal("focal", independent("focal", logits, labels, **options), *parameters)
+        positions = competing("focal", logits, labels, **options)
+        loss = competing_focal("focal", positions, *parameters)
+        return reduce_labelled("focal", loss, reduction, positions, axis_name)
+    elements = independent("focal", logits, labels, **options)
+    loss = independent_focal("focal", elements, *parameters)
+    return reduce_labelled("focal", loss, reduction, elements, axis_name)
 
 
 def sigmoid_focal(
@@ -181,9 +186,8 @@ def sigmoid_focal(
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    return independent_focal(
-        "sigmoid_focal", data, gamma, alpha, label_smoothing, reduction, axis_name
-    )
+    loss = independent_focal("sigmoid_focal", data, gamma, alpha, label_smoothing)
+    return reduce_labelled("sigmoid_focal", loss, reduction, data, axis_name)
 
 
 def softmax_focal(
@@ -256,9 +260,8 @@ def softmax_focal(
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    return competing_focal(
-        "softmax_focal", data, gamma, alpha, label_smoothing, reduction, axis_name
-    )
+    loss = competing_focal("softmax_focal", data, gamma, alpha, label_smoothing)
+    return reduce_labelled("softmax_focal", loss, reduction, data, axis_name)
 
 
 def competing_focal(
@@ -267,10 +270,9 @@ def competing_focal(
     gamma: ArrayLike,
     alpha: ArrayLike | None,
     label_smoothing: ArrayLike,
-    reduction: str,
-    axis_name: AxisName | None,
     probabilities: bool = False,
-) -> Array:
+) -> Costs:
+    """Returns the focal loss of each position."""
     dtype, factors = data.logits.dtype, None
     gamma = checks.number(name, "gamma", gamma, dtype, "[0, inf)")
     smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
@@ -278,7 +280,7 @@ def competing_focal(
         factors = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
         if factors.ndim > 0:
             factors = per_class(name, "alpha", factors, data.logits, data.axis)
-    loss = softmax.costs(
+    return softmax.costs(
         lambda hit, miss, gamma: numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit),
         data,
         gamma,
@@ -286,7 +288,6 @@ def competing_focal(
         factors=factors,
         probabilities=probabilities,
     )
-    return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
 def independent_focal(
@@ -295,10 +296,9 @@ def independent_focal(
     gamma: ArrayLike,
     alpha: ArrayLike | None,
     label_smoothing: ArrayLike,
-    reduction: str,
-    axis_name: AxisName | None,
     probabilities: bool = False,
-) -> Array:
+) -> Costs:
+    """Returns the focal loss of each element."""
     dtype = data.logits.dtype
     gamma = checks.number(name, "gamma", gamma, dtype, "[0, inf)")
     smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
@@ -317,5 +317,4 @@ def independent_focal(
         entropy = sigmoid.entropy(x, t, 1 - t, probabilities)
         return numerics.product((t * positive + (1 - t) * negative) * focus, entropy)
 
-    loss = sigmoid.costs(cost, data, gamma, smoothing, positive, negative)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    return sigmoid.costs(cost, data, gamma, smoothing, positive, negative)

@@ -349,8 +349,9 @@ def dice_of(
     *,
     include_background: bool | None,
     absent: str,
+    beside: confusion.Beside | None = None,
 ) -> Array:
-    """Returns the reduced Dice loss."""
+    """Returns the reduced Dice loss, and what is to be added to it."""
     smooth = checks.number(function, "smooth", smooth, pixels.p.dtype, "[0, inf)")
     checks.option(function, "squared", squared, (False, True, "counts"))
 
@@ -381,4 +382,5 @@ def dice_of(
         more=more,
         include_background=include_background,
         absent=absent,
+        beside=beside,
     )

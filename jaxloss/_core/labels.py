@@ -7,7 +7,8 @@ target ids or a soft distribution over the class axis: `Competing`. Where target
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.lean import is_split
+from jaxloss._core.lean import Costs, is_split
 
 Array = jax.Array
 
@@ -49,14 +50,14 @@ class Competing(NamedTuple):
     def of_target(self, per_class: Array) -> Array:
         """Returns `sum_c y_c per_class_c` of each position, 0 where masked."""
         if not self.has_ids:
-            return (self.labels * per_class).sum(self.axis)
+            return (self.dense_labels() * per_class).sum(self.axis)
         values = of_ids(jnp.broadcast_to(per_class, self.logits.shape), self.labels, self.axis)
         return values if self.mask is None else jnp.where(self.mask, values, 0)
 
     def at_target(self, values: Array) -> Array:
         """Returns `sum_c y_c values_c` of each position, NaN for a bad id, 0 where masked."""
         if not self.has_ids:
-            return numerics.product(self.labels, values).sum(self.axis)
+            return numerics.product(self.dense_labels(), values).sum(self.axis)
         hits = is_target(self.labels, self.logits.shape, self.axis)
         hits = hits if self.mask is None else hits & jnp.expand_dims(self.mask, self.axis)
         spoiled = jnp.expand_dims(self.poison(), self.axis)
@@ -65,7 +66,9 @@ class Competing(NamedTuple):
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
         if not self.has_ids:
-            return self.labels
+            if self.mask is None:
+                return self.labels
+            return jnp.where(jnp.expand_dims(self.mask, self.axis), self.labels, 0)
         return one_hot(self.labels, self.mask, self.logits, self.axis)
 
     def poison(self) -> Array:
@@ -80,18 +83,73 @@ class Competing(NamedTuple):
 
 
 class Independent(NamedTuple):
-    """Elements that each have a target of their own; all arrays broadcast to the logits."""
+    """Elements that each have a target of their own; all arrays broadcast to the logits.
+
+    Attributes:
+      targets: As they came: a number of each element, or ids, which have size 1 at their axis.
+      classes: The ids of all classes along that axis, with which `targets` are compared. None:
+        these are numbers.
+    """
 
     logits: Array
-    labels: Array
+    targets: Array
     mask: Array | None
     weights: Array | None
     class_weights: Array | None
+    classes: Array | None = None
+
+    @property
+    def labels(self) -> Array:
+        """The target of each element, in the shape of the logits."""
+        return self.read(self.targets, self.classes, self.logits.dtype)
+
+    def read(self, targets: Array, classes: Array | None, dtype: jnp.dtype) -> Array:
+        """The targets of some elements: ids against their classes, a bad one as NaN."""
+        if classes is None or self.classes is None:
+            return _fractions(targets, dtype)
+        bad = (targets < 0) | (targets >= self.classes.size)  # `classes` may be some of them
+        return jnp.where(bad, jnp.nan, (targets == classes).astype(dtype))
 
     @property
     def normalizer(self) -> Array | None:
         """The class weight of each element; None: 1."""
         return self.class_weights
+
+
+def costs(cost: Callable[..., Array | Costs], data: Competing, *parameters: Array | None) -> Costs:
+    """Returns `cost(part, *parameters)` of each position, 0 where masked.
+
+    Args:
+      cost: A function of some of the positions as `Competing`, without weights; gives one value for
+        each of them, or the costs of which they are.
+      data: All positions.
+      *parameters: Arrays of the logits' rank that broadcast to them, or of another rank, or None;
+        derivatives reach them.
+    """
+    axis = data.axis
+
+    def of_part(z: Array, labels: Array, mask: Any, class_weights: Any, *parameters: Any) -> Array:
+        part = Competing(
+            logits=z,
+            labels=labels.squeeze(axis) if data.has_ids else labels,
+            mask=None if mask is None else mask.squeeze(axis),
+            weights=None,
+            class_weights=class_weights,
+            axis=axis,
+        )
+        values = cost(part, *parameters)
+        values = jnp.expand_dims(at_once(values) if isinstance(values, Costs) else values, axis)
+        return values if mask is None else jnp.where(mask, values, 0)
+
+    labels = jnp.expand_dims(data.labels, axis) if data.has_ids else data.labels
+    mask = None if data.mask is None else jnp.expand_dims(data.mask, axis)
+    return Costs(of_part, (data.logits, labels, mask, data.class_weights, *parameters), axis)
+
+
+def at_once(costs: Costs) -> Array:
+    """Every value of costs that are part of another: that one sees to their memory."""
+    values = costs.cost(*costs.arguments)
+    return values if costs.classes is None else values.squeeze(costs.classes)
 
 
 def resolve(
@@ -180,16 +238,18 @@ def independent(
         if at is not None and targets.ndim < scores.ndim:
             kept = jnp.expand_dims(kept, at)
         mask = kept if mask is None else mask & kept
+    classes = None
     if at is not None and targets.ndim < scores.ndim:
-        targets = one_hot(_int32(targets), None, scores, at)
-    else:
-        targets = _fractions(targets, scores.dtype)
+        targets = jnp.expand_dims(_int32(targets), at)
+        sizes = [n if i == at else 1 for i, n in enumerate(scores.shape)]
+        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, at)
     return Independent(
         logits=scores,
-        labels=targets,
+        targets=targets,
         mask=mask,
         weights=_weights(function, weights, scores.shape, mask, scores.dtype, at),
         class_weights=per_class(function, "class_weights", class_weights, scores, at),
+        classes=classes,
     )
 
 

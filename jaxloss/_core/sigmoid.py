@@ -127,14 +127,17 @@ def costs(cost: Callable[..., Array], data: labels.Independent, *parameters: Arr
       *parameters: Arrays that broadcast to the logits, or None; derivatives reach them.
     """
 
-    def weighted(x: Array, y: Array, mask: Any, class_weights: Any, *parameters: Array) -> Array:
+    def weighted(x: Array, y: Array, classes: Any, mask: Any, *rest: Any) -> Array:
+        class_weights, *parameters = rest
+        y = data.read(y, classes, x.dtype)
         if mask is not None:
             x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
         values = cost(x, y, *parameters)
         values = values if mask is None else jnp.where(mask, values, 0)
         return values if class_weights is None else values * class_weights
 
-    return Costs(weighted, (data.logits, data.labels, data.mask, data.class_weights, *parameters))
+    read = (data.logits, data.targets, data.classes, data.mask, data.class_weights)
+    return Costs(weighted, (*read, *parameters))
 
 
 def expected_cost(

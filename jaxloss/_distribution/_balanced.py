@@ -1,5 +1,7 @@
 """Binary cross-entropies that weigh positives against negatives by how rare they are."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -216,15 +218,18 @@ def _factor(
 
 def _shares(data: Independent, axis_name: AxisName | None) -> tuple[Array, Array]:
     """How much of the valid elements is positive, and how much negative; constants."""
-    y = jax.lax.stop_gradient(data.labels)
-    valid = ~jnp.isnan(y)  # a bad id spoils its own position only
-    if data.mask is not None:
-        valid = valid & data.mask
-    if data.weights is not None:
-        valid = valid & (data.weights != 0)
-    sums = (jnp.where(valid, y, 0).sum(), jnp.where(valid, 1 - y, 0).sum())
-    positives, negatives = (everywhere(x, axis_name) for x in sums)
-    return positives, negatives
+    each = jax.lax.stop_gradient(data._replace(weights=None, class_weights=None))
+    dtype = data.logits.dtype
+    counted = None if data.weights is None else (data.weights != 0).astype(dtype)
+
+    def total(share: Callable[[Array], Array]) -> Array:
+        def cost(x: Array, y: Array) -> Array:
+            return jnp.where(jnp.isnan(y), 0, share(y))  # a bad id spoils its own position only
+
+        sums = sigmoid.costs(cost, each).over(jnp.ones((), dtype), counted)
+        return everywhere(sums, axis_name)
+
+    return total(lambda y: y), total(lambda y: 1 - y)
 
 
 def _weighted(data: Independent, activation: str | None, positive: Array, negative: Array) -> Costs:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.labels import competing, one_hot
-from jaxloss._core.lean import lean
+from jaxloss._core import labels as labelled
+from jaxloss._core.labels import Competing, competing
 from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._distribution._cross_entropy import spread
 from jaxloss._distribution._tempered import log_derivative, log_t, phi, surprise
 
 __all__ = ["bi_tempered"]
@@ -104,23 +105,19 @@ def bi_tempered(
     dtype = data.logits.dtype
     t1 = checks.number(name, "t1", t1, dtype, "[0, 1]")
     t2 = checks.number(name, "t2", t2, dtype, "(0, inf)")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
+    smoothing = spread(name, label_smoothing, dtype)
 
-    def of_classes(z: Array, targets: Array, mask: Array | None, *parameters: Array) -> Array:
-        top, lead, t1, t2, smoothing = parameters
+    def of_part(part: Competing, smoothing: Array | None, t1: Array, t2: Array) -> Array:
+        z, targets = part.unmasked_logits(), part.dense_labels()
+        top = jax.lax.stop_gradient(z).max(part.axis, keepdims=True)
+        lead = _lead(z, top, t2 - 1, part.axis)
         log_p = -lead - _behind(z, top, lead, t2 - 1)
-        if data.has_ids:
-            targets = one_hot(targets, mask, z, data.axis)
-        if not checks.is_zero(label_smoothing):
-            targets = _smoothed(targets, z, smoothing, data.axis)
-        return _divergence(log_p, targets, 1 - t1).sum(data.axis)
+        if smoothing is not None:
+            targets = _smoothed(targets, z, smoothing, part.axis)
+        loss = _divergence(log_p, targets, 1 - t1).sum(part.axis)
+        return loss if part.normalizer is None else loss * part.normalizer
 
-    z = data.unmasked_logits()
-    top = jax.lax.stop_gradient(z).max(data.axis, keepdims=True)
-    lead = _lead(z, top, t2 - 1, data.axis)
-    loss = lean(of_classes)(z, data.labels, data.mask, top, lead, t1, t2, smoothing)
-    if data.normalizer is not None:
-        loss = loss * data.normalizer
+    loss = labelled.costs(of_part, data, smoothing, t1, t2)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 

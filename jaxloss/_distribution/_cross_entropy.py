@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, sigmoid, softmax
+from jaxloss._core import labels as labelled
 from jaxloss._core.labels import Competing, Independent, competing, independent
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
@@ -80,11 +81,13 @@ def nll(
         class_weights=class_weights,
         prediction="log_probs",
     )
-    loss = -data.unmasked_logits()
-    if data.class_weights is not None:
-        loss = loss * data.class_weights
-    loss = data.at_target(loss)
-    return reduce_labelled("nll", loss, reduction, data, axis_name)
+
+    def of_part(part: Competing) -> Array:
+        surprise = -part.unmasked_logits()
+        weighted = surprise if part.class_weights is None else surprise * part.class_weights
+        return part.at_target(weighted)
+
+    return reduce_labelled("nll", labelled.costs(of_part, data), reduction, data, axis_name)
 
 
 def cross_entropy(
@@ -165,11 +168,18 @@ def cross_entropy(
         class_weights=class_weights,
     )
     scale = checks.number(name, "z_loss", z_loss, data.logits.dtype, "[0, inf)")
-    entropy = competing_entropy(name, data, label_smoothing)
     if checks.is_zero(z_loss):
+        entropy = competing_entropy(name, data, label_smoothing)
         return reduce_labelled(name, entropy, reduction, data, axis_name)
-    penalty = scale * softmax.log_sum_exp(data) ** 2
-    loss = entropy.each() + (penalty if data.normalizer is None else data.normalizer * penalty)
+
+    def of_part(part: Competing, smoothing: Array | None, scale: Array) -> Array:
+        entropy = competing_entropy(name, part, smoothing)
+        penalty = scale * softmax.log_sum_exp(part) ** 2
+        penalty = penalty if part.normalizer is None else part.normalizer * penalty
+        return labelled.at_once(entropy) + penalty
+
+    smoothing = spread(name, label_smoothing, data.logits.dtype)
+    loss = labelled.costs(of_part, data, smoothing, scale)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
@@ -261,17 +271,22 @@ def binary_cross_entropy(
 
 
 def competing_entropy(
-    function: str, data: Competing, label_smoothing: ArrayLike, probabilities: bool = False
+    function: str, data: Competing, label_smoothing: ArrayLike | None, probabilities: bool = False
 ) -> Costs:
     """Returns the cross-entropy of each position, from logits or from probabilities."""
-    dtype = data.logits.dtype
-    smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    spread = None if checks.is_zero(label_smoothing) else smoothing
-    if probabilities or (data.has_ids and spread is None):
+    smoothing = spread(function, label_smoothing, data.logits.dtype)
+    if probabilities or (data.has_ids and smoothing is None):
         return softmax.costs(
-            lambda hit, miss: hit, data, smoothing=spread, probabilities=probabilities
+            lambda hit, miss: hit, data, smoothing=smoothing, probabilities=probabilities
         )
-    return softmax.entropy(data, spread)
+    return softmax.entropy(data, smoothing)
+
+
+def spread(function: str, label_smoothing: ArrayLike | None, dtype: jnp.dtype) -> Array | None:
+    """Returns the share of each target that is spread over all classes; None where none is."""
+    if label_smoothing is None or checks.is_zero(label_smoothing):
+        return None
+    return checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
 
 
 def independent_entropy(

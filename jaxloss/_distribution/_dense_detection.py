@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.labels import Independent, competing, independent
+from jaxloss._core import labels as labelled
+from jaxloss._core.labels import Competing, Independent, competing, independent
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
 
 __all__ = ["distribution_focal", "gaussian_focal", "quality_focal", "varifocal"]
@@ -82,6 +84,7 @@ def quality_focal(
     exponent = checks.number(name, "beta", beta, data.logits.dtype, "[0, inf)")
 
     def cost(x: Array, q: Array, beta: Array) -> Array:
+        q = _fraction(q)
         if activation is None:
             focus = numerics.power(numerics.absolute(q - x), beta)
         else:
@@ -166,6 +169,7 @@ def varifocal(
     )
 
     def cost(x: Array, q: Array, alpha: Array, gamma: Array) -> Array:
+        q = _fraction(q)
         hit, miss = log_pair(x)
         focus = jnp.exp(-gamma * numerics.finite(hit))  # p^gamma
         positive = numerics.product(q * q, hit) + numerics.product(q * (1 - q), miss)
@@ -250,6 +254,7 @@ def gaussian_focal(
     )
 
     def cost(x: Array, y: Array, alpha: Array, beta: Array) -> Array:
+        y = _fraction(y)
         hit, miss = log_pair(x)
         p, q = (jnp.exp(-alpha * numerics.finite(surprise)) for surprise in (hit, miss))
         elsewhere = numerics.product(numerics.power(1 - y, beta) * p, miss)
@@ -321,23 +326,36 @@ def distribution_focal(
     if last < 1:
         checks.fail(ValueError, name, "logits", f"of shape {scores.shape}", "two bins or more")
     t = jnp.expand_dims(jnp.where((t >= 0) & (t <= last), t, jnp.nan), axis)
-    lower = jnp.clip(jnp.floor(t), 0, last - 1)
-    bins = jax.lax.broadcasted_iota(t.dtype, scores.shape, axis)
-    shares = jnp.where(bins == lower, lower + 1 - t, jnp.where(bins == lower + 1, t - lower, 0 * t))
+    shares = _between_bins(t, scores.shape, axis)
     data = competing(
         name, scores, shares, axis=axis, where=where, weights=weights, class_weights=class_weights
     )
-    return reduce_labelled(name, softmax.entropy(data, None), reduction, data, axis_name)
+
+    def of_part(part: Competing) -> Costs:
+        t = jnp.expand_dims(part.labels, axis)
+        shares = _between_bins(t, part.logits.shape, axis)
+        return softmax.entropy(part._replace(labels=shares), None)
+
+    # The target is no id, but has the shape of ids: the shares fill the memory of a part only.
+    loss = labelled.costs(of_part, data._replace(labels=t.squeeze(axis)))
+    return reduce_labelled(name, loss, reduction, data, axis_name)
+
+
+def _between_bins(t: Array, shape: tuple[int, ...], axis: int) -> Array:
+    """The shares of the bins, of which a target between two gives each as much as it is close."""
+    lower = jnp.clip(jnp.floor(t), 0, shape[axis] - 2)
+    bins = jax.lax.broadcasted_iota(t.dtype, shape, axis)
+    return jnp.where(bins == lower, lower + 1 - t, jnp.where(bins == lower + 1, t - lower, 0 * t))
 
 
 def _read(
     name: str, argument: str, logits: ArrayLike, target: ArrayLike, *options: Any
 ) -> Independent:
-    """Reads logits and a target of their shape, NaN where it is outside [0, 1]."""
+    """Reads logits and a target of their shape."""
     axis, where, weights, ignore_index, class_weights = options
     scores, array = checks.floating(name, "logits", logits), jnp.asarray(target)
     checks.shape(name, argument, array, scores.shape, "that of the logits")
-    data = independent(
+    return independent(
         name,
         scores,
         array,
@@ -347,8 +365,11 @@ def _read(
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    y = data.labels
-    return data._replace(labels=jnp.where((y >= 0) & (y <= 1), y, jnp.nan))
+
+
+def _fraction(y: Array) -> Array:
+    """The target, NaN where it is outside [0, 1]."""
+    return jnp.where((y >= 0) & (y <= 1), y, jnp.nan)
 
 
 @jax.custom_jvp

@@ -1,6 +1,7 @@
 """Gradient harmonizing: examples weigh by how rare the length of their gradient is."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.labels import Independent, independent
+from jaxloss._core.lean import of_sums
 from jaxloss._core.reduction import AxisName, everywhere, reduce_labelled
 
 __all__ = ["ghm"]
@@ -123,7 +125,7 @@ def ghm(
         checks.shape(name, "counts", previous, (bins,), "one count per bin")
 
     probabilities = activation is None
-    held = everywhere(_histogram(_counted_bins(data, bins, probabilities), bins), axis_name)
+    held = everywhere(_sizes(data, bins, probabilities), axis_name)
     held = held.astype(dtype)
     blend = keep * previous + (1 - keep) * held
     updated = jnp.where(held > 0, blend, jnp.where(keep == 0, 0, previous))
@@ -140,12 +142,18 @@ def ghm(
     return loss if counts is None else (loss, jax.lax.stop_gradient(updated))
 
 
-def _counted_bins(data: Independent, bins: int, probabilities: bool) -> Array:
-    """The bin of each element, `bins` for one that is not counted."""
-    at = _bins(data.logits, data.labels, bins, probabilities)
-    if data.mask is not None:
-        at = jnp.where(data.mask, at, bins)
-    return at if data.weights is None else jnp.where(data.weights != 0, at, bins)
+def _sizes(data: Independent, bins: int, probabilities: bool) -> Array:
+    """How many valid elements each bin holds; a constant."""
+
+    def counted(x: Array, targets: Array, classes: Any, mask: Any, weights: Any) -> tuple[Array]:
+        at = _bins(x, data.read(targets, classes, x.dtype), bins, probabilities)
+        for valid in (mask, None if weights is None else weights != 0):
+            at = at if valid is None else jnp.where(valid, at, bins)
+        return (_histogram(at, bins).reshape((1,) * at.ndim + (bins,)),)
+
+    arguments = (data.logits, data.targets, data.classes, data.mask, data.weights)
+    every = tuple(range(data.logits.ndim))
+    return of_sums(counted, every, jax.lax.stop_gradient(arguments), lambda sums: sums[0], ())
 
 
 def _bins(x: Array, y: Array, bins: int, probabilities: bool) -> Array:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core import checks, numerics
 from jaxloss._core import reduction as reductions
 from jaxloss._core.labels import Competing, Independent, competing
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName
 from jaxloss._distribution._cross_entropy import competing_entropy
 
@@ -104,32 +105,48 @@ def top_k_cross_entropy(
         class_weights=class_weights,
     )
     share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
-    loss = competing_entropy(name, data, label_smoothing).each()
+    loss = competing_entropy(name, data, label_smoothing)
     return reduce_hardest(name, loss, share, reduction, data, axis_name)
 
 
 def reduce_hardest(
     function: str,
-    values: Array,
+    values: Array | Costs,
     fraction: Array,
     reduction: str,
     data: Competing | Independent,
     axis_name: AxisName | None,
 ) -> Array:
     """Reduces the largest of a loss's values, weighted first; what weighs 0 takes no part."""
-    mask = data.mask
-    if data.weights is not None:
-        values, kept = values * data.weights, data.weights != 0
+    mask, weights = data.mask, data.weights
+    each = values.each() if isinstance(values, Costs) else values
+    if weights is not None:
+        each, kept = each * weights, weights != 0
         mask = kept if mask is None else mask & kept
-    selected, _ = hardest(values, fraction, mask, axis_name)
+    selected, _ = hardest(each, fraction, mask, axis_name)
+    if isinstance(values, Costs) and reduction != "none":
+        values = _scaled(values, selected if weights is None else selected * weights)
+    else:
+        values = each * selected
     return reductions.reduce(
         function,
-        values * selected,
+        values,
         reduction,
         mask=selected != 0,
         normalizer=selected,
         axis_name=axis_name,
     )
+
+
+def _scaled(costs: Costs, factors: Array) -> Costs:
+    """The costs times factors, of which 0 makes nothing of an infinite cost."""
+
+    def cost(x: Array, factors: Array, *others: Array) -> Array:
+        return numerics.product(factors, costs.cost(x, *others))
+
+    x, *others = costs.arguments
+    factors = factors if costs.classes is None else jnp.expand_dims(factors, costs.classes)
+    return Costs(cost, (x, factors, *others), costs.classes)
 
 
 def hardest(

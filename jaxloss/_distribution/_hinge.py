@@ -231,9 +231,8 @@ def multiclass_hinge(
 
 
 def _read(name: str, logits: ArrayLike, labels: ArrayLike, *options: Any) -> Independent:
-    """Reads logits and labels, NaN where they are outside [0, 1]."""
     axis, where, weights, ignore_index, class_weights = options
-    data = independent(
+    return independent(
         name,
         logits,
         labels,
@@ -243,11 +242,10 @@ def _read(name: str, logits: ArrayLike, labels: ArrayLike, *options: Any) -> Ind
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    y = data.labels
-    return data._replace(labels=jnp.where((y >= 0) & (y <= 1), y, jnp.nan))
 
 
 def _shortfall(x: Array, y: Array) -> Array:
-    """By how much a score misses the margin of 1 on its label's side."""
+    """By how much a score misses the margin of 1 on its label's side, NaN for no label."""
+    y = jnp.where((y >= 0) & (y <= 1), y, jnp.nan)
     missing = 1 - numerics.product(2 * y - 1, x)
     return jnp.where(missing <= 0, 0, missing)

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import labels as labelled
 from jaxloss._core.labels import Competing, competing, is_target, of_ids, per_class
-from jaxloss._core.lean import lean
+from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
 from jaxloss._distribution._class_weights import class_totals
-from jaxloss._distribution._cross_entropy import competing_entropy
+from jaxloss._distribution._cross_entropy import competing_entropy, spread
 from jaxloss._distribution._margins import centred, margin_entropy
 
 __all__ = ["ldam", "logit_adjusted", "seesaw"]
@@ -108,9 +109,14 @@ def ldam(
     rarest = jnp.where(counts > 0, counts, jnp.inf).min()
     ratio = jnp.where(counts == 0, 1, numerics.divide(rarest, counts))
     margin = largest * ratio**0.25
-    if data.has_ids and checks.is_zero(label_smoothing):
-        margin = of_ids(jnp.broadcast_to(margin, data.logits.shape), data.labels, data.axis)
-    loss = margin_entropy(name, centred(data), scale, margin, label_smoothing)
+    smoothing = spread(name, label_smoothing, dtype)
+
+    def of_part(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
+        if part.has_ids and smoothing is None:
+            margin = of_ids(jnp.broadcast_to(margin, part.logits.shape), part.labels, part.axis)
+        return margin_entropy(centred(part), scale, margin, smoothing)
+
+    loss = labelled.costs(of_part, data, scale, margin, smoothing)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
@@ -197,8 +203,13 @@ def logit_adjusted(
     present = priors != 0
     log_prior = jnp.log(jnp.where(present, priors, 1)) - jnp.log(priors.sum())
     shift = numerics.product(strength, jnp.where(present, log_prior, -jnp.inf))
-    shifted = jnp.where(shift == -jnp.inf, -jnp.inf, centred(data).logits + shift)
-    loss = competing_entropy(name, data._replace(logits=shifted), label_smoothing)
+    smoothing = spread(name, label_smoothing, data.logits.dtype)
+
+    def of_part(part: Competing, shift: Array, smoothing: Array | None) -> Costs:
+        shifted = jnp.where(shift == -jnp.inf, -jnp.inf, centred(part).logits + shift)
+        return competing_entropy(name, part._replace(logits=shifted), smoothing)
+
+    loss = labelled.costs(of_part, data, shift, smoothing)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
@@ -288,19 +299,21 @@ def seesaw(
     dtype = data.logits.dtype
     p = checks.number(name, "p", p, dtype, "[0, inf)")
     q = checks.number(name, "q", q, dtype, "[0, inf)")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
+    smoothing = spread(name, label_smoothing, dtype)
     log_counts = jnp.log(jnp.maximum(_per_class(name, "class_counts", class_counts, data), 1))
+
+    def of_part(part: Competing, smoothing: Array | None, *constants: Array) -> Array:
+        if part.has_ids and smoothing is None:
+            odds = _seesaw_odds(part.unmasked_logits(), part.labels, *constants, axis=part.axis)
+            loss = sigmoid.log_pair(odds * part.poison())[0]
+            return loss if part.normalizer is None else loss * part.normalizer
+        shares = softmax.smoothed(part, smoothing)
+        shares = shares if part.class_weights is None else shares * part.class_weights
+        odds = _seesaw_odds_of_classes(part.unmasked_logits(), *constants, axis=part.axis)
+        return numerics.product(shares, sigmoid.log_pair(odds)[0]).sum(part.axis)
+
     constants = jax.lax.stop_gradient((p, q, log_counts))
-    if data.has_ids and checks.is_zero(label_smoothing):
-        odds = _seesaw_odds(data.unmasked_logits(), data.labels, *constants, axis=data.axis)
-        odds = odds * data.poison()
-        loss = sigmoid.log_pair(odds)[0]
-        loss = loss if data.normalizer is None else loss * data.normalizer
-    else:
-        shares = softmax.smoothed(data, smoothing)
-        shares = shares if data.class_weights is None else shares * data.class_weights
-        odds = _seesaw_odds_of_classes(data.unmasked_logits(), *constants, axis=data.axis)
-        loss = numerics.product(shares, sigmoid.log_pair(odds)[0]).sum(data.axis)
+    loss = labelled.costs(of_part, data, smoothing, *constants)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
@@ -348,7 +361,7 @@ def _seesaw_odds(
         terms = jnp.exp(level + factor - rise)
         return jnp.where(is_target(ids, logits.shape, axis), 0, terms).sum(axis)
 
-    rest = lean(rivals)(logits, top.squeeze(axis), base, rise, count, ids, p, q, log_counts)
+    rest = rivals(logits, top.squeeze(axis), base, rise, count, ids, p, q, log_counts)
     alone, removed = rest == 0, own == -jnp.inf
     lead = jnp.where(removed, 0, own) - rise
     odds = jnp.where(alone, jnp.inf, lead - jnp.log(jnp.where(alone, 1, rest)))

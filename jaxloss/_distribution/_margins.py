@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import labels as labelled
 from jaxloss._core.labels import Competing, competing, of_ids
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._distribution._cross_entropy import spread
 
 __all__ = ["arcface", "cosface"]
 
@@ -101,14 +103,19 @@ def arcface(
     dtype = data.logits.dtype
     scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
     margin = checks.number(name, "margin", margin, dtype, f"[0, {jnp.pi}]")
-    data = data._replace(logits=_within_ends(data.unmasked_logits()))
-    # Any finite value does for a removed class, whose own cost is infinite.
-    cosine = jnp.where(data.logits == -jnp.inf, 0, data.logits)
-    if data.has_ids and checks.is_zero(label_smoothing):
-        cosine = of_ids(cosine, data.labels, data.axis)
-    sine = numerics.sqrt((1 - cosine) * (1 + cosine))
-    drop = cosine * (2 * jnp.sin(margin / 2) ** 2) + sine * jnp.sin(margin)
-    loss = margin_entropy(name, data, scale, drop, label_smoothing)
+    smoothing = spread(name, label_smoothing, dtype)
+
+    def of_part(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
+        part = part._replace(logits=_within_ends(part.unmasked_logits()))
+        # Any finite value does for a removed class, whose own cost is infinite.
+        cosine = jnp.where(part.logits == -jnp.inf, 0, part.logits)
+        if part.has_ids and smoothing is None:
+            cosine = of_ids(cosine, part.labels, part.axis)
+        sine = numerics.sqrt((1 - cosine) * (1 + cosine))
+        drop = cosine * (2 * jnp.sin(margin / 2) ** 2) + sine * jnp.sin(margin)
+        return margin_entropy(part, scale, drop, smoothing)
+
+    loss = labelled.costs(of_part, data, scale, margin, smoothing)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
@@ -195,29 +202,29 @@ def cosface(
     dtype = data.logits.dtype
     scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
     margin = checks.number(name, "margin", margin, dtype, "[0, inf)")
-    data = data._replace(logits=_within_ends(data.unmasked_logits()))
-    loss = margin_entropy(name, data, scale, margin, label_smoothing)
+    smoothing = spread(name, label_smoothing, dtype)
+
+    def of_part(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
+        part = part._replace(logits=_within_ends(part.unmasked_logits()))
+        return margin_entropy(part, scale, margin, smoothing)
+
+    loss = labelled.costs(of_part, data, scale, margin, smoothing)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
-def margin_entropy(
-    function: str, data: Competing, scale: Array, margin: Array, label_smoothing: ArrayLike
-) -> Costs:
+def margin_entropy(data: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
     """Returns `sum_c w_c y_c CE_c` of each position, `CE_c` that of `scale (x - margin_c e_c)`.
 
     `e_c` is the unit vector of class `c`: each class has its margin while it is the target. A lower
     target logit lowers the log-odds by the same amount, so no logits are made for it.
 
     Args:
-      function: The public name of the loss, for error messages.
       data: The logits before scaling, and their labels.
       scale: A scalar.
       margin: A scalar; for ids without label smoothing one number per position, or else one that
         broadcasts to the logits.
-      label_smoothing: `y` becomes `(1 - e) y + e / C`.
+      smoothing: `y` becomes `(1 - e) y + e / C`; None: 0.
     """
-    dtype = data.logits.dtype
-    smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
 
     def cost(hit: Array, miss: Array, drop: Array) -> Array:
         return sigmoid.log_pair(miss - hit - drop)[0]
@@ -226,7 +233,7 @@ def margin_entropy(
         cost,
         data._replace(logits=numerics.product(scale, data.unmasked_logits())),
         scale * margin,
-        smoothing=None if checks.is_zero(label_smoothing) else smoothing,
+        smoothing=smoothing,
     )
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import labels as labelled
 from jaxloss._core.labels import Competing, competing
-from jaxloss._core.lean import lean
 from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._distribution._cross_entropy import spread
 from jaxloss._distribution._tempered import log_t
 
 __all__ = ["generalized_cross_entropy", "poly1", "symmetric_cross_entropy"]
@@ -91,18 +92,18 @@ def generalized_cross_entropy(
     )
     dtype = data.logits.dtype
     q = checks.number(name, "q", q, dtype, "[0, 1]")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    if data.has_ids and checks.is_zero(label_smoothing):
+    smoothing = spread(name, label_smoothing, dtype)
+    if data.has_ids and smoothing is None:
         values = softmax.costs(lambda hit, miss, q: -log_t(-hit, q), data, q)
         return reduce_labelled(name, values, reduction, data, axis_name)
 
-    def of_mixture(z: Array, shares: Array, q: Array) -> Array:
-        hit, _ = sigmoid.log_pair(_mixture_log_odds(z, shares, data.axis))
-        return -log_t(-hit, q)
+    def of_part(part: Competing, smoothing: Array | None, q: Array) -> Array:
+        shares = softmax.smoothed(part, smoothing)
+        hit, _ = sigmoid.log_pair(_mixture_log_odds(part.unmasked_logits(), shares, part.axis))
+        return _weighted(-log_t(-hit, q), part)
 
-    targets = softmax.smoothed(data, None if checks.is_zero(label_smoothing) else smoothing)
-    loss = lean(of_mixture)(data.unmasked_logits(), targets, q)
-    return reduce_labelled(name, _weighted(loss, data), reduction, data, axis_name)
+    loss = labelled.costs(of_part, data, smoothing, q)
+    return reduce_labelled(name, loss, reduction, data, axis_name)
 
 
 def symmetric_cross_entropy(
@@ -186,23 +187,25 @@ def symmetric_cross_entropy(
     alpha = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
     beta = checks.number(name, "beta", beta, dtype, "[0, inf)")
     log_zero = checks.number(name, "log_zero", log_zero, dtype, "(-inf, 0]")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    if data.has_ids and checks.is_zero(label_smoothing):
+    smoothing = spread(name, label_smoothing, dtype)
+    if data.has_ids and smoothing is None:
 
         def both(hit: Array, miss: Array, alpha: Array, scale: Array) -> Array:
             return numerics.product(alpha, hit) + scale * jnp.exp(-miss)
 
         values = softmax.costs(both, data, alpha, -beta * log_zero)
         return reduce_labelled(name, values, reduction, data, axis_name)
-    spread = None if checks.is_zero(label_smoothing) else smoothing
-    forward = softmax.expected_cost(lambda hit, miss: hit, data, smoothing=spread)
-    reverse = softmax.expected_cost(
-        lambda hit, miss: jnp.exp(-hit),
-        data._replace(
-            labels=_surprise(softmax.smoothed(data, spread), log_zero), class_weights=None
-        ),
-    )
-    loss = numerics.product(alpha, forward) + beta * _weighted(reverse, data)
+
+    def of_part(part: Competing, smoothing: Array | None, *parameters: Array) -> Array:
+        alpha, beta, log_zero = parameters
+        z, shares = part.unmasked_logits(), softmax.smoothed(part, smoothing)
+        hit, _ = sigmoid.log_pair(softmax.log_odds(z, *softmax.scale(z, part.axis)))
+        weighted = shares if part.class_weights is None else shares * part.class_weights
+        forward = numerics.product(weighted, hit).sum(part.axis)
+        reverse = (_surprise(shares, log_zero) * jnp.exp(-hit)).sum(part.axis)
+        return numerics.product(alpha, forward) + beta * _weighted(reverse, part)
+
+    loss = labelled.costs(of_part, data, smoothing, alpha, beta, log_zero)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
 

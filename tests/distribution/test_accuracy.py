@@ -235,6 +235,19 @@ def _asymmetric(lib, x, y):
     return lib.where(y == 1, lib.exp(-miss) * hit, -(shifted**4) * lib.log1m(shifted))
 
 
+def _harmony(lib, x, y):
+    return _entropy(lib, x, y) * lib.where(x * (2 * y - 1) > 0, 0.5, 1)
+
+
+def _beside_mirrors(x, y):
+    """Two bins, right and wrong, that hold as much: each point has its mirror image beside it."""
+    n = x.shape[0]
+    previous = jnp.array([3.0 * n, n])  # with the n of this call: 2n and n
+    both = jnp.concatenate([x, -x]), jnp.concatenate([y, y])
+    options = {"bins": 2, "momentum": 0.5, "counts": previous, "axis": None}
+    return jaxloss.ghm(*both, reduction="none", **options)[0][:n]
+
+
 def _between_bins(lib, *z):
     return 3 * _hit(lib, *z) / 4 + _hit(lib, z[1], z[0], z[2]) / 4
 
@@ -315,6 +328,8 @@ ROWS = {
     ),
     "kl_divergence": _divergence("kl_divergence", lambda lib, cost, y: y * (lib.log(y) + cost)),
     "js_divergence": _divergence("js_divergence", _js_terms),
+    "nll": _logits("nll", lambda lib, z, *others: -1.5 * z, 1, class_weights=(1.5, 1.0, 1.0)),
+    "ghm": Row(_harmony, _beside_mirrors, (np.where(SCORE == 0, np.float32(1), SCORE), HARD), 4),
 }
 
 

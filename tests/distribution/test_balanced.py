@@ -57,7 +57,7 @@ CASES = {
         _INVALID,
         {"beta": (1.7, -0.1)},
         "smooth",
-        4.2,
+        0.165,
     ),
     "balanced_binary_cross_entropy": Case(
         _balanced(
@@ -68,7 +68,7 @@ CASES = {
         (*_INVALID, *out_of_range(("beta", 1.1))),
         {"beta": (0.7, 1.1)},
         "smooth",
-        4.2,
+        0.165,
     ),
 }
 

@@ -35,7 +35,7 @@ CASES = {
         invalid_classifications("log_probs"),
         {},
         "smooth",
-        1.1,
+        0.085,
     ),
     "cross_entropy": Case(
         competing(_entropy_cost),
@@ -49,7 +49,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *out_of_range(("z_loss", -1.0))),
         {"label_smoothing": (0.1, 1.5), "z_loss": (0.1, -1.0)},
         "smooth",
-        0.45,
+        0.275,
     ),
     "binary_cross_entropy": Case(
         independent(binary_entropy),
@@ -68,7 +68,7 @@ CASES = {
         ),
         {"label_smoothing": (0.1, 1.5), "pos_weight": (2.0, -1.0)},
         "smooth",
-        3.1,
+        0.165,
     ),
 }
 

@@ -134,7 +134,7 @@ CASES = {
         (*_invalid("quality"), *_out_of_range("beta")),
         {"beta": (1.5, -1.0)},
         "smooth",
-        2.1,
+        0.165,
     ),
     "varifocal": Case(
         independent(_varifocal_cost),
@@ -146,7 +146,7 @@ CASES = {
         (*_invalid("quality"), *_out_of_range("alpha", "gamma")),
         {"alpha": (0.6, -1.0), "gamma": (1.5, -1.0)},
         "detached",
-        1.05,
+        0.13,
         _by_logit(_varifocal_slope),
     ),
     "gaussian_focal": Case(
@@ -159,7 +159,7 @@ CASES = {
         (*_invalid("heatmap"), *_out_of_range("alpha", "beta")),
         {"alpha": (1.5, -1.0), "beta": (3.0, -1.0)},
         "detached",
-        1.05,
+        0.2,
         _by_logit(_gaussian_slope),
     ),
     "distribution_focal": Case(
@@ -180,7 +180,7 @@ CASES = {
         ),
         {},
         "smooth",
-        1.22,
+        0.22,
     ),
 }
 

@@ -75,7 +75,7 @@ CASES = {
         ),
         _FOCAL_PARAMETERS,
         "smooth",
-        0.55,
+        0.475,
     ),
     "sigmoid_focal": Case(
         independent(_binary_focal_cost),
@@ -83,7 +83,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *_FOCAL, *out_of_range(("alpha", 1.5))),
         _FOCAL_PARAMETERS,
         "smooth",
-        4.1,
+        0.2,
     ),
     "softmax_focal": Case(
         competing(_focal_cost),
@@ -96,7 +96,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *_FOCAL),
         _FOCAL_PARAMETERS,
         "smooth",
-        0.55,
+        0.475,
     ),
 }
 

@@ -89,7 +89,7 @@ CASES = {
         ),
         {"gamma": (1.5, -1.0), "threshold": (0.6, 0.0)},
         "kinked",
-        0.56,
+        0.525,
     ),
     "asymmetric": Case(
         independent(_asymmetric_cost),
@@ -108,7 +108,7 @@ CASES = {
         ),
         {"gamma_positive": (0.5, -1.0), "gamma_negative": (2.5, -1.0), "clip": (0.1, 1.0)},
         "detached",
-        5.25,
+        0.2,
         _asymmetric_gradient,
     ),
 }

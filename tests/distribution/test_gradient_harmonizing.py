@@ -91,7 +91,7 @@ CASES = {
         ),
         {"momentum": (0.3, 1.0)},
         "detached",
-        2.36,
+        0.23,
         _gradient,
     )
 }

@@ -42,9 +42,9 @@ _SAMPLES = (
 )
 
 CASES = {
-    "hinge": Case(_hinge(1), _SAMPLES, invalid_classifications("logits"), {}, "kinked", 1.05),
+    "hinge": Case(_hinge(1), _SAMPLES, invalid_classifications("logits"), {}, "kinked", 0.035),
     "squared_hinge": Case(
-        _hinge(2), _SAMPLES, invalid_classifications("logits"), {}, "kinked", 1.05
+        _hinge(2), _SAMPLES, invalid_classifications("logits"), {}, "kinked", 0.035
     ),
     "multiclass_hinge": Case(
         _multiclass,
@@ -52,7 +52,7 @@ CASES = {
         invalid_classifications("logits"),
         {},
         "kinked",
-        2.2,
+        0.155,
     ),
 }
 

@@ -100,7 +100,7 @@ CASES = {
         _invalid("class_counts", ("max_margin", -0.1), ("scale", 0.0), ("scale", jnp.array(-1.0))),
         {"max_margin": (0.7, -0.1), "scale": (2.5, -1.0)} | _SMOOTHING,
         "smooth",
-        0.61,
+        0.1,
     ),
     "logit_adjusted": Case(
         competing(_logit_adjusted_cost),
@@ -112,7 +112,7 @@ CASES = {
         _invalid("priors", ("tau", -0.5), ("tau", jnp.array(-0.5))),
         {"tau": (1.3, -0.5)} | _SMOOTHING,
         "smooth",
-        0.46,
+        0.095,
     ),
     "seesaw": Case(
         competing(_cost(_seesaw_logits)),
@@ -125,7 +125,7 @@ CASES = {
         _invalid("class_counts", ("p", -0.1), ("q", -0.1), ("q", jnp.array(-1.0))),
         {"p": (0.7, -0.1), "q": (1.5, -0.1)} | _SMOOTHING,
         "detached",
-        0.5,
+        0.125,
         _seesaw_gradient,
     ),
 }

@@ -57,9 +57,9 @@ CASES = {
         (*_INVALID, *out_of_range(("margin", 3.2))),
         _PARAMETERS,
         "smooth",
-        0.67,
+        0.105,
     ),
-    "cosface": Case(competing(_cosface_cost), _SAMPLES, _INVALID, _PARAMETERS, "smooth", 0.52),
+    "cosface": Case(competing(_cosface_cost), _SAMPLES, _INVALID, _PARAMETERS, "smooth", 0.1),
 }
 
 LOSSES = [jaxloss.arcface, jaxloss.cosface]

@@ -109,7 +109,7 @@ CASES = {
         _INVALID,
         {},
         "kinked",
-        3.45,
+        3.6,
     ),
 }
 

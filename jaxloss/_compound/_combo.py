@@ -3,12 +3,16 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._compound._parts import dice_and, log_pair_of, one_against_rest
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._compound._parts import dice_and
+from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import labels as labelled
 from jaxloss._core.confusion import Data
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.labels import Competing, Independent
+from jaxloss._core.lean import Costs
+from jaxloss._core.reduction import AxisName
 
 __all__ = ["combo"]
 
@@ -95,17 +99,29 @@ def combo(
     """
     name = "combo"
 
-    def balanced(data: Data) -> Array:
+    def balanced(data: Data) -> tuple[Costs, Data]:
         price = checks.number(name, "beta", beta, data.logits.dtype, "[0, 1]")
-        each, scale = one_against_rest(data, activation)
-        log_pair = log_pair_of(activation)
+        log_pair = sigmoid.log_pair_of_probability if activation is None else sigmoid.log_pair
 
-        def cost(z: Array, y: Array, beta: Array, *scale: Array) -> Array:
-            hit, miss = log_pair(z, *scale)
+        def cost(x: Array, y: Array, beta: Array) -> Array:
+            hit, miss = log_pair(x)
             return numerics.product(beta * y, hit) + numerics.product((1 - beta) * (1 - y), miss)
 
-        values = sigmoid.costs(cost, each, price, *scale)
-        return reduce_labelled(name, values, reduction, each, axis_name)
+        def of_part(part: Competing, beta: Array) -> Array:
+            z = part.unmasked_logits()
+            x = z if activation is None else softmax.log_odds(z, *softmax.scale(z, part.axis))
+            values = cost(x, part.dense_labels(), beta)
+            weighted = values if part.class_weights is None else values * part.class_weights
+            return weighted.sum(part.axis)
+
+        if isinstance(data, Independent):
+            return sigmoid.costs(cost, data, price), data
+        # A position counts as much as all of its classes together.
+        shape = [n if i == data.axis else 1 for i, n in enumerate(data.logits.shape)]
+        factors = jnp.ones(shape, data.logits.dtype)
+        factors = factors if data.class_weights is None else data.class_weights
+        every = data._replace(class_weights=jnp.broadcast_to(factors.sum(), shape))
+        return labelled.costs(of_part, data, price), every
 
     def shares(dtype: Any) -> tuple[Array, Array]:
         share = checks.number(name, "alpha", alpha, dtype, "[0, 1]")

@@ -19,7 +19,7 @@ Array = jax.Array
 
 def dice_and(
     function: str,
-    distribution: Callable[[Data], Costs | Array],
+    distribution: Callable[[Data], tuple[Costs, Data] | Array],
     shares: Callable[[Any], tuple[Array, Array]],
     logits: ArrayLike,
     labels: ArrayLike,
@@ -40,7 +40,8 @@ def dice_and(
 ) -> Array:
     """Returns Dice plus a distribution loss of the same data, each times one of the `shares`.
 
-    The distribution loss is told what was read, and gives its values, or their mean.
+    The distribution loss is told what was read. It gives its values, and the data by which their
+    mean is taken, or that mean.
     """
     checks.option(function, "reduction", reduction, ("mean", "sum"))
     pixels = confusion.read(
@@ -57,10 +58,8 @@ def dice_and(
         axis_name=axis_name,
     )
     assert pixels.source is not None
-    values, factors = distribution(pixels.source), shares(pixels.p.dtype)
-    beside = None
-    if isinstance(values, Costs):
-        beside = confusion.Beside(values, pixels.source, factors)
+    other, factors = distribution(pixels.source), shares(pixels.p.dtype)
+    beside = confusion.Beside(*other, factors) if isinstance(other, tuple) else None
     dice = dice_of(
         function,
         pixels,
@@ -71,7 +70,7 @@ def dice_and(
         absent=absent,
         beside=beside,
     )
-    return dice if isinstance(values, Costs) else factors[0] * dice + factors[1] * values
+    return dice if isinstance(other, tuple) else factors[0] * dice + factors[1] * other
 
 
 def one_against_rest(data: Data, activation: str | None) -> tuple[Independent, tuple[Array, ...]]:

@@ -111,7 +111,7 @@ def dice_cross_entropy(
 
     return dice_and(
         name,
-        lambda data: _entropy(name, data, label_smoothing, is_p),
+        lambda data: (_entropy(name, data, label_smoothing, is_p), data),
         shares,
         logits,
         labels,
@@ -221,10 +221,10 @@ def dice_focal(
     name = "dice_focal"
     options = (gamma, alpha, label_smoothing, activation is None)
 
-    def focused(data: Data) -> Costs:
+    def focused(data: Data) -> tuple[Costs, Data]:
         if isinstance(data, Competing):
-            return competing_focal(name, data, *options)
-        return independent_focal(name, data, *options)
+            return competing_focal(name, data, *options), data
+        return independent_focal(name, data, *options), data
 
     def shares(dtype: Any) -> tuple[Array, Array]:
         return (

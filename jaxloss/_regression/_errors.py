@@ -8,12 +8,11 @@ from jaxloss._core import checks, numerics
 from jaxloss._core.labels import paired
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce
+from jaxloss._regression._paired import NAMES, reduced
 
 __all__ = ["cosine", "l1", "l2", "quantile"]
 
 Array = jax.Array
-
-_NAMES = ("predictions", "targets")
 
 
 def l1(
@@ -58,11 +57,16 @@ def l1(
     Reference:
       Boscovich. De litteraria expeditione per pontificiam ditionem. 1757.
     """
-    values, aims, mask, factor = paired(
-        "l1", predictions, targets, names=_NAMES, where=where, weights=weights
+    return reduced(
+        "l1",
+        lambda x, y: numerics.absolute(x - y),
+        predictions,
+        targets,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    loss = numerics.absolute(values - aims)
-    return reduce("l1", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def l2(
@@ -107,12 +111,16 @@ def l2(
     Reference:
       Gauss. Theoria combinationis observationum erroribus minimis obnoxiae. 1823.
     """
-    values, aims, mask, factor = paired(
-        "l2", predictions, targets, names=_NAMES, where=where, weights=weights
+    return reduced(
+        "l2",
+        lambda x, y: (x - y) ** 2,
+        predictions,
+        targets,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    difference = values - aims
-    loss = difference * difference
-    return reduce("l2", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def quantile(
@@ -161,13 +169,22 @@ def quantile(
     Reference:
       Koenker and Bassett. Regression Quantiles. Econometrica 1978.
     """
-    values, aims, mask, factor = paired(
-        "quantile", predictions, targets, names=_NAMES, where=where, weights=weights
+
+    def cost(x: Array, y: Array, q: Array) -> Array:
+        below = y - x
+        return jnp.where(below > 0, q, q - 1) * jnp.where(below == 0, 0, below)
+
+    return reduced(
+        "quantile",
+        cost,
+        predictions,
+        targets,
+        ("q", q, "[0, 1]"),
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    q = checks.number("quantile", "q", q, values.dtype, "[0, 1]")
-    below = aims - values
-    loss = jnp.where(below > 0, q, q - 1) * jnp.where(below == 0, 0, below)
-    return reduce("quantile", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def cosine(
@@ -227,7 +244,7 @@ def cosine(
         "cosine",
         jnp.moveaxis(vectors, at, -1),
         jnp.moveaxis(others, at, -1),
-        names=_NAMES,
+        names=NAMES,
         where=where,
         weights=weights,
         inner=1,

@@ -9,12 +9,11 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks, numerics
 from jaxloss._core.labels import paired
 from jaxloss._core.reduction import AxisName, reduce
+from jaxloss._regression._paired import NAMES, reduced
 
 __all__ = ["gaussian_nll", "poisson_nll"]
 
 Array = jax.Array
-
-_NAMES = ("predictions", "targets")
 
 
 def gaussian_nll(
@@ -66,7 +65,7 @@ def gaussian_nll(
       ICNN 1994.
     """
     values, aims, mask, factor = paired(
-        "gaussian_nll", predictions, targets, names=_NAMES, where=where, weights=weights
+        "gaussian_nll", predictions, targets, names=NAMES, where=where, weights=weights
     )
     spread = checks.real("gaussian_nll", "variance", variance, values.dtype)
     if spread.ndim > 0:
@@ -128,17 +127,27 @@ def poisson_nll(
     Reference:
       Cameron and Trivedi. Regression Analysis of Count Data. Cambridge University Press 1998.
     """
-    values, aims, mask, factor = paired(
-        "poisson_nll", predictions, targets, names=_NAMES, where=where, weights=weights
+
+    def cost(rate: Array, count: Array) -> Array:
+        if log_input:
+            loss = jnp.exp(rate) - count * rate
+        else:
+            positive = rate > 0
+            log_rate = jnp.where(positive, jnp.log(jnp.where(positive, rate, 1)), -jnp.inf)
+            loss = rate - numerics.product(count, log_rate)
+        if full:
+            large = jnp.where(count > 1, count, 1)
+            stirling = large * jnp.log(large) - large + jnp.log(2 * jnp.pi * large) / 2
+            loss = loss + jnp.where(count > 1, stirling, 0)
+        return loss
+
+    return reduced(
+        "poisson_nll",
+        cost,
+        predictions,
+        targets,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    if log_input:
-        loss = jnp.exp(values) - aims * values
-    else:
-        positive = values > 0
-        log_rate = jnp.where(positive, jnp.log(jnp.where(positive, values, 1)), -jnp.inf)
-        loss = values - numerics.product(aims, log_rate)
-    if full:
-        count = jnp.where(aims > 1, aims, 1)
-        stirling = count * jnp.log(count) - count + jnp.log(2 * jnp.pi * count) / 2
-        loss = loss + jnp.where(aims > 1, stirling, 0)
-    return reduce("poisson_nll", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)

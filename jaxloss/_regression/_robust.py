@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics
-from jaxloss._core.labels import paired
-from jaxloss._core.reduction import AxisName, reduce
+from jaxloss._core import numerics
+from jaxloss._core.reduction import AxisName
+from jaxloss._regression._paired import reduced
 
 __all__ = ["balanced_l1", "charbonnier", "huber", "log_cosh", "smooth_l1", "wing"]
 
 Array = jax.Array
-
-_NAMES = ("predictions", "targets")
 
 
 def huber(
@@ -64,19 +62,23 @@ def huber(
     Reference:
       Huber. Robust Estimation of a Location Parameter. Annals of Mathematical Statistics 1964.
     """
-    values, aims, mask, factor = paired(
+
+    def cost(x: Array, y: Array, delta: Array) -> Array:
+        difference = x - y
+        near = jnp.clip(difference, -delta, delta)
+        return near * (difference - near / 2)
+
+    return reduced(
         "huber",
+        cost,
         predictions,
         targets,
-        names=("predictions", "targets"),
+        ("delta", delta, "[0, inf)"),
         where=where,
         weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    difference = values - aims
-    delta = checks.number("huber", "delta", delta, values.dtype, "[0, inf)")
-    near = jnp.clip(difference, -delta, delta)
-    loss = near * (difference - near / 2)
-    return reduce("huber", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def smooth_l1(
@@ -125,15 +127,24 @@ def smooth_l1(
     Reference:
       Girshick. Fast R-CNN. ICCV 2015. https://arxiv.org/abs/1504.08083
     """
-    values, aims, mask, factor = paired(
-        "smooth_l1", predictions, targets, names=_NAMES, where=where, weights=weights
+
+    def cost(x: Array, y: Array, beta: Array) -> Array:
+        size = numerics.absolute(x - y)
+        near = size < beta
+        inner = jnp.where(near, size, 0)
+        return jnp.where(near, numerics.divide(inner * inner, 2 * beta), size - beta / 2)
+
+    return reduced(
+        "smooth_l1",
+        cost,
+        predictions,
+        targets,
+        ("beta", beta, "[0, inf)"),
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    beta = checks.number("smooth_l1", "beta", beta, values.dtype, "[0, inf)")
-    size = numerics.absolute(values - aims)
-    near = size < beta
-    inner = jnp.where(near, size, 0)
-    loss = jnp.where(near, numerics.divide(inner * inner, 2 * beta), size - beta / 2)
-    return reduce("smooth_l1", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def log_cosh(
@@ -180,11 +191,16 @@ def log_cosh(
       Green. Reconstructions from Emission Tomography Data Using a Modified EM Algorithm.
       IEEE Transactions on Medical Imaging 1990.
     """
-    values, aims, mask, factor = paired(
-        "log_cosh", predictions, targets, names=_NAMES, where=where, weights=weights
+    return reduced(
+        "log_cosh",
+        lambda x, y: _log_cosh(x - y),
+        predictions,
+        targets,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    loss = _log_cosh(values - aims)
-    return reduce("log_cosh", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def charbonnier(
@@ -234,15 +250,24 @@ def charbonnier(
       Charbonnier et al. Two Deterministic Half-Quadratic Regularization Algorithms for Computed
       Imaging. ICIP 1994.
     """
-    values, aims, mask, factor = paired(
-        "charbonnier", predictions, targets, names=_NAMES, where=where, weights=weights
+
+    def cost(x: Array, y: Array, epsilon: Array) -> Array:
+        difference = x - y
+        unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(difference), epsilon))
+        unit = jnp.where(unit > 0, unit, 1)
+        return unit * numerics.sqrt((difference / unit) ** 2 + (epsilon / unit) ** 2)
+
+    return reduced(
+        "charbonnier",
+        cost,
+        predictions,
+        targets,
+        ("epsilon", epsilon, "[0, inf)"),
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    epsilon = checks.number("charbonnier", "epsilon", epsilon, values.dtype, "[0, inf)")
-    difference = values - aims
-    unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(difference), epsilon))
-    unit = jnp.where(unit > 0, unit, 1)
-    loss = unit * numerics.sqrt((difference / unit) ** 2 + (epsilon / unit) ** 2)
-    return reduce("charbonnier", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def balanced_l1(
@@ -296,17 +321,26 @@ def balanced_l1(
     Reference:
       Pang et al. Libra R-CNN. CVPR 2019. https://arxiv.org/abs/1904.02701
     """
-    values, aims, mask, factor = paired(
-        "balanced_l1", predictions, targets, names=_NAMES, where=where, weights=weights
+
+    def cost(x: Array, y: Array, alpha: Array, gamma: Array, beta: Array) -> Array:
+        size, b = numerics.absolute(x - y), jnp.expm1(gamma / alpha)
+        inner = jnp.minimum(size, beta)
+        near = alpha / b * (b * inner + beta) * jnp.log1p(b * inner / beta) - alpha * inner
+        return near + gamma * (size - inner)
+
+    return reduced(
+        "balanced_l1",
+        cost,
+        predictions,
+        targets,
+        ("alpha", alpha, "(0, inf)"),
+        ("gamma", gamma, "(0, inf)"),
+        ("beta", beta, "(0, inf)"),
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    alpha = checks.number("balanced_l1", "alpha", alpha, values.dtype, "(0, inf)")
-    gamma = checks.number("balanced_l1", "gamma", gamma, values.dtype, "(0, inf)")
-    beta = checks.number("balanced_l1", "beta", beta, values.dtype, "(0, inf)")
-    size, b = numerics.absolute(values - aims), jnp.expm1(gamma / alpha)
-    inner = jnp.minimum(size, beta)
-    near = alpha / b * (b * inner + beta) * jnp.log1p(b * inner / beta) - alpha * inner
-    loss = near + gamma * (size - inner)
-    return reduce("balanced_l1", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 def wing(
@@ -358,15 +392,24 @@ def wing(
       Feng et al. Wing Loss for Robust Facial Landmark Localisation. CVPR 2018.
       https://arxiv.org/abs/1711.06753
     """
-    values, aims, mask, factor = paired(
-        "wing", predictions, targets, names=_NAMES, where=where, weights=weights
+
+    def cost(x: Array, y: Array, width: Array, curvature: Array) -> Array:
+        size = numerics.absolute(x - y)
+        inner = jnp.minimum(size, width)
+        return width * jnp.log1p(inner / curvature) + (size - inner)
+
+    return reduced(
+        "wing",
+        cost,
+        predictions,
+        targets,
+        ("width", width, "[0, inf)"),
+        ("curvature", curvature, "(0, inf)"),
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        axis_name=axis_name,
     )
-    width = checks.number("wing", "width", width, values.dtype, "[0, inf)")
-    curvature = checks.number("wing", "curvature", curvature, values.dtype, "(0, inf)")
-    size = numerics.absolute(values - aims)
-    inner = jnp.minimum(size, width)
-    loss = width * jnp.log1p(inner / curvature) + (size - inner)
-    return reduce("wing", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
 
 
 @jax.custom_jvp

@@ -50,12 +50,7 @@ def read(
     class_weights: ArrayLike | None,
 ) -> Labelled:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores = checks.floating(function, "logits", logits)
-    meaning = "images and their pixels" + (" and classes" if axis is not None else "")
-    rank = 2 if axis is None else 3
-    checks.minimum_rank(function, "logits", scores, rank, f"{meaning} (a single image is x[None])")
-    if axis is not None:
-        axis = checks.axis(function, axis, scores.ndim)
+    scores, axis = checks.images(function, logits, axis)
     activation, compete = labelled.resolve(function, activation, scores, labels, axis)
     if compete:
         assert axis is not None

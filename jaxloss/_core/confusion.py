@@ -121,14 +121,7 @@ def read(
     axis_name: reduction.AxisName | None,
 ) -> Pixels:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores = checks.floating(function, "logits", logits)
-    if axis is None:
-        meaning = "images and their pixels (a single image is x[None])"
-        checks.minimum_rank(function, "logits", scores, 2, meaning)
-    else:
-        meaning = "images, their pixels and classes (a single image is x[None])"
-        checks.minimum_rank(function, "logits", scores, 3, meaning)
-        axis = checks.axis(function, axis, scores.ndim)
+    scores, axis = checks.images(function, logits, axis)
     activation, compete = labels.resolve(function, activation, scores, targets, axis)
     masks: dict[str, Any] = {"where": where, "weights": weights, "ignore_index": ignore_index}
     if activation == "softmax":

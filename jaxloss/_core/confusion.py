@@ -216,7 +216,8 @@ def of_counts(
       pixels: What the counts are of.
       *parameters: Derivatives reach them.
       more: Further values `more(p, y, *extra)` of each pixel, whose sums are `counts.more`.
-      extra: Scalars that `more` needs; derivatives reach them.
+      extra: What `more` needs besides, scalars or maps of the pixels in the rank of the logits;
+        derivatives reach them.
       scalar: Whether the result is a number: then a CPU keeps nothing of the pixels' size.
     """
     form = pixels.form

@@ -58,9 +58,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Run]:
         name: train(name, loss, scenes, judge, options)
         for name, loss in make_losses(options.steps).items()
     }
-    print(f"{'loss':16}{'IoU':>6}{'HD95':>8}")
+    print(f"{'half-way, and at the end':26}{'IoU':>6}{'':7}{'HD95':>6}")
     for name, run in runs.items():
-        print(f"{name:16}{run.iou[-1]:6.3f}{run.distance[-1]:8.2f}")
+        row = [
+            values[n] for values in (run.iou, run.distance) for n in ((len(values) - 1) // 2, -1)
+        ]
+        print("{:26}{:6.3f}{:7.3f}{:6.2f}{:7.2f}".format(name, *row))
 
     options.output.mkdir(parents=True, exist_ok=True)
     picture = options.output / "boundary_schedule.png"

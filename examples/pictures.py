@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
 from scenes import Scenes
 
@@ -59,14 +59,19 @@ def draw_curves_and_maps(
     columns: int = 6,
 ) -> None:
     """Draws two curves for each run, and the first scenes with their distance maps and errors."""
-    figure = Figure(figsize=(12, 3.4 + 2.1 * (2 + len(runs))), layout="constrained")
-    above, below = figure.subfigures(2, height_ratios=[3.4, 2.1 * (2 + len(runs))])
+    heights = [3.4, 2.1 * (2 + len(runs)) + 0.5]
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
+    above, below = figure.subfigures(2, height_ratios=heights)
     left, right = above.subplots(1, 2)
     for name, run in runs.items():
         left.plot(run.steps, run.iou, marker="o", label=name)
         right.plot(run.steps, run.distance, marker="o", label=name)
     left.set(xlabel="step", title="Intersection over union")
     right.set(xlabel="step", title="95 % Hausdorff distance, pixels", yscale="log")
+    for formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+        formatter("{x:g}")
+    for ax in (left, right):
+        ax.grid(which="both", alpha=0.3)
     left.legend()
 
     count = min(columns, len(images))
@@ -76,7 +81,9 @@ def draw_curves_and_maps(
         ax.imshow(image, cmap="gray", interpolation="nearest")
         ax.contour(phi, levels=[0.5], colors="tab:orange", linewidths=0.8)
     for ax, phi in zip(axes[1], maps, strict=False):
-        ax.imshow(phi, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+        scale = ax.imshow(phi, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.contour(phi, levels=[0.5], colors="tab:orange", linewidths=0.8)
+    below.colorbar(scale, ax=axes[1], label="pixels", aspect=12, pad=0.01)
     for strip, run in zip(axes[2:], runs.values(), strict=True):
         found = run.predictions
         wrong = [(found & ~strokes, ERROR_COLOURS["invented"])]
@@ -88,6 +95,8 @@ def draw_curves_and_maps(
         for ax in strip:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
+    kinds = [(kind, ERROR_COLOURS[kind]) for kind in ("missed", "invented")]
+    _legend(below, "Pixels", [("found", "#ffffff"), *kinds], "outside lower center")
     figure.savefig(path, dpi=110)
 
 
@@ -104,7 +113,7 @@ def _paint(images: np.ndarray, layers: list[tuple[np.ndarray, str]]) -> np.ndarr
     return canvas
 
 
-def _legend(figure: Figure, title: str, entries: list[tuple[str, str]], place: str) -> None:
+def _legend(figure: FigureBase, title: str, entries: list[tuple[str, str]], place: str) -> None:
     patches = [Patch(facecolor=colour, edgecolor="grey", label=name) for name, colour in entries]
     figure.legend(
         handles=patches,

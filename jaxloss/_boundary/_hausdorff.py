@@ -222,7 +222,8 @@ def hausdorff_erosion(
     error = (pixels.p - jnp.where(jnp.isnan(pixels.y), pixels.p, pixels.y)) ** 2
     valid = None if pixels.weight is None else jnp.broadcast_to(pixels.weight != 0, error.shape)
     eroded = _eroded(error, valid, power, axes=pixels.spatial, erosions=erosions)
-    loss = numerics.divide(pixels.total(eroded), pixels.valid()) + poison(pixels)
+    total = pixels.total(eroded + poison(pixels.p, pixels.y))
+    loss = numerics.divide(total, pixels.valid())
     return confusion.reduce(name, loss, pixels, pixels.total(pixels.y), reduction)
 
 

@@ -1,6 +1,6 @@
 """Cross-entropy of each pixel beside a map of its labels, for losses that weight it by a map."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks, sigmoid, softmax
 from jaxloss._core import labels as labelled
 from jaxloss._core.labels import Competing, Independent
+from jaxloss._core.lean import Costs
 
 Array = jax.Array
 
@@ -20,7 +21,7 @@ class Labelled(NamedTuple):
 
     Attributes:
       data: As it was read.
-      values: The cross-entropy, in the shape of the ids where classes compete, else of the logits.
+      costs: The cross-entropy, in the shape of the ids where classes compete, else of the logits.
       labels: int32 ids in that shape; negative where a pixel is of no class. Elements: 0 and 1.
       predicted: The labels that are predicted, negative where masked (elements: 0).
       valid: Where a pixel counts, in that shape; None: everywhere.
@@ -29,12 +30,22 @@ class Labelled(NamedTuple):
     """
 
     data: Competing | Independent
-    values: Array
+    costs: Costs
     labels: Array
     predicted: Array
     valid: Array | None
     spatial: tuple[int, ...]
     classes: int
+
+    def weighted(self, factor: Array) -> Costs:
+        """Returns the cross-entropy times a map in its shape."""
+        cost, (x, *others), classes = self.costs
+        factor = factor if classes is None else jnp.expand_dims(factor, classes)
+
+        def product(x: Array, factor: Array, *others: Any) -> Array:
+            return factor * cost(x, *others)
+
+        return Costs(product, (x, factor, *others), classes)
 
 
 def read(
@@ -50,12 +61,7 @@ def read(
     class_weights: ArrayLike | None,
 ) -> Labelled:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores = checks.floating(function, "logits", logits)
-    meaning = "images and their pixels" + (" and classes" if axis is not None else "")
-    rank = 2 if axis is None else 3
-    checks.minimum_rank(function, "logits", scores, rank, f"{meaning} (a single image is x[None])")
-    if axis is not None:
-        axis = checks.axis(function, axis, scores.ndim)
+    scores, axis = checks.images(function, logits, axis)
     activation, compete = labelled.resolve(function, activation, scores, labels, axis)
     if compete:
         assert axis is not None
@@ -84,7 +90,7 @@ def read(
 
 
 def _of_positions(data: Competing, is_p: bool) -> Labelled:
-    values = softmax.expected_cost(lambda hit, miss: hit, data, probabilities=is_p)
+    costs = softmax.costs(lambda hit, miss: hit, data, probabilities=is_p)
     predicted = jnp.argmax(data.unmasked_logits(), data.axis).astype(jnp.int32)
     target = data.labels
     if not data.has_ids:
@@ -95,7 +101,7 @@ def _of_positions(data: Competing, is_p: bool) -> Labelled:
         target, predicted = (jnp.where(valid, x, NOWHERE) for x in (target, predicted))
     return Labelled(
         data=data,
-        values=values,
+        costs=costs,
         labels=target,
         predicted=predicted,
         valid=valid,
@@ -117,7 +123,7 @@ def _of_elements(data: Independent, axis: int | None, is_p: bool) -> Labelled:
     image = 1 if axis == 0 else 0
     return Labelled(
         data=data,
-        values=sigmoid.expected_cost(cost, data),
+        costs=sigmoid.costs(cost, data),
         labels=target,
         predicted=predicted,
         valid=valid,

@@ -70,9 +70,9 @@ def spacing_of(function: str, sampling: Sampling, dtype: Any, axes: int) -> Arra
     return spacing
 
 
-def poison(pixels: confusion.Pixels) -> Array:
-    """0 for each image and class, NaN in value and gradient where a label is bad."""
-    return pixels.total(jnp.where(jnp.isnan(pixels.y), pixels.y * pixels.p, 0))
+def poison(p: Array, y: Array) -> Array:
+    """0 for each pixel, NaN in value and gradient where a label is bad."""
+    return jnp.where(jnp.isnan(y), y * p, 0)
 
 
 def neighbours(x: Array, axes: Sequence[int], edge: bool = False) -> Iterator[Array]:

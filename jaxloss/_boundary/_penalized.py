@@ -100,11 +100,11 @@ def distance_penalized_cross_entropy(
         class_weights=class_weights,
     )
     if distance_map is None:
-        spacing = spacing_of(name, sampling, found.values.dtype, len(found.spatial))
+        spacing = spacing_of(name, sampling, found.costs.dtype, len(found.spatial))
         phi = maps.penalty(found.labels, spacing, axes=found.spatial, values=found.classes)
     else:
         phi = map_of_targets(name, distance_map, found.data)
-    return reduce_labelled(name, (1 + phi) * found.values, reduction, found.data, axis_name)
+    return reduce_labelled(name, found.weighted(1 + phi), reduction, found.data, axis_name)
 
 
 def distance_penalized_dice(
@@ -205,17 +205,22 @@ def distance_penalized_dice(
         axis_name=axis_name,
     )
     pixels, phi = scored(name, pixels, include_background, distance_map)
-    p, y, dtype = pixels.p, pixels.y, pixels.p.dtype
+    dtype = pixels.p.dtype
     smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
     if phi is None:
-        mask = (y > 0.5).astype(jnp.int32)
+        mask = (pixels.y > 0.5).astype(jnp.int32)
         spacing = spacing_of(name, sampling, dtype, len(pixels.spatial))
         phi = maps.penalty(mask, spacing, axes=pixels.spatial, values=2)
-    w = 1 + phi
-    actual = pixels.total(y)
-    right = 2 * pixels.total(w * p * y) + smooth
-    if normalized:
-        loss = confusion.complement(pixels.total(w * (p * (1 - y) + (1 - p) * y)), right)
-    else:
-        loss = 1 - numerics.divide(right, pixels.total(p) + actual + smooth)
-    return confusion.reduce(name, loss, pixels, actual, reduction)
+
+    def weighted(p: Array, y: Array, phi: Array) -> tuple[Array, Array]:
+        w = 1 + phi
+        return w * p * y, w * (p * (1 - y) + (1 - p) * y)
+
+    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
+        right, wrong = counts.more
+        right = 2 * right + smooth
+        if normalized:
+            return confusion.complement(wrong, right)
+        return 1 - numerics.divide(right, counts.tp + counts.fp + counts.actual + smooth)
+
+    return confusion.score(name, loss, pixels, reduction, smooth, more=weighted, extra=(phi,))

@@ -109,7 +109,7 @@ def shape_aware(
         class_weights=class_weights,
     )
     if distance_map is None:
-        spacing = spacing_of(name, sampling, found.values.dtype, len(found.spatial))
+        spacing = spacing_of(name, sampling, found.costs.dtype, len(found.spatial))
         away = ~_contour(found, found.labels)
         error = maps.edt(away, spacing, jnp.zeros_like(spacing, shape=()), axes=found.spatial)
     else:
@@ -120,7 +120,7 @@ def shape_aware(
         length = contour.astype(error.dtype).sum(found.spatial, keepdims=True)
         error = numerics.divide(total, length)
     factor = 1 + jnp.where(found.predicted != found.labels, error, 0)
-    return reduce_labelled(name, factor * found.values, reduction, found.data, axis_name)
+    return reduce_labelled(name, found.weighted(factor), reduction, found.data, axis_name)
 
 
 def _contour(found: Labelled, labels: Array) -> Array:

@@ -107,15 +107,27 @@ def boundary(
         axis_name=axis_name,
     )
     pixels, phi = scored(name, pixels, include_background, distance_map)
-    loss = boundary_of(name, pixels, phi, sampling)
-    return confusion.reduce(name, loss, pixels, pixels.total(pixels.y), reduction)
+    return boundary_of(name, pixels, phi, sampling, reduction)
 
 
 def boundary_of(
-    function: str, pixels: confusion.Pixels, phi: Array | None, sampling: Sampling
+    function: str,
+    pixels: confusion.Pixels,
+    phi: Array | None,
+    sampling: Sampling,
+    reduction: str,
 ) -> Array:
-    """Returns the loss of each image and class; without a map it is computed."""
+    """Returns the reduced loss; without a map it is computed."""
     if phi is None:
         spacing = spacing_of(function, sampling, pixels.p.dtype, len(pixels.spatial))
         phi = maps.signed(pixels.y > 0.5, spacing, axes=pixels.spatial)
-    return numerics.divide(pixels.total(phi * pixels.p), pixels.valid()) + poison(pixels)
+
+    def moved(p: Array, y: Array, phi: Array) -> tuple[Array]:
+        return (phi * p + poison(p, y),)
+
+    def loss(counts: confusion.Confusion, valid: Array) -> Array:
+        return numerics.divide(counts.more[0], valid)
+
+    return confusion.score(
+        function, loss, pixels, reduction, pixels.valid(), more=moved, extra=(phi,)
+    )

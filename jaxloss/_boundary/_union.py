@@ -106,17 +106,21 @@ def boundary_dou(
         axis_name=axis_name,
     )
     pixels, _ = scored(name, pixels, include_background)
-    p, y = pixels.p, pixels.y
-    limit = checks.number(name, "alpha_max", alpha_max, p.dtype, "[0, 1)")
-    smooth = checks.number(name, "smooth", smooth, p.dtype, "[0, inf)")
-    target = y > 0.5
+    dtype = pixels.p.dtype
+    limit = checks.number(name, "alpha_max", alpha_max, dtype, "[0, 1)")
+    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
+    target = pixels.y > 0.5
     if pixels.weight is not None:
         target = target & (pixels.weight != 0)
     inner = functools.reduce(jnp.logical_and, neighbours(target, pixels.spatial))
-    contour = pixels.total((target & ~inner).astype(p.dtype))
-    actual = pixels.total(y)
-    a = jnp.minimum(1 - 2 * numerics.divide(contour, actual), limit)
-    difference = pixels.total((p - y) ** 2 + y * (1 - y))
-    rest = (1 - a) * pixels.total(p * y) + smooth
-    loss = numerics.divide(difference, difference + rest)
-    return confusion.reduce(name, loss, pixels, actual, reduction)
+    contour = pixels.total((target & ~inner).astype(dtype))
+
+    def apart(p: Array, y: Array) -> tuple[Array]:
+        return ((p - y) ** 2 + y * (1 - y),)
+
+    def loss(counts: confusion.Confusion, contour: Array, limit: Array, smooth: Array) -> Array:
+        a = jnp.minimum(1 - 2 * numerics.divide(contour, counts.actual), limit)
+        difference = counts.more[0]
+        return numerics.divide(difference, difference + (1 - a) * counts.tp + smooth)
+
+    return confusion.score(name, loss, pixels, reduction, contour, limit, smooth, more=apart)

@@ -129,8 +129,7 @@ def dice_boundary(
         absent="score",
         reduction_=reduction,
     )
-    surface = boundary_of(name, pixels, phi, sampling)
-    surface = confusion.reduce(name, surface, pixels, pixels.total(pixels.y), reduction)
+    surface = boundary_of(name, pixels, phi, sampling, reduction)
     return share * dice + (1 - share) * surface
 
 

@@ -111,6 +111,15 @@ def minimum_rank(function: str, argument: str, array: Array, rank: int, meaning:
     )
 
 
+def images(function: str, logits: ArrayLike, classes: int | None) -> tuple[Array, int | None]:
+    """Returns the scores of images' pixels, and their axis of classes, not negative, or None."""
+    scores = floating(function, "logits", logits)
+    meaning = "images and their pixels" if classes is None else "images, their pixels and classes"
+    rank = 2 if classes is None else 3
+    minimum_rank(function, "logits", scores, rank, f"{meaning} (a single image is x[None])")
+    return scores, None if classes is None else axis(function, classes, scores.ndim)
+
+
 def broadcastable(
     function: str, argument: str, array: Array, full: Sequence[int], axis: int | None = None
 ) -> Array:

@@ -125,14 +125,7 @@ def read(
     axis_name: reduction.AxisName | None,
 ) -> Pixels:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores = checks.floating(function, "logits", logits)
-    if axis is None:
-        meaning = "images and their pixels (a single image is x[None])"
-        checks.minimum_rank(function, "logits", scores, 2, meaning)
-    else:
-        meaning = "images, their pixels and classes (a single image is x[None])"
-        checks.minimum_rank(function, "logits", scores, 3, meaning)
-        axis = checks.axis(function, axis, scores.ndim)
+    scores, axis = checks.images(function, logits, axis)
     activation, compete = labels.resolve(function, activation, scores, targets, axis)
     masks: dict[str, Any] = {"where": where, "weights": weights, "ignore_index": ignore_index}
     source: Data
@@ -241,7 +234,8 @@ def of_counts(
       pixels: What the counts are of.
       *parameters: Derivatives reach them.
       more: Further values `more(p, y, *extra)` of each pixel, whose sums are `counts.more`.
-      extra: Scalars that `more` needs; derivatives reach them.
+      extra: What `more` needs besides, scalars or maps of the pixels in the rank of the logits;
+        derivatives reach them.
       scalar: Whether the result is a number: then a CPU keeps nothing of the pixels' size.
       beside: Costs of the same logits; their sums are the last of `counts.more`.
     """

@@ -108,9 +108,7 @@ def generalized_wasserstein_dice(
     name = "generalized_wasserstein_dice"
     checks.option(name, "weighting", weighting, ("default", "gdl"))
     checks.option(name, "activation", activation, ("softmax", None))
-    scores = checks.floating(name, "logits", logits)
-    meaning = "images, their pixels and classes (a single image is x[None])"
-    checks.minimum_rank(name, "logits", scores, 3, meaning)
+    scores, _ = checks.images(name, logits, axis)
     data = labelled.competing(
         name,
         scores,

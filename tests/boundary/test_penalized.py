@@ -45,7 +45,7 @@ CASES = {
         ),
         {},
         "smooth",
-        0.8,
+        0.73,
     ),
     "distance_penalized_dice": Case(
         _dice,
@@ -62,7 +62,7 @@ CASES = {
         ),
         {"smooth": (0.7, -1.0)},
         "smooth",
-        10.6,
+        4.25,
     ),
 }
 

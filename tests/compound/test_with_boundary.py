@@ -63,7 +63,7 @@ CASES = {
         ),
         {"alpha": (0.3, 1.5), "smooth": (0.7, -1.0)},
         "smooth",
-        9.8,
+        5.7,
     ),
     "dice_hausdorff": Case(
         _dice_hausdorff,
@@ -85,7 +85,7 @@ CASES = {
             "smooth": (0.7, -1.0),
         },
         "smooth",
-        12.8,
+        11.4,
     ),
 }
 

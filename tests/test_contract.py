@@ -628,7 +628,7 @@ def test_temporaries_of_the_compiled_program_do_not_grow(name):
         if key != "axis"
     }
     loss = functools.partial(getattr(jaxloss, name), **options)
-    compiled = quick_jit(jax.value_and_grad(loss)).lower(prediction, target).compile()
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(prediction, target).compile()
     temporary = compiled.memory_analysis().temp_size_in_bytes / (4 * np.prod(shape))
     assert temporary <= CASES[name].temporary, temporary
 

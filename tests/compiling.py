@@ -13,10 +13,10 @@ QUICK = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
-USUAL = {
+FUSED = {"xla_cpu_use_fusion_emitters": True}
+USUAL = FUSED | {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,
-    "xla_cpu_use_fusion_emitters": True,
     "xla_cpu_parallel_codegen_split_count": 32,
 }
 FLAGS = "".join(f" --{flag}={str(value).lower()}" for flag, value in QUICK.items())

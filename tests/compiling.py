@@ -4,6 +4,24 @@ import functools
 
 import jax
 
-# LLVM optimises nothing, which takes half the time: for programs that run once. Not where rounding
-# or memory is measured.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# XLA's CPU compiler in a hurry: LLVM optimises nothing, fused loops are written by the older
+# emitter, in one module. It takes a third of the time. `./run test` compiles everything like this,
+# `--all` as users do.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+FUSED = {"xla_cpu_use_fusion_emitters": True}
+USUAL = FUSED | {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
+FLAGS = "".join(f" --{flag}={str(value).lower()}" for flag, value in QUICK.items())
+
+# In a hurry always, for programs that run once; and never, where rounding, memory or time is
+# measured. Not inside another program.
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
+usual_jit = functools.partial(jax.jit, compiler_options=USUAL)

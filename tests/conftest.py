@@ -1,7 +1,8 @@
 """Strict JAX for every test: eight fake devices, no silent promotion of ranks or dtypes.
 
-Calls of losses compile as one program each. Without `jit` every operation compiles by itself, which
-takes ten times as long; the contract tests call each kind of loss that way too.
+Calls of losses compile as one program each, their derivatives too. Without `jit` every operation
+compiles by itself, which takes ten times as long; the contract tests call each kind of loss that
+way too.
 """
 
 import functools
@@ -20,7 +21,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 import jaxloss  # noqa: E402
-from tests.compiling import quick_jit  # noqa: E402
+from tests.compiling import FLAGS  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -33,29 +34,30 @@ TRACED = ("where", "weights", "distance_map")
 
 
 @functools.cache
-def _program(loss, options, quick):
-    compiled = quick_jit if quick else jax.jit
-    return compiled(functools.partial(loss, **{key: value for key, value, _ in options}))
+def _program(loss, options):
+    return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
 
 
 def _compiling(loss):
-    """The loss, compiled where its options other than masks are plain Python values."""
+    """The loss as one program, in calls of arrays, differentiated or mapped ones too."""
 
     @functools.wraps(loss)
     def call(*data, **options):
-        arrays = {key: options[key] for key in TRACED if options.get(key) is not None}
-        fixed = {key: value for key, value in options.items() if key not in arrays}
-        leaves = [*data, *arrays.values()]
-        plain = all(
-            isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, jax.core.Tracer)
-            for x in leaves
-        ) and all(isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values())
-        if not plain:
+        traced = {
+            key: value
+            for key, value in options.items()
+            if isinstance(value, jax.core.Tracer) or (key in TRACED and value is not None)
+        }
+        fixed = {key: value for key, value in options.items() if key not in traced}
+        leaves = [*data, *traced.values()]
+        plain = all(isinstance(x, (jax.Array, np.ndarray)) for x in leaves)
+        plain &= all(isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values())
+        inside = isinstance(jnp.zeros(()), jax.core.Tracer)  # of another program
+        if not plain or inside:
             return loss(*data, **options)
         # With its type: 1 and True and 1.0 are equal, but not the same option.
         key = tuple((name, fixed[name], type(fixed[name])) for name in sorted(fixed))
-        outside = not isinstance(jnp.zeros(()), jax.core.Tracer)  # of any other program
-        return _program(loss, key, outside)(*data, **arrays)
+        return _program(loss, key)(*data, **traced)
 
     return call
 
@@ -84,6 +86,12 @@ ROWS = {
     "test_nothing_is_found_in_sound_data": 0,
     "test_a_nan_in_the_prediction_is_found": 0,
 }
+
+
+def pytest_configure(config):
+    """Compiles an ordinary run in a hurry; XLA reads its flags with the first program."""
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] += FLAGS
 
 
 @pytest.hookimpl(tryfirst=True)

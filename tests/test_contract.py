@@ -19,7 +19,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from tests.compiling import quick_jit
+from tests.compiling import FUSED, QUICK, quick_jit, usual_jit
 from tests.registry import collect, dense
 
 CASES, HELPERS = collect(), collect("HELPERS")
@@ -433,12 +433,16 @@ def test_ids_equal_their_one_hot(name, sample):
 
 @every_form
 def test_dtypes(name, sample):
-    """Half precision computes and returns float32; the gradient has the input's dtype."""
+    """Half precision computes and returns float32; the gradient has the input's dtype.
+
+    Compiled as users do.
+    """
     reference = CASES[name].oracle(sample.prediction, sample.target, **sample.options)
     dtypes = {"float16": 2e-2, "bfloat16": 8e-2, "float32": 5e-6}
     pairs = {dtype: _arguments(sample, dtype) for dtype in dtypes}
     loss = jax.value_and_grad(_loss(name, sample))
-    results = jax.jit(lambda pairs: {dtype: loss(*pair) for dtype, pair in pairs.items()})(pairs)
+    run = usual_jit(lambda pairs: {dtype: loss(*pair) for dtype, pair in pairs.items()})
+    results = run(pairs)
     for dtype, (value, gradient) in results.items():
         assert value.dtype == jnp.float32
         assert gradient.dtype == dtype
@@ -628,7 +632,9 @@ def test_temporaries_of_the_compiled_program_do_not_grow(name):
         if key != "axis"
     }
     loss = functools.partial(getattr(jaxloss, name), **options)
-    compiled = quick_jit(jax.value_and_grad(loss)).lower(prediction, target).compile()
+    # Fused as users' programs are: what is fused needs no memory.
+    run = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK | FUSED)
+    compiled = run.lower(prediction, target).compile()
     temporary = compiled.memory_analysis().temp_size_in_bytes / (4 * np.prod(shape))
     assert temporary <= CASES[name].temporary, temporary
 

@@ -195,7 +195,7 @@ def test_two_derivatives_are_finite_at_any_logit():
         assert jnp.isfinite(array).all()
     right = jax.nn.one_hot(LABELS, 3)
     run = _along(right, LABELS)
-    for array in run(jnp.array([s for s in SIZES if s not in (50.0, 86.0)])):
+    for array in run(jnp.array(SIZES)):
         assert jnp.isfinite(array).all()
 
 

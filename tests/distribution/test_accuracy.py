@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from tests.compiling import usual_jit
 from tests.distribution.test_bi_tempered import exact as exact_bi_tempered
 
 COUNT, CHECKED = 20_000, 150
@@ -387,7 +388,7 @@ def _report(name, what, row, at, value, exact, condition):
 def _compare(name, at):
     row = ROWS[name]
     function, inputs = _extended(row, at)
-    value = jax.jit(row.call)(*(x[at] for x in row.inputs))
+    value = usual_jit(row.call)(*(x[at] for x in row.inputs))
     _report(name, "value", row, at, value, function(*inputs), _condition(row, at))
 
 
@@ -413,7 +414,7 @@ def test_where_a_term_underflows(name):
     """
     row = ROWS[name]
     function, inputs = _extended(row, UNDERFLOW)
-    value = jax.jit(row.call)(*(x[UNDERFLOW] for x in row.inputs))
+    value = usual_jit(row.call)(*(x[UNDERFLOW] for x in row.inputs))
     assert UNDERFLOW.sum() > 10
     assert (np.abs(np.asarray(value, np.longdouble) - function(*inputs)) <= 8.2 * SMALLEST).all()
 
@@ -435,7 +436,7 @@ def test_ulps_of_gradients(name):
     assert at.size > 1000
     function, inputs = _extended(row, at)
     slope = lambda *inputs: _slope(function, inputs, 0)
-    gradient = jax.jit(jax.grad(lambda *z: row.call(*z).sum()))(*(x[at] for x in row.inputs))
+    gradient = usual_jit(jax.grad(lambda *z: row.call(*z).sum()))(*(x[at] for x in row.inputs))
     condition = _sensitivity(slope, inputs)
     _report(name, "gradient", row, at, gradient, slope(*inputs), condition)
 
@@ -459,7 +460,7 @@ def test_ulps_of_bi_tempered():
     """Its 60-digit oracle solves for the normaliser: 200 points, within 16 ulp times `-log p`."""
     at = RNG.integers(0, COUNT, 200)
     z = np.stack([SCORE, *OTHERS], -1)[at]
-    value = jax.jit(lambda z: jaxloss.bi_tempered(z, jnp.zeros(200, int), reduction="none"))(z)
+    value = usual_jit(lambda z: jaxloss.bi_tempered(z, jnp.zeros(200, int), reduction="none"))(z)
     rows = [exact_bi_tempered(x, (1, 0, 0), np.float32(0.8), np.float32(1.2)) for x in z]
     exact, condition = np.array(rows).T
     relative = _ulps(value, exact) / condition

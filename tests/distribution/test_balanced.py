@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxloss
+from tests.hazards import INF, array, assert_finite, assert_rows, compiled, rows
 from tests.oracles import X, independent, invalid_classifications, out_of_range
 from tests.registry import Case, Invalid, binary, dense, elements, ids, probabilities
-from tests.test_hazards import INF, array, assert_finite, assert_rows, compiled, rows
 
 
 def _balanced(rule, negative):

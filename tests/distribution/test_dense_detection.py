@@ -11,9 +11,9 @@ import pytest
 from scipy.special import expit, log_softmax
 
 import jaxloss
+from tests.hazards import INF, NAN, array, assert_finite, assert_rows, compiled, rows
 from tests.oracles import X, binary_entropy, independent
 from tests.registry import SHAPE, Case, Invalid, Sample, elements, probabilities, reduced
-from tests.test_hazards import INF, NAN, array, assert_finite, assert_rows, compiled, rows
 
 
 def _hard(sample, end):

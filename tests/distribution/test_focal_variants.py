@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit, log_softmax
 
 import jaxloss
+from tests.hazards import INF, array, assert_finite, assert_rows, rows
 from tests.oracles import (
     X,
     binary_entropy,
@@ -19,7 +20,6 @@ from tests.oracles import (
     out_of_range,
 )
 from tests.registry import Case, Invalid, binary, dense, elements, ids, probabilities, soft
-from tests.test_hazards import INF, array, assert_finite, assert_rows, rows
 
 
 def _reduction_factor(p_t, gamma, threshold):

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from scipy.special import expit
 
 import jaxloss
+from tests.hazards import INF, array, assert_finite, assert_rows, compiled, rows
 from tests.oracles import (
     X,
     binary_entropy,
@@ -19,7 +20,6 @@ from tests.oracles import (
     out_of_range,
 )
 from tests.registry import Case, Invalid, binary, dense, elements, ids, probabilities
-from tests.test_hazards import INF, array, assert_finite, assert_rows, compiled, rows
 
 
 def _harmony(p, y, valid, bins=10, momentum=0.0, previous=None):

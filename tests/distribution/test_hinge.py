@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxloss
+from tests.hazards import INF, NAN, array, assert_finite, assert_rows, compiled, one_hot, rows
 from tests.oracles import independent, invalid_classifications, shaped
 from tests.registry import Case, dense, elements, ids, reduced, soft
-from tests.test_hazards import INF, NAN, array, assert_finite, assert_rows, compiled, one_hot, rows
 
 
 def _hinge(power):

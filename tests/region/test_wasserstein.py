@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from tests.compiling import usual_jit
 from tests.oracles import (
     PIXEL_IDS,
     PIXELS,
@@ -221,7 +222,7 @@ def test_one_value_per_image():
 def test_no_array_holds_a_matrix_per_pixel(weighting):
     classes, shape = 40, (1, 64, 64, 40)
     distances = 1 - np.eye(classes, dtype=np.float32)
-    run = jax.jit(
+    run = usual_jit(
         jax.value_and_grad(functools.partial(loss, distances=distances, weighting=weighting))
     )
     for labels in (jnp.zeros(shape[:-1], int), jnp.zeros(shape)):

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
 from jaxloss import _report
+from tests.compiling import usual_jit
 from tests.registry import Helper, collect
 
 HELPERS = {"validate": Helper(None, (), ())}
@@ -544,7 +545,7 @@ def test_arrays_too_large_for_one_index(monkeypatch):
 def test_checks_store_nothing():
     shapes = [jax.ShapeDtypeStruct((4, 64, 64, 21), jnp.float32)]
     shapes.append(jax.ShapeDtypeStruct((4, 64, 64), jnp.int32))
-    run = jax.jit(functools.partial(jaxloss.validate, "cross_entropy"))
+    run = usual_jit(functools.partial(jaxloss.validate, "cross_entropy"))
     memory = run.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
     assert memory < 0.02 * 4 * np.prod(shapes[0].shape)
 

@@ -39,11 +39,11 @@ class Labelled(NamedTuple):
 
     def weighted(self, factor: Array) -> Costs:
         """Returns the cross-entropy times a map in its shape."""
-        cost, (x, *others), classes = self.costs
+        (x, *others), classes = self.costs.arguments, self.costs.classes
         factor = factor if classes is None else jnp.expand_dims(factor, classes)
 
         def product(x: Array, factor: Array, *others: Any) -> Array:
-            return factor * cost(x, *others)
+            return factor * self.costs.cost(x, *others)
 
         return Costs(product, (x, factor, *others), classes)
 

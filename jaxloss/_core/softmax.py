@@ -83,13 +83,31 @@ def shares(
     """Returns `p y`, `p (1 - y)` and the one-hot `y` from the statistics; all 0 where masked."""
     top, total, target = rows
     odds = _target_log_odds(top, total, target, ids, mask, logits.shape[axis])
-    p, q = (jnp.expand_dims(x, axis) for x in sigmoid.probability_pair(odds))
+    p = jnp.expand_dims(sigmoid.probability_pair(odds)[0], axis)
     p = p if mask is None else jnp.where(jnp.expand_dims(mask, axis), p, 0)
+    infinite = jnp.isinf(target) | jnp.isinf(top)
+    limit = jax.lax.stop_gradient(jnp.where(target == top, 0, target - top))
+    lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
+    unit = jnp.expand_dims(_unit(total, lead), axis)
     # A comparison that all its kernels share a GPU would write to memory.
     ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
     y = labelled.one_hot(again, mask, logits, axis)
-    others = _beside(logits, top, ids, mask, axis)
-    return p * y, others * numerics.divide(q, jnp.expand_dims(total, axis)), y
+    return p * y, _beside(logits, top, ids, mask, axis) * unit, y
+
+
+@jax.custom_jvp
+def _unit(total: Array, lead: Array) -> Array:
+    """Returns `1 / (total + exp(lead))`, the probability of a class at `top`."""
+    return numerics.divide(jnp.ones_like(total), total + jnp.exp(lead))
+
+
+@_unit.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    total, lead = primals
+    unit, ahead = _unit(total, lead), lead > 0
+    behind = jnp.exp(-jnp.where(ahead, lead, 0))
+    p = jnp.where(ahead, 1 / (1 + total * behind), jnp.exp(jnp.where(ahead, 0, lead)) * unit)
+    return unit, -unit * (p * tangents[1] + unit * tangents[0])
 
 
 def _two_reductions(

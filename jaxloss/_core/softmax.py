@@ -125,9 +125,12 @@ def _beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int
 
     A CPU computes it once, for value and derivative, in the memory of the gradient.
     """
-    idle = labelled.is_target(ids, logits.shape, axis)
-    idle = idle if mask is None else idle | jnp.expand_dims(~mask, axis)
-    return jnp.exp(jnp.where(idle, -jnp.inf, _above(logits, jnp.expand_dims(top, axis))))
+    level = _above(logits, jnp.expand_dims(top, axis))
+    if mask is not None:
+        # Asked for the mask itself, a CPU's compiler would branch at every position.
+        bound = jnp.where(mask, jnp.inf, -jnp.full((), jnp.inf, logits.dtype))
+        level = jnp.where(level <= jnp.expand_dims(bound, axis), level, -jnp.inf)
+    return jnp.exp(jnp.where(labelled.is_target(ids, logits.shape, axis), -jnp.inf, level))
 
 
 def _one_reduction(

@@ -27,6 +27,7 @@ CALLS = {
     "elements": (jaxloss.binary_cross_entropy, SOFT, {"class_weights": [1.0, 2.0, 0.5]}),
     "elements masked": (jaxloss.sigmoid_focal, SOFT, {"where": WHERE, "weights": WEIGHTS}),
     "sum": (jaxloss.binary_cross_entropy, SOFT, {"reduction": "sum"}),
+    "each": (jaxloss.top_k_cross_entropy, IDS, {"where": WHERE, "fraction": 0.5}),
     "counts": (jaxloss.ghm, SOFT, {"bins": 4}),
     "divergence": (jaxloss.kl_divergence, SOFT, {"where": WHERE}),
     "ids one against the rest": (jaxloss.binary_cross_entropy, IDS, {"weights": WEIGHTS}),

@@ -170,6 +170,8 @@ def _competing(
         if has_ids:
             valid = None if mask is None else mask.squeeze(axis)
             y = labels.one_hot(y.squeeze(axis), valid, z, axis)
+        elif mask is not None:
+            y = jnp.where(mask, y, 0)
         return jax.nn.softmax(z, axis), y
 
     mask, weight = (

@@ -196,12 +196,8 @@ def competing(
         kept = _not_ignored(function, targets, ignore_index)
         kept = kept if targets.ndim < scores.ndim else kept.all(at)
         mask = kept if mask is None else mask & kept
-    if targets.ndim < scores.ndim:
-        targets = _int32(targets)
-    else:
-        targets = _fractions(targets, scores.dtype)
-        if mask is not None:
-            targets = jnp.where(jnp.expand_dims(mask, at), targets, 0)
+    has_ids = targets.ndim < scores.ndim
+    targets = _int32(targets) if has_ids else _fractions(targets, scores.dtype)
     return Competing(
         logits=scores,
         labels=targets,

@@ -75,9 +75,16 @@ class Costs(NamedTuple):
         """The dtype of the values."""
         return self.arguments[0].dtype
 
+    @property
+    def _cut(self) -> tuple[int, ...] | None:
+        """The axes that chunks may cut; None: it is a cost of elements."""
+        if self.classes is None:
+            return None
+        return tuple(i for i in range(self.arguments[0].ndim) if i != self.classes)
+
     def each(self) -> Array:
         """Returns every value."""
-        values = lean(self.cost)(*self.arguments)
+        values = lean(self.cost, _in_chunks(self.cost, self._cut))(*self.arguments)
         return values if self.classes is None else values.squeeze(self.classes)
 
     def over(self, denominator: Array, weights: Array | None) -> Array:
@@ -86,17 +93,15 @@ class Costs(NamedTuple):
         A CPU's compiler writes the operands of a sum, and much of a long formula, to memory; in
         chunks they stay in its cache. There value and gradient are each one loop.
         """
-        axes = None
-        if self.classes is not None:
-            weights = None if weights is None else jnp.expand_dims(weights, self.classes)
-            axes = tuple(i for i in range(self.arguments[0].ndim) if i != self.classes)
+        if self.classes is not None and weights is not None:
+            weights = jnp.expand_dims(weights, self.classes)
 
         def total(x: Array, weights: Array | None, *others: Any) -> Array:
             values = self.cost(x, *others)
             return (values if weights is None else values * weights).sum()
 
         x, *others = self.arguments
-        return _quotient(total, axes)(x, denominator, weights, *others)
+        return _quotient(total, self._cut)(x, denominator, weights, *others)
 
 
 def _quotient(total: Callable[..., Array], axes: tuple[int, ...] | None) -> Callable[..., Array]:
@@ -240,38 +245,27 @@ def _in_chunks(
       default: What others than a CPU compute; None: the same at once.
     """
 
-    def chunked(x: Array, *others: Any) -> Any:
-        flat, others = (x, others) if axes is not None else _merged(x, others)
-        axis = max(_long_axes(flat, axes), key=lambda i: flat.shape[i])
-        size = flat.shape[axis]
-        step = -(-size // CHUNKS)
-        whole = size // step
+    def chunked(*arguments: Any) -> Any:
+        x = arguments[0]
+        axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
+        stop = axis + 1
+        if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
+            stop = next((i for i in range(stop, x.ndim) if is_split(x, i)), x.ndim)
+        cut = _Cut(x.shape, axis, stop)
 
-        def part(start: Any, length: int) -> Any:
-            cut = functools.partial(
-                jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=length, axis=axis
-            )
-            is_cut = [
-                a is not None and jnp.ndim(a) == flat.ndim and a.shape[axis] == size for a in others
-            ]
-            rest = (cut(a) if yes else a for a, yes in zip(others, is_cut, strict=True))
-            return function(cut(flat), *rest)
+        def of_part(start: Any, length: int) -> Any:
+            return function(*(cut.part(a, start, length) for a in arguments))
 
         def add(result: Any, start: Any, length: int) -> Any:
-            def join(whole: Array, new: Array) -> Array:
-                if new.ndim < flat.ndim:
-                    return whole + new
-                return jax.lax.dynamic_update_slice_in_dim(whole, new, start, axis)
+            join = functools.partial(cut.join, start=start)
+            return jax.tree.map(join, result, of_part(start, length))
 
-            return jax.tree.map(join, result, part(start, length))
-
-        result = jax.tree.map(
-            lambda a: jnp.zeros_like(a if a.ndim < flat.ndim else flat), part(0, step)
-        )
+        step = -(-x.shape[axis] // CHUNKS)
+        whole, rest = divmod(x.shape[axis], step)
+        result = jax.tree.map(functools.partial(cut.empty, cut.merged(x)), of_part(0, step))
         result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
-        rest = size - whole * step
         result = add(result, whole * step, rest) if rest else result
-        return jax.tree.map(lambda a: a if a.ndim < flat.ndim else a.reshape(x.shape), result)
+        return jax.tree.map(cut.restored, result)
 
     def evaluate(x: Array, *others: Any) -> Any:
         if x.size < CHUNKED_FROM or not _long_axes(x, axes):
@@ -279,6 +273,67 @@ def _in_chunks(
         return jax.lax.platform_dependent(x, *others, cpu=chunked, default=default or function)
 
     return evaluate
+
+
+class _Cut(NamedTuple):
+    """How arrays are cut along an axis, into which those up to `stop` are merged.
+
+    Attributes:
+      shape: That of the array by which the others go.
+      axis: It counts the rows that are cut.
+      stop: Behind the last axis that is merged.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    stop: int
+
+    @property
+    def row(self) -> int:
+        """How many elements a row has."""
+        return math.prod(self.shape[self.axis + 1 : self.stop])
+
+    @property
+    def merged_shape(self) -> tuple[int, ...]:
+        """The shape with the axes merged."""
+        size = self.shape[self.axis] * self.row
+        return (*self.shape[: self.axis], size, *self.shape[self.stop :])
+
+    def merged(self, a: Array) -> Array:
+        """Returns an array with the axes merged."""
+        return a.reshape(*a.shape[: self.axis], -1, *a.shape[self.stop :])
+
+    def part(self, a: Any, start: Any, length: int) -> Any:
+        """Returns the rows of an array that has them, merged; of another all."""
+        axis, row = self.axis, self.row
+        if a is None or jnp.ndim(a) != len(self.shape):
+            return a
+        if a.shape == self.shape:
+            return jax.lax.dynamic_slice_in_dim(self.merged(a), start * row, length * row, axis)
+        if a.shape[axis] == self.shape[axis]:
+            a = jax.lax.dynamic_slice_in_dim(a, start, length, axis)
+        if row > 1 and math.prod(a.shape[axis : self.stop]) > 1:
+            inner = (length, *self.shape[axis + 1 : self.stop])
+            a = jnp.broadcast_to(a, (*a.shape[:axis], *inner, *a.shape[self.stop :]))
+        return self.merged(a)
+
+    def empty(self, x: Array, part: Array) -> Array:
+        """Returns zeros for a sum, or for an array of which a part is given, placed as `x`."""
+        if part.ndim < x.ndim:
+            return jnp.zeros_like(part)
+        for i, size in enumerate(part.shape):
+            x = x if i == self.axis else jax.lax.slice_in_dim(x, 0, size, axis=i)
+        return jnp.zeros_like(x)
+
+    def join(self, whole: Array, part: Array, start: Any) -> Array:
+        """Adds to a sum, or writes the rows from `start` on."""
+        if part.ndim < len(self.merged_shape):
+            return whole + part
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, start * self.row, self.axis)
+
+    def restored(self, a: Array) -> Array:
+        """Undoes the merging."""
+        return a.reshape(self.shape) if a.shape == self.merged_shape else a
 
 
 def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
@@ -290,25 +345,6 @@ def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
 def is_split(x: Array, axis: int) -> bool:
     """Whether an axis is known to be sharded: that of a mesh with Explicit axes."""
     return jax.typeof(x).sharding.spec[axis] is not None
-
-
-def _merged(x: Array, others: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
-    """Merges neighbouring axes but the first, where all arrays of the rank of `x` allow it.
-
-    A CPU's compiler vectorises the last axis only, so few classes there cost a multiple.
-    """
-    alike = [a for a in others if a is not None and jnp.ndim(a) == x.ndim]
-    spread = [tuple(a.shape[i] != n for a in alike) for i, n in enumerate(x.shape)]
-    apart = [i < 2 or is_split(x, i) or is_split(x, i - 1) for i in range(x.ndim)]
-    starts = [i for i in range(x.ndim) if apart[i] or spread[i] != spread[i - 1]]
-
-    def merge(a: Array) -> Array:
-        shape = [
-            math.prod(a.shape[i:j]) for i, j in zip(starts, [*starts[1:], a.ndim], strict=True)
-        ]
-        return a.reshape(shape)
-
-    return merge(x), tuple(merge(a) if any(a is b for b in alike) else a for a in others)
 
 
 def varying(*arrays: Any) -> tuple[Any, ...]:

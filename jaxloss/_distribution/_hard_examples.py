@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
+from jaxloss._core import labels as labelled
 from jaxloss._core import reduction as reductions
 from jaxloss._core.labels import Competing, Independent, competing
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName
-from jaxloss._distribution._cross_entropy import competing_entropy
+from jaxloss._distribution._cross_entropy import competing_entropy, spread
 
 __all__ = ["top_k_cross_entropy"]
 
@@ -105,7 +106,12 @@ def top_k_cross_entropy(
         class_weights=class_weights,
     )
     share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
-    loss = competing_entropy(name, data, label_smoothing)
+    smoothing = spread(name, label_smoothing, data.logits.dtype)
+
+    def of_part(part: Competing, smoothing: Array | None) -> Costs:
+        return competing_entropy(name, part, smoothing)
+
+    loss = labelled.costs(of_part, data, smoothing)
     return reduce_hardest(name, loss, share, reduction, data, axis_name)
 
 

@@ -263,8 +263,8 @@ def _in_chunks(
         step = -(-x.shape[axis] // CHUNKS)
         whole, rest = divmod(x.shape[axis], step)
         result = jax.tree.map(functools.partial(cut.empty, cut.merged(x)), of_part(0, step))
-        result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
         result = add(result, whole * step, rest) if rest else result
+        result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
         return jax.tree.map(cut.restored, result)
 
     def evaluate(x: Array, *others: Any) -> Any:

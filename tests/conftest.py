@@ -34,7 +34,7 @@ TRACED = ("where", "weights", "distance_map")
 
 
 @functools.cache
-def _program(loss, options):
+def _program(loss, options, precision):
     return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
 
 
@@ -52,12 +52,13 @@ def _compiling(loss):
         leaves = [*data, *traced.values()]
         plain = all(isinstance(x, (jax.Array, np.ndarray)) for x in leaves)
         plain &= all(isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values())
-        inside = isinstance(jnp.zeros(()), jax.core.Tracer)  # of another program
-        if not plain or inside:
+        zero = jnp.zeros(())
+        if not plain or isinstance(zero, jax.core.Tracer):  # inside another program
             return loss(*data, **options)
         # With its type: 1 and True and 1.0 are equal, but not the same option.
         key = tuple((name, fixed[name], type(fixed[name])) for name in sorted(fixed))
-        return _program(loss, key)(*data, **traced)
+        data = jax.tree.map(jnp.asarray, data)  # NumPy's integers have 64 bits
+        return _program(loss, key, zero.dtype)(*data, **traced)
 
     return call
 

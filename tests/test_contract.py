@@ -703,7 +703,8 @@ CORE_FLOORS = (
     {"lean", "polygons"},
     {"boxes", "labels", "transform"},
     {"reduction", "sigmoid", "maps"},
-    {"softmax", "confusion"},
+    {"softmax"},
+    {"confusion"},
 )
 
 

@@ -81,10 +81,12 @@ def shares(
     rows: tuple[Array, Array, Array], logits: Array, ids: Array, mask: Array | None, axis: int
 ) -> tuple[Array, Array, Array]:
     """Returns `p y`, `p (1 - y)` and the one-hot `y` from the statistics; all 0 where masked."""
+    odds = _target_log_odds(*rows, ids, mask, logits.shape[axis])
+    p = sigmoid.probability_pair(odds)[0]
     top, total, target = rows
-    odds = _target_log_odds(top, total, target, ids, mask, logits.shape[axis])
-    p = jnp.expand_dims(sigmoid.probability_pair(odds)[0], axis)
-    p = p if mask is None else jnp.where(jnp.expand_dims(mask, axis), p, 0)
+    if mask is not None:
+        p, top, total, target = (jnp.where(mask, x, 0) for x in (p, *rows))
+    p = jnp.expand_dims(p, axis)
     infinite = jnp.isinf(target) | jnp.isinf(top)
     limit = jax.lax.stop_gradient(jnp.where(target == top, 0, target - top))
     lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
@@ -92,7 +94,7 @@ def shares(
     # A comparison that all its kernels share a GPU would write to memory.
     ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
     y = labelled.one_hot(again, mask, logits, axis)
-    return p * y, _beside(logits, top, ids, mask, axis) * unit, y
+    return p * y, _beside(logits, rows[0], ids, mask, axis) * unit, y
 
 
 @jax.custom_jvp

@@ -108,7 +108,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "smooth",
-        5.6,
+        0.17,
     ),
     "dice_focal": Case(
         sum_of("dice", focal),
@@ -136,7 +136,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "smooth",
-        5.7,
+        0.17,
     ),
     "dice_top_k": Case(
         sum_of("dice", top_k),
@@ -161,7 +161,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "kinked",
-        5.8,
+        1.64,
     ),
 }
 

@@ -53,7 +53,7 @@ CASES = {
         ),
         {"fraction": (0.3, 0.0), "label_smoothing": (0.1, 1.5)},
         "smooth",
-        0.53,
+        0.23,
     ),
 }
 

@@ -61,10 +61,10 @@ CASES = {
         ),
         {"smooth": (0.5, -1.0)},
         "smooth",
-        4.2,
+        0.16,
     ),
     "jaccard": Case(
-        segmentation(_jaccard), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 4.2
+        segmentation(_jaccard), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 0.16
     ),
     "tversky": Case(
         segmentation(_tversky),
@@ -78,7 +78,7 @@ CASES = {
         ),
         {"alpha": (0.3, -1.0), "beta": (0.7, -1.0), "smooth": (0.5, -1.0)},
         "smooth",
-        4.2,
+        0.16,
     ),
 }
 

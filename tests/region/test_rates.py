@@ -51,7 +51,7 @@ CASES = {
         (*_SHARED, *_out_of_range(("r", -0.1), ("r", 1.1))),
         {"r": (0.3, -0.1), "smooth": (0.5, -1.0)},
         "smooth",
-        3.2,
+        0.2,
     ),
     "mcc": Case(
         segmentation(_mcc),
@@ -59,7 +59,7 @@ CASES = {
         _SHARED,
         {"smooth": (0.5, -1.0)},
         "smooth",
-        4.2,
+        0.2,
     ),
     "noise_robust_dice": Case(
         segmentation(_noise_robust_dice),
@@ -67,7 +67,7 @@ CASES = {
         (*_SHARED, *_out_of_range(("gamma", 0.9), ("gamma", 2.1))),
         {"gamma": (1.4, 0.5), "smooth": (0.5, -1.0)},
         "smooth",
-        4.2,
+        0.17,
     ),
 }
 

@@ -100,7 +100,7 @@ def _out_of_range(**options):
     )
 
 
-def _case(cost, *samples, kind="kinked", temporary=1.1, **parameters):
+def _case(cost, *samples, kind="kinked", temporary=0.22, **parameters):
     outside = {name: out for name, (_, out) in parameters.items()}
     return Case(
         _elementwise(cost),
@@ -114,7 +114,7 @@ def _case(cost, *samples, kind="kinked", temporary=1.1, **parameters):
 
 CASES = {
     "l1": _case(np.abs),
-    "l2": _case(np.square, kind="smooth", temporary=0.1),
+    "l2": _case(np.square, kind="smooth"),
     "huber": _case(_huber, values(), values("wide", delta=3.0), delta=(1.3, -1.0)),
     "smooth_l1": _case(_smooth_l1, values(), values("wide", beta=3.0), beta=(1.3, -1.0)),
     "log_cosh": _case(lambda d: np.log(np.cosh(d)), kind="smooth"),
@@ -123,21 +123,18 @@ CASES = {
         values(),
         values("wide", epsilon=0.5),
         kind="smooth",
-        temporary=4.1,
         epsilon=(0.7, -1.0),
     ),
     "quantile": _case(
         lambda d, q=0.5: np.maximum(-q * d, (1 - q) * d),
         values(),
         values("q", q=0.8),
-        temporary=2.1,
         q=(0.3, 1.5),
     ),
     "balanced_l1": _case(
         _balanced_l1,
         values(),
         values("wide", beta=2.5, alpha=0.7),
-        temporary=4.1,
         alpha=(0.6, -1.0),
         gamma=(1.2, -1.0),
         beta=(1.3, 0.0),
@@ -146,7 +143,6 @@ CASES = {
         _wing,
         values(),
         values("narrow", width=1.5, curvature=0.5),
-        temporary=4.1,
         width=(3.0, -1.0),
         curvature=(1.5, 0.0),
     ),
@@ -161,7 +157,7 @@ CASES = {
         ),
         {"variance": (0.7, None)},
         "smooth",
-        0.1,
+        0.01,
     ),
     "poisson_nll": Case(
         _poisson_nll,

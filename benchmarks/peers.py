@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["OMP_WAIT_POLICY"] = "passive"  # else PyTorch's threads spin in the next one's time
+os.environ["KMP_BLOCKTIME"] = "0"
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -29,7 +31,7 @@ try:
 except ImportError:
     torch = None
 try:
-    from monai.losses import DiceLoss, FocalLoss, TverskyLoss
+    from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 except ImportError:
     DiceLoss = None
 
@@ -45,6 +47,7 @@ def data() -> dict[str, np.ndarray]:
         "logits": rng.normal(size=SHAPE).astype(np.float32),
         "ids": ids.astype(np.int32),
         "dense": rng.random(SHAPE, dtype=np.float32),
+        "soft": rng.dirichlet(np.ones(SHAPE[-1]), SHAPE[:-1]).astype(np.float32),
         "binary": (rng.random(SHAPE) < 0.3).astype(np.float32),
     }
 
@@ -95,11 +98,25 @@ def programs() -> dict[str, tuple[str, Callable, dict[str, tuple[Any, Callable]]
             jaxloss.sigmoid_focal,
             {"Optax": (of_jax, lambda x, y: losses.sigmoid_focal_loss(x, y, gamma=2.0).mean())},
         ),
+        "cross_entropy, ids, one ignored": (
+            "ids",
+            lambda x, y: jaxloss.cross_entropy(x, y, ignore_index=0),
+            {},
+        ),
+        "cross_entropy, soft labels": (
+            "soft",
+            jaxloss.cross_entropy,
+            {"Optax": (of_jax, lambda x, y: losses.softmax_cross_entropy(x, y).mean())},
+        ),
         "dice, ids": ("ids", jaxloss.dice, {}),
+        "dice_cross_entropy, ids": ("ids", jaxloss.dice_cross_entropy, {}),
         "tversky, ids": ("ids", jaxloss.tversky, {}),
     }
     if torch is not None:
         rows["cross_entropy, ids"][2]["torch"] = (of_torch, F.cross_entropy)
+        ignoring = lambda x, y: F.cross_entropy(x, y, ignore_index=0)
+        rows["cross_entropy, ids, one ignored"][2]["torch"] = (of_torch, ignoring)
+        rows["cross_entropy, soft labels"][2]["torch"] = (of_torch, F.cross_entropy)
         rows["binary_cross_entropy"][2]["torch"] = (of_torch, F.binary_cross_entropy_with_logits)
     if DiceLoss is not None:
         one_hot = lambda y: y[:, None]
@@ -108,6 +125,7 @@ def programs() -> dict[str, tuple[str, Callable, dict[str, tuple[Any, Callable]]
             "dice, ids": DiceLoss(**softmax),
             "tversky, ids": TverskyLoss(**softmax),
             "focal, ids": FocalLoss(to_onehot_y=True, use_softmax=True),
+            "dice_cross_entropy, ids": DiceCELoss(**softmax),
         }.items():
             rows[name][2]["MONAI"] = (
                 of_torch,

@@ -33,14 +33,14 @@ def scored(
         got = "False with a single class"
         checks.fail(ValueError, function, "include_background", got, "True")
 
-    def foreground(x: Array) -> Array:
+    def foreground(x: Array, axis: int = axis) -> Array:
         size = x.shape[axis]
         return x if size == 1 else jax.lax.slice_in_dim(x, 1, size, axis=axis)
 
-    def of_foreground(*data: Any) -> tuple[Array, Array]:
+    def of_foreground(*data: Any, axis: int) -> tuple[Array, Array]:
         assert form is not None
-        p, y = form(*data)
-        return foreground(p), foreground(y)
+        p, y = form(*data, axis=axis)
+        return foreground(p, axis), foreground(y, axis)
 
     form, weight, factors = pixels.form, pixels.weight, pixels.class_weights
     pixels = pixels._replace(

@@ -158,20 +158,23 @@ def of_sums(
     arguments: tuple[Any, ...],
     finish: Callable[..., Array],
     parameters: tuple[Any, ...],
+    summed: tuple[int, ...] | None = None,
 ) -> Array:
     """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
 
     Args:
       terms: `terms(x, *others)`, arrays in the shape of `x`.
-      axes: The axes over which each of them is summed.
+      axes: The axes of `x` over which each of them is summed.
       arguments: `x`, and arrays that broadcast to it, or None.
       finish: `finish(sums, *parameters)`, a scalar.
       parameters: Arrays, or None.
+      summed: Where those axes are in the terms; None: where they are in `x`.
     """
     count = len(arguments)
+    summed = axes if summed is None else summed
 
     def total(*arguments: Any) -> tuple[Array, ...]:
-        return tuple(term.sum(axes) for term in terms(*arguments))
+        return tuple(term.sum(summed) for term in terms(*arguments))
 
     sums = lean(total, _in_chunks(total, axes))
 

@@ -20,7 +20,8 @@ Data = labels.Competing | labels.Independent
 
 ABSENT = ("score", "skip")
 
-FEW = 16  # classes
+FEW = 16  # classes, which a CPU holds first
+FEWER = 8  # of which the statistics of a position take as much memory as its logits
 
 
 class Pixels(NamedTuple):
@@ -357,8 +358,8 @@ def score(
     if beside is None:
         return of_counts(finish, pixels, *parameters, **options)
     values, (share, other) = beside.values, beside.shares
-    of_logits = values.statistics or values.arguments[0] is pixels.data[0]
-    if scalar and of_logits and pixels.axis_name is None:
+    is_lean = values.statistics and pixels.axis is not None and pixels.p.shape[pixels.axis] > FEWER
+    if scalar and (is_lean or values.arguments[0] is pixels.data[0]) and pixels.axis_name is None:
         count = reduction.denominator(values, reduction_, beside.data)
         parameters = (*parameters, share, other, count)
         return of_counts(with_costs, pixels, *parameters, **options, beside=values)

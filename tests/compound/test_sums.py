@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import jaxloss
+from jaxloss._core import confusion
+from tests.compiling import quick_jit
 from tests.distribution.test_cross_entropy import CASES as ENTROPIES
 from tests.distribution.test_focal import CASES as FOCALS
 from tests.oracles import PIXEL_IDS, PIXELS, invalid_segmentations
@@ -257,3 +259,26 @@ def test_finite_at_extreme_logits(name):
         assert jnp.isfinite(array).all()
     np.testing.assert_array_equal(values[-3:], 0)
     assert not slopes[-3:].any()
+
+
+@pytest.mark.parametrize(
+    "loss", [jaxloss.dice_cross_entropy, jaxloss.dice_focal, jaxloss.exp_log, jaxloss.unified_focal]
+)
+def test_one_pass_equals_two(loss, monkeypatch):
+    """Value and two derivatives of ids, for many classes and for few; masked garbage is nothing."""
+    rng = np.random.default_rng(5)
+    shape = 2, 3, 4, 5
+    x, slope = rng.normal(size=(2, *shape)) * 3
+    labels, where = rng.integers(0, 5, shape[:-1]), rng.random(shape[:-1]) < 0.7
+    x[~where] = np.nan
+    options = {"where": where, "weights": rng.uniform(0.5, 2, shape[:-1])}
+
+    def everything(x, fewer):
+        monkeypatch.setattr(confusion, "FEWER", fewer)
+        run = lambda x: loss.__wrapped__(x, labels, **options)
+        along = lambda x: jnp.vdot(slope, jax.grad(run)(x))
+        return run(x), jax.jvp(jax.grad(run), (x,), (slope,)), jax.grad(along)(x)
+
+    with jax.enable_x64(True):
+        one, two = (quick_jit(everything, static_argnums=1)(x, fewer) for fewer in (0, 9))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), one, two)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._compound._parts import steep_power
 from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
 from jaxloss._core.labels import Competing, per_class
 from jaxloss._core.reduction import AxisName
@@ -124,7 +123,7 @@ def exp_log(
     def of_counts(counts: confusion.Confusion, gamma: Array, smooth: Array) -> Array:
         (missed,) = counts.more  # not as a difference, which a steep power would not forgive
         ratio = _log_ratio(counts.fp + missed, 2 * counts.tp + smooth)
-        return steep_power(ratio, gamma)
+        return numerics.steep_power(ratio, gamma)
 
     is_p = activation is None
     positive, negative = _label_weights(name, pixels, class_weights)
@@ -132,7 +131,7 @@ def exp_log(
     data = pixels.source._replace(class_weights=None)
     if isinstance(data, Competing):
         values = softmax.costs(
-            lambda hit, miss, gamma: steep_power(hit, gamma),
+            lambda hit, miss, gamma: numerics.steep_power(hit, gamma),
             data,
             gamma,
             factors=positive,
@@ -142,7 +141,7 @@ def exp_log(
         log_pair = sigmoid.log_pair_of_probability if is_p else sigmoid.log_pair
 
         def cost(x: Array, y: Array, gamma: Array, positive: Array, negative: Array) -> Array:
-            hit, miss = (steep_power(u, gamma) for u in log_pair(x))
+            hit, miss = (numerics.steep_power(u, gamma) for u in log_pair(x))
             return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
 
         values = sigmoid.costs(cost, data, gamma, positive, negative)

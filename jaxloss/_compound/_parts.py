@@ -1,4 +1,4 @@
-"""What compound losses share: Dice beside a distribution loss, elements, and a steep power."""
+"""What compound losses share: Dice beside a distribution loss, and elements."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
+from jaxloss._core import checks, confusion, sigmoid, softmax
 from jaxloss._core.confusion import Data
 from jaxloss._core.labels import Independent
 from jaxloss._core.lean import Costs
@@ -94,36 +94,3 @@ def log_pair_of(activation: str | None) -> Callable[..., tuple[Array, Array]]:
         return sigmoid.log_pair(softmax.log_odds(z, *scale) if scale else z)
 
     return log_pair
-
-
-@jax.custom_jvp
-def steep_power(u: Array, exponent: Array) -> Array:
-    """Returns `u^exponent` for `u >= 0`, whose derivatives of any order stay finite.
-
-    They are 0 at `u = 0`. Elsewhere, where an exponent below 1 makes them large, no factor exceeds
-    `1 / u`: what multiplies it in the chain rule is about as small as `u`.
-    """
-    return numerics.power(u, exponent)
-
-
-@steep_power.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    u, exponent = primals
-    value = steep_power(u, exponent)
-    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
-    slope = jnp.where(inside, value, 0) * exponent * _reciprocal(u)
-    by_exponent = jnp.where(inside, value * jnp.log(jnp.where(inside, u, 1)), 0)
-    return value, slope * tangents[0] + by_exponent * tangents[1]
-
-
-@jax.custom_jvp
-def _reciprocal(u: Array) -> Array:
-    """Returns `1 / u`, and 0 where that is not a normal number."""
-    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
-    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
-
-
-@_reciprocal.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    inverse = _reciprocal(*primals)
-    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow

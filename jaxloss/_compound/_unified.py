@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._compound._parts import steep_power
 from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
 from jaxloss._core.labels import Competing
 from jaxloss._core.lean import Costs
@@ -198,7 +197,7 @@ def _focal_tversky(
     tp, fp, (fn, tn) = counts.tp, counts.fp, counts.more
 
     def enhanced(loss: Array) -> Array:
-        return steep_power(loss, 1 - gamma)
+        return numerics.steep_power(loss, 1 - gamma)
 
     loss = confusion.complement(delta * fn + (1 - delta) * fp, tp + smooth)
     if not compete:

@@ -74,6 +74,39 @@ def power(base: Array, exponent: Array) -> Array:
     return jnp.where(positive, raised, jnp.where(exponent == 0, 1, jnp.zeros_like(raised)))
 
 
+@jax.custom_jvp
+def steep_power(u: Array, exponent: Array) -> Array:
+    """Returns `u^exponent` for `u >= 0`, whose derivatives of any order stay finite.
+
+    They are 0 at `u = 0`. Elsewhere, where an exponent below 1 makes them large, no factor exceeds
+    `1 / u`: what multiplies it in the chain rule is about as small as `u`.
+    """
+    return power(u, exponent)
+
+
+@steep_power.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    u, exponent = primals
+    value = steep_power(u, exponent)
+    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
+    slope = jnp.where(inside, value, 0) * exponent * _reciprocal(u)
+    by_exponent = jnp.where(inside, value * jnp.log(jnp.where(inside, u, 1)), 0)
+    return value, slope * tangents[0] + by_exponent * tangents[1]
+
+
+@jax.custom_jvp
+def _reciprocal(u: Array) -> Array:
+    """Returns `1 / u`, and 0 where that is not a normal number."""
+    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
+    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
+
+
+@_reciprocal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = _reciprocal(*primals)
+    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow
+
+
 def sqrt(x: Array) -> Array:
     """Returns the square root, with derivative 0 at 0."""
     positive = ~(x <= 0)  # NaN stays NaN

@@ -1,14 +1,15 @@
 """Structural similarity cross-entropy: pixels count by how ill they fit their neighbourhood."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._compound._parts import log_pair_of, one_against_rest
-from jaxloss._core import checks, confusion, numerics, sigmoid
-from jaxloss._core.labels import competing, independent
+from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
+from jaxloss._core.confusion import Data
+from jaxloss._core.labels import Independent, competing, independent
 from jaxloss._core.reduction import AxisName, reduce, reduce_labelled
 
 __all__ = ["structural_similarity_cross_entropy"]
@@ -130,8 +131,8 @@ def structural_similarity_cross_entropy(
 
     read = competing if pixels.compete else independent
     data = read(name, logits, labels, class_weights=class_weights, **masks)
-    each, scale = one_against_rest(data, activation if pixels.compete else "sigmoid")
-    log_pair = log_pair_of(activation)
+    each, scale = _one_against_rest(data, activation if pixels.compete else "sigmoid")
+    log_pair = _log_pair_of(activation)
 
     def cost(z: Array, y: Array, *scale: Array) -> Array:
         hit, miss = log_pair(z, *scale)
@@ -154,6 +155,29 @@ def structural_similarity_cross_entropy(
     )
     plain = reduce_labelled(name, entropy, reduction, each, axis_name)
     return weight * plain + (1 - weight) * similarity
+
+
+def _one_against_rest(data: Data, activation: str | None) -> tuple[Independent, tuple[Array, ...]]:
+    """Returns the elements of the data, and the scale of their softmax if there is one."""
+    if isinstance(data, Independent):
+        return data, ()
+    logits = data.unmasked_logits()
+    mask, weights = (
+        None if x is None else jnp.expand_dims(x, data.axis) for x in (data.mask, data.weights)
+    )
+    each = Independent(logits, data.dense_labels(), mask, weights, data.class_weights)
+    return each, () if activation is None else softmax.scale(logits, data.axis)
+
+
+def _log_pair_of(activation: str | None) -> Callable[..., tuple[Array, Array]]:
+    """Returns what gives `-log p` and `-log(1 - p)` of elements and the scale of their softmax."""
+    if activation is None:
+        return sigmoid.log_pair_of_probability
+
+    def log_pair(z: Array, *scale: Array) -> tuple[Array, Array]:
+        return sigmoid.log_pair(softmax.log_odds(z, *scale) if scale else z)
+
+    return log_pair
 
 
 def _structural_error(

@@ -1,5 +1,6 @@
 """Weighted sums of Dice and a distribution loss."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jaxloss._core.confusion import Data
 from jaxloss._core.labels import Competing
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName
-from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy
+from jaxloss._distribution._cross_entropy import competing_entropy, independent_entropy, spread
 from jaxloss._distribution._focal import competing_focal, independent_focal
 from jaxloss._distribution._hard_examples import reduce_hardest
 
@@ -103,12 +104,7 @@ def dice_cross_entropy(
     name = "dice_cross_entropy"
     is_p = activation is None
 
-    def shares(dtype: Any) -> tuple[Array, Array]:
-        return (
-            checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)"),
-            checks.number(name, "cross_entropy_weight", cross_entropy_weight, dtype, "[0, inf)"),
-        )
-
+    shares = _shares(name, dice_weight=dice_weight, cross_entropy_weight=cross_entropy_weight)
     return dice_and(
         name,
         lambda data: (_entropy(name, data, label_smoothing, is_p), data),
@@ -226,12 +222,7 @@ def dice_focal(
             return competing_focal(name, data, *options), data
         return independent_focal(name, data, *options), data
 
-    def shares(dtype: Any) -> tuple[Array, Array]:
-        return (
-            checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)"),
-            checks.number(name, "focal_weight", focal_weight, dtype, "[0, inf)"),
-        )
-
+    shares = _shares(name, dice_weight=dice_weight, focal_weight=focal_weight)
     return dice_and(
         name,
         focused,
@@ -344,15 +335,10 @@ def dice_top_k(
 
     def hard_pixels(data: Data) -> Array:
         share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
-        values = _entropy(name, data, label_smoothing, is_p).each()
+        values = _entropy(name, data, label_smoothing, is_p)
         return reduce_hardest(name, values, share, reduction, data, axis_name)
 
-    def shares(dtype: Any) -> tuple[Array, Array]:
-        return (
-            checks.number(name, "dice_weight", dice_weight, dtype, "[0, inf)"),
-            checks.number(name, "top_k_weight", top_k_weight, dtype, "[0, inf)"),
-        )
-
+    shares = _shares(name, dice_weight=dice_weight, top_k_weight=top_k_weight)
     return dice_and(
         name,
         hard_pixels,
@@ -375,6 +361,13 @@ def dice_top_k(
     )
 
 
+def _shares(function: str, **weights: ArrayLike) -> Callable[[Any], tuple[Array, ...]]:
+    """Returns what gives the factors of Dice and of the other part in a dtype."""
+    return lambda dtype: tuple(
+        checks.number(function, name, weight, dtype, "[0, inf)") for name, weight in weights.items()
+    )
+
+
 def _entropy(
     function: str,
     data: Data,
@@ -383,5 +376,6 @@ def _entropy(
 ) -> Costs:
     """Returns the cross-entropy of each position, or of each element."""
     if isinstance(data, Competing):
-        return competing_entropy(function, data, label_smoothing, probabilities=probabilities)
+        smoothing = spread(function, label_smoothing, data.logits.dtype)
+        return competing_entropy(data, smoothing, probabilities=probabilities)
     return independent_entropy(function, data, label_smoothing, probabilities=probabilities)

@@ -220,7 +220,7 @@ class Beside(NamedTuple):
 
     values: Costs
     data: Data
-    shares: tuple[Array, Array]
+    shares: tuple[Array, ...]
 
 
 def of_counts(

@@ -261,7 +261,7 @@ def costs(
             pair = sigmoid.log_pair_of_probability(z)
         else:
             pair = sigmoid.log_pair(log_odds(z, *scale(z, data.axis)))
-        return numerics.product(shares, cost(*pair, *parameters)).sum(data.axis, keepdims=True)
+        return numerics.product(shares, cost(*pair, *parameters)).sum(data.axis)
 
     return _of_shares(of_shares, data, smoothing, factors, parameters)
 
@@ -274,25 +274,14 @@ def _of_shares(
     parameters: tuple[Array, ...] = (),
 ) -> Costs:
     """The cost of logits and of the targets' shares, which it is told with all factors in them."""
-    axis = data.axis
 
-    def of_position(z: Array, labels: Array, mask: Any, smoothing: Any, *rest: Any) -> Array:
-        factors, *parameters = rest
-        part = labelled.Competing(
-            logits=z,
-            labels=labels.squeeze(axis) if data.has_ids else labels,
-            mask=None if mask is None else mask.squeeze(axis),
-            weights=None,
-            class_weights=None,
-            axis=axis,
-        )
+    def of_part(part: labelled.Competing, smoothing: Any, factors: Any, *rest: Array) -> Array:
         shares = smoothed(part, smoothing)
         shares = shares if factors is None else shares * factors
-        return cost(part.unmasked_logits(), shares, *parameters)
+        return cost(part.unmasked_logits(), shares, *rest)
 
-    labels = jnp.expand_dims(data.labels, axis) if data.has_ids else data.labels
-    mask = None if data.mask is None else jnp.expand_dims(data.mask, axis)
-    return Costs(of_position, (data.logits, labels, mask, smoothing, factors, *parameters), axis)
+    plain = data._replace(class_weights=None)
+    return labelled.costs(of_part, plain, smoothing, factors, *parameters)
 
 
 def _of_targets(
@@ -334,7 +323,8 @@ def entropy(data: labelled.Competing, smoothing: Array | None) -> Costs:
     """
 
     def of_shares(z: Array, shares: Array) -> Array:
-        return _entropy(z, shares, *jax.lax.stop_gradient(scale(z, data.axis)), data.axis)
+        rows = jax.lax.stop_gradient(scale(z, data.axis))
+        return _entropy(z, shares, *rows, data.axis).squeeze(data.axis)
 
     return _of_shares(of_shares, data, smoothing, data.class_weights)
 

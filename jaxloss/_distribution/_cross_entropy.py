@@ -168,17 +168,17 @@ def cross_entropy(
         class_weights=class_weights,
     )
     scale = checks.number(name, "z_loss", z_loss, data.logits.dtype, "[0, inf)")
+    smoothing = spread(name, label_smoothing, data.logits.dtype)
     if checks.is_zero(z_loss):
-        entropy = competing_entropy(name, data, label_smoothing)
+        entropy = competing_entropy(data, smoothing)
         return reduce_labelled(name, entropy, reduction, data, axis_name)
 
     def of_part(part: Competing, smoothing: Array | None, scale: Array) -> Array:
-        entropy = competing_entropy(name, part, smoothing)
+        entropy = competing_entropy(part, smoothing)
         penalty = scale * softmax.log_sum_exp(part) ** 2
         penalty = penalty if part.normalizer is None else part.normalizer * penalty
         return labelled.at_once(entropy) + penalty
 
-    smoothing = spread(name, label_smoothing, data.logits.dtype)
     loss = labelled.costs(of_part, data, smoothing, scale)
     return reduce_labelled(name, loss, reduction, data, axis_name)
 
@@ -271,10 +271,9 @@ def binary_cross_entropy(
 
 
 def competing_entropy(
-    function: str, data: Competing, label_smoothing: ArrayLike | None, probabilities: bool = False
+    data: Competing, smoothing: Array | None, probabilities: bool = False
 ) -> Costs:
     """Returns the cross-entropy of each position, from logits or from probabilities."""
-    smoothing = spread(function, label_smoothing, data.logits.dtype)
     if probabilities or (data.has_ids and smoothing is None):
         return softmax.costs(
             lambda hit, miss: hit, data, smoothing=smoothing, probabilities=probabilities
@@ -282,11 +281,10 @@ def competing_entropy(
     return softmax.entropy(data, smoothing)
 
 
-def spread(function: str, label_smoothing: ArrayLike | None, dtype: jnp.dtype) -> Array | None:
+def spread(function: str, label_smoothing: ArrayLike, dtype: jnp.dtype) -> Array | None:
     """Returns the share of each target that is spread over all classes; None where none is."""
-    if label_smoothing is None or checks.is_zero(label_smoothing):
-        return None
-    return checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
+    smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
+    return None if checks.is_zero(label_smoothing) else smoothing
 
 
 def independent_entropy(

@@ -17,6 +17,7 @@ from jaxloss._core.labels import (
 )
 from jaxloss._core.lean import Costs
 from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._distribution._cross_entropy import spread
 
 __all__ = ["focal", "sigmoid_focal", "softmax_focal"]
 
@@ -275,7 +276,6 @@ def competing_focal(
     """Returns the focal loss of each position."""
     dtype, factors = data.logits.dtype, None
     gamma = checks.number(name, "gamma", gamma, dtype, "[0, inf)")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
     if alpha is not None:
         factors = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
         if factors.ndim > 0:
@@ -284,7 +284,7 @@ def competing_focal(
         lambda hit, miss, gamma: numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit),
         data,
         gamma,
-        smoothing=None if checks.is_zero(label_smoothing) else smoothing,
+        smoothing=spread(name, label_smoothing, dtype),
         factors=factors,
         probabilities=probabilities,
     )

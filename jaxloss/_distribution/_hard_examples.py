@@ -109,7 +109,7 @@ def top_k_cross_entropy(
     smoothing = spread(name, label_smoothing, data.logits.dtype)
 
     def of_part(part: Competing, smoothing: Array | None) -> Costs:
-        return competing_entropy(name, part, smoothing)
+        return competing_entropy(part, smoothing)
 
     loss = labelled.costs(of_part, data, smoothing)
     return reduce_hardest(name, loss, share, reduction, data, axis_name)

@@ -207,7 +207,7 @@ def logit_adjusted(
 
     def of_part(part: Competing, shift: Array, smoothing: Array | None) -> Costs:
         shifted = jnp.where(shift == -jnp.inf, -jnp.inf, centred(part).logits + shift)
-        return competing_entropy(name, part._replace(logits=shifted), smoothing)
+        return competing_entropy(part._replace(logits=shifted), smoothing)
 
     loss = labelled.costs(of_part, data, shift, smoothing)
     return reduce_labelled(name, loss, reduction, data, axis_name)

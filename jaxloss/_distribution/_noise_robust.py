@@ -278,12 +278,11 @@ def poly1(
     )
     dtype = data.logits.dtype
     epsilon = checks.number("poly1", "epsilon", epsilon, dtype, "(-inf, inf)")
-    smoothing = checks.number("poly1", "label_smoothing", label_smoothing, dtype, "[0, 1)")
     loss = softmax.costs(
         lambda hit, miss, epsilon: hit + epsilon * jnp.exp(-miss),
         data,
         epsilon,
-        smoothing=None if checks.is_zero(label_smoothing) else smoothing,
+        smoothing=spread("poly1", label_smoothing, dtype),
     )
     return reduce_labelled("poly1", loss, reduction, data, axis_name)
 

@@ -1,13 +1,13 @@
 """Argument checks: every wrong shape, dtype, axis and option ends here, in one clear error.
 
 Checks read shapes, dtypes and Python numbers, never traced values, so they cost nothing under
-`jax.jit`. This is the only module that imports chex. Every error names the function, the argument,
-what came and what was expected.
+`jax.jit`. This is the only module that imports chex. A check says what is wrong with an argument;
+the public function, which `named` wraps, adds its own name.
 """
 
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import chex
 import jax
@@ -17,111 +17,102 @@ from jax.typing import ArrayLike
 
 Array = jax.Array
 Axes = int | Sequence[int]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def fail(
-    error: type[Exception], function: str, argument: str, got: object, expected: str
-) -> NoReturn:
-    """Raises `error` with the one form of message that all of jaxloss uses."""
-    raise error(_message(function, argument, got, expected))
+class Refusal(Exception):
+    """What is wrong with an argument, on its way to the public function that was called."""
+
+    def __init__(self, error: type[Exception], argument: str, got: object, expected: str) -> None:
+        self.error = error
+        super().__init__(f"`{argument}` is {got}, expected {expected}")
+
+    def by(self, function: str) -> Exception:
+        """Returns the error that a user sees."""
+        return self.error(f"jaxloss.{function}: {self}")
 
 
-def _message(function: str, argument: str, got: object, expected: str) -> str:
-    return f"jaxloss.{function}: `{argument}` is {got}, expected {expected}"
+def fail(error: type[Exception], argument: str, got: object, expected: str) -> NoReturn:
+    """Refuses an argument with the one form of message that all of jaxloss uses."""
+    raise Refusal(error, argument, got, expected)
 
 
-def _require(
-    assertion: Callable[..., None],
-    holds: bool,
-    error: type[Exception],
-    function: str,
-    argument: str,
-    got: object,
-    expected: str,
-) -> None:
-    message = _message(function, argument, got, expected)
-    assertion(custom_message=message, exception_type=error)
-    if not holds:  # chex.disable_asserts() must not switch a user's checks off
-        raise error(message)
+def named(function: Function) -> Function:
+    """Puts the name of a public function in front of what it refuses."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Refusal as refusal:
+            raise refusal.by(function.__name__) from None
+
+    return call  # type: ignore[return-value]
 
 
-def floating(function: str, argument: str, value: ArrayLike) -> Array:
+def _holds(assertion: Callable[..., None], *arguments: Any) -> bool:
+    try:
+        assertion(*arguments)
+    except AssertionError:  # its text speaks of chex; ours names the argument
+        return False
+    return True
+
+
+# Behind each assertion of chex stands a plain comparison: `chex.disable_asserts()` must not switch
+# a user's checks off.
+
+
+def floating(argument: str, value: ArrayLike) -> Array:
     """Converts to an array and requires a floating dtype."""
     array = jnp.asarray(value)
-    _require(
-        functools.partial(chex.assert_type, array, float),
-        jnp.issubdtype(array.dtype, jnp.floating),
-        TypeError,
-        function,
-        argument,
-        f"of dtype {array.dtype}",
-        "a floating dtype",
-    )
+    is_floating = jnp.issubdtype(array.dtype, jnp.floating)
+    if not (_holds(chex.assert_type, array, float) and is_floating):
+        fail(TypeError, argument, f"of dtype {array.dtype}", "a floating dtype")
     return array
 
 
-def boolean(function: str, argument: str, value: ArrayLike) -> Array:
+def boolean(argument: str, value: ArrayLike) -> Array:
     """Converts to an array and requires booleans."""
     array = jnp.asarray(value)
-    _require(
-        functools.partial(chex.assert_type, array, bool),
-        array.dtype == bool,
-        TypeError,
-        function,
-        argument,
-        f"of dtype {array.dtype}",
-        "dtype bool",
-    )
+    if not (_holds(chex.assert_type, array, bool) and array.dtype == bool):
+        fail(TypeError, argument, f"of dtype {array.dtype}", "dtype bool")
     return array
 
 
-def real(function: str, argument: str, value: ArrayLike, dtype: Any) -> Array:
+def real(argument: str, value: ArrayLike, dtype: Any) -> Array:
     """Converts to an array of `dtype`; refuses booleans and complex numbers."""
     array = jnp.asarray(value)
     if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.complexfloating):
-        fail(TypeError, function, argument, f"of dtype {array.dtype}", "real numbers")
+        fail(TypeError, argument, f"of dtype {array.dtype}", "real numbers")
     return array.astype(dtype)
 
 
-def shape(
-    function: str, argument: str, array: Array, expected: Sequence[int], meaning: str
-) -> None:
+def shape(argument: str, array: Array, expected: Sequence[int], meaning: str) -> None:
     """Requires exactly the shape `expected`, which `meaning` explains."""
-    _require(
-        functools.partial(chex.assert_shape, array, tuple(expected)),
-        array.shape == tuple(expected),
-        ValueError,
-        function,
-        argument,
-        f"of shape {array.shape}",
-        f"{tuple(expected)}: {meaning}",
-    )
+    expected = tuple(expected)
+    if not (_holds(chex.assert_shape, array, expected) and array.shape == expected):
+        fail(ValueError, argument, f"of shape {array.shape}", f"{expected}: {meaning}")
 
 
-def minimum_rank(function: str, argument: str, array: Array, rank: int, meaning: str) -> None:
+def minimum_rank(argument: str, array: Array, rank: int, meaning: str) -> None:
     """Requires at least `rank` axes, which `meaning` explains."""
-    _require(
-        functools.partial(chex.assert_rank, array, {*range(rank, max(rank, array.ndim) + 1)}),
-        array.ndim >= rank,
-        ValueError,
-        function,
-        argument,
-        f"of shape {array.shape}",
-        f"at least {rank} axes: {meaning}",
-    )
+    ranks = {*range(rank, max(rank, array.ndim) + 1)}
+    if not (_holds(chex.assert_rank, array, ranks) and array.ndim >= rank):
+        expected = f"at least {rank} axes: {meaning}"
+        fail(ValueError, argument, f"of shape {array.shape}", expected)
 
 
-def images(function: str, logits: ArrayLike, classes: int | None) -> tuple[Array, int | None]:
+def images(logits: ArrayLike, classes: int | None) -> tuple[Array, int | None]:
     """Returns the scores of images' pixels, and their axis of classes, not negative, or None."""
-    scores = floating(function, "logits", logits)
+    scores = floating("logits", logits)
     meaning = "images and their pixels" if classes is None else "images, their pixels and classes"
     rank = 2 if classes is None else 3
-    minimum_rank(function, "logits", scores, rank, f"{meaning} (a single image is x[None])")
-    return scores, None if classes is None else axis(function, classes, scores.ndim)
+    minimum_rank("logits", scores, rank, f"{meaning} (a single image is x[None])")
+    return scores, None if classes is None else axis(classes, scores.ndim)
 
 
 def broadcastable(
-    function: str, argument: str, array: Array, full: Sequence[int], axis: int | None = None
+    argument: str, array: Array, full: Sequence[int], axis: int | None = None
 ) -> Array:
     """Requires the rank of `full` with each dimension equal or 1, as masks and weights must have.
 
@@ -137,24 +128,21 @@ def broadcastable(
         shapes = f"{tuple(full)}"
         if axis is not None:
             shapes += f" or {without(full, axis)}"
-        fail(
-            ValueError,
-            function,
-            argument,
-            f"of shape {array.shape}",
-            f"the rank of {shapes}, each dimension equal to it or 1",
-        )
+        expected = f"the rank of {shapes}, each dimension equal to it or 1"
+        fail(ValueError, argument, f"of shape {array.shape}", expected)
     return expanded
 
 
 def per_class_or_element(
-    function: str, argument: str, array: Array, full: Sequence[int], axis: int | None
+    argument: str, array: Array, full: Sequence[int], axis: int | None
 ) -> Array:
-    """Shapes one number per class, `[C]`, or one per element to broadcast against `full`."""
+    """Shapes one number, one per class, `[C]`, or one per element to broadcast against `full`."""
+    if array.ndim == 0:
+        return array
     if axis is not None and array.ndim == 1 and array.shape == (full[axis],):
         at = axis % len(full)
         return array.reshape([-1 if i == at else 1 for i in range(len(full))])
-    return broadcastable(function, argument, array, full)
+    return broadcastable(argument, array, full)
 
 
 def without(sizes: Sequence[int], axis: int | None) -> tuple[int, ...]:
@@ -162,59 +150,74 @@ def without(sizes: Sequence[int], axis: int | None) -> tuple[int, ...]:
     return tuple(size for i, size in enumerate(sizes) if i != axis)
 
 
-def axis(function: str, value: object, rank: int, argument: str = "axis") -> int:
+def axis(value: object, rank: int, argument: str = "axis") -> int:
     """Returns a valid axis as a non-negative integer."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        fail(TypeError, function, argument, repr(value), "an integer")
-    if not -rank <= value < rank:
-        fail(ValueError, function, argument, int(value), f"an axis in [{-rank}, {rank})")
-    return int(value) % rank
+    at = integer(argument, value)
+    if not -rank <= at < rank:
+        fail(ValueError, argument, at, f"an axis in [{-rank}, {rank})")
+    return at % rank
 
 
-def axes(function: str, value: Axes, rank: int, argument: str = "axes") -> tuple[int, ...]:
+def axes(value: Axes, rank: int, argument: str = "axes") -> tuple[int, ...]:
     """Returns valid, distinct axes as non-negative integers."""
     given = tuple(value) if isinstance(value, Sequence) else (value,)
-    found = tuple(axis(function, one, rank, argument) for one in given)
+    found = tuple(axis(one, rank, argument) for one in given)
     if not found or len(set(found)) != len(found):
-        fail(ValueError, function, argument, given, "one or more different axes")
+        fail(ValueError, argument, given, "one or more different axes")
     return found
 
 
-def option(function: str, argument: str, value: object, choices: Collection[object]) -> None:
-    """Requires one of `choices`."""
-    if not any(value is choice or value == choice for choice in choices):
-        fail(ValueError, function, argument, repr(value), " or ".join(map(repr, choices)))
+def integer(argument: str, value: object, least: int | None = None) -> int:
+    """Requires an integer, at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        fail(TypeError, argument, repr(value), "an integer")
+    if least is not None and value < least:
+        fail(ValueError, argument, int(value), f"an integer of at least {least}")
+    return int(value)
 
 
-def number(
-    function: str, argument: str, value: ArrayLike | Sequence[float], dtype: Any, interval: str
-) -> Array:
-    """Casts a hyper-parameter to `dtype` and requires it in `interval`, such as `"[0, 1)"`.
+def option(argument: str, value: object, choices: Collection[object]) -> None:
+    """Requires one of `choices`; True is not 1."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        fail(ValueError, argument, repr(value), " or ".join(map(repr, choices)))
 
-    A concrete number or array outside raises; a traced one becomes NaN there, and with it the loss.
-    """
-    low, high = (float(end) for end in interval[1:-1].split(","))
 
-    def inside(x: Any) -> Any:
-        above = x >= low if interval[0] == "[" else x > low
-        below = x <= high if interval[-1] == "]" else x < high
-        return above & below
+def inside(bounds: str, x: Any) -> Any:
+    """Where numbers lie in an interval such as `"[0, inf)"`."""
+    low, high = (float(end) for end in bounds[1:-1].split(","))
+    above = x >= low if bounds[0] == "[" else x > low
+    below = x <= high if bounds[-1] == "]" else x < high
+    return above & below
 
-    if isinstance(value, Sequence):
-        value = np.asarray(value)
+
+def is_known(value: object) -> bool:
+    """Whether the host can read a number: neither traced nor on devices of other processes."""
     if isinstance(value, jax.core.Tracer):
-        traced = real(function, argument, value, dtype)
-        return jnp.where(inside(traced), traced, jnp.nan)
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
-        return real(function, argument, value, dtype)
-    if not np.all(inside(np.asarray(value))):
-        fail(ValueError, function, argument, value, f"a number in {interval}")
-    return real(function, argument, value, dtype)
+        return False
+    return not isinstance(value, jax.Array) or value.is_fully_addressable
 
 
-def is_zero(value: ArrayLike) -> bool:
-    """True for a Python zero: an option that is switched off, before anything is traced."""
-    return isinstance(value, (int, float)) and value == 0
+def interval(argument: str, value: Any, bounds: str) -> None:
+    """Requires numbers inside an interval, if they are known."""
+    if not is_known(value):
+        return
+    array = np.asarray(value)
+    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if not is_real:
+        fail(TypeError, argument, repr(value), "a number")
+    if not np.all(inside(bounds, array)):
+        fail(ValueError, argument, value, f"a number in {bounds}")
+
+
+def number(argument: str, value: Any, dtype: Any, bounds: str) -> Array:
+    """Casts a number, or one of each class or axis, to `dtype` and requires it in an interval.
+
+    A known one outside raises; another becomes NaN there, and with it the loss.
+    """
+    value = np.asarray(value) if isinstance(value, Sequence) else value
+    interval(argument, value, bounds)
+    array = real(argument, value, dtype)
+    return array if is_known(value) else jnp.where(inside(bounds, array), array, jnp.nan)
 
 
 def compute_dtype(array: Array) -> Any:

@@ -4,16 +4,18 @@ All sums are of terms that cannot be negative, so that a loss written as `wrong 
 is exactly 0 at a perfect prediction and never below.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels, lean, numerics, reduction, softmax
-from jaxloss._core.lean import Costs
+from jaxloss._core import checks, cost, labels, numerics, reduction, softmax
+from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
 Data = labels.Competing | labels.Independent
@@ -24,52 +26,38 @@ FEW = 16  # classes, which a CPU holds first
 FEWER = 8  # of which the statistics of a position take as much memory as its logits
 
 
-class Pixels(NamedTuple):
-    """The probabilities and targets of every pixel, and how much each counts.
+class Frame(NamedTuple):
+    """Which pixels are summed: those of an image, or of the batch.
 
     Attributes:
-      p: Probabilities, in the shape of the logits.
-      y: Targets, in the shape of the logits; NaN where the id is outside the range.
-      weight: `where` and `weights` in one, broadcasting to the logits; None: all 1.
-      class_weights: One number per class, shape `[C]`; None: all 1.
+      rank: How many axes the pixels have, that of the classes included.
       axis: The class axis, or None.
-      compete: Whether classes compete, so that class 0 is the background of the others.
       per_image: Whether sums keep the images apart.
       axis_name: A mesh axis over which pooled sums are global.
-      form: `form(*data, axis=axis)` gives `p` and `y`, of all pixels or of some.
-      data: The logits, and the labels and the mask in their rank.
-      source: The logits and labels as a distribution loss reads them.
     """
 
-    p: Array
-    y: Array
-    weight: Array | None
-    class_weights: Array | None
+    rank: int
     axis: int | None
-    compete: bool
     per_image: bool
     axis_name: reduction.AxisName | None
-    form: Callable[..., tuple[Array, Array]] | None = None
-    data: tuple[Any, ...] = ()
-    source: Data | None = None
 
     @property
     def spatial(self) -> tuple[int, ...]:
         """The axes of one image's pixels."""
         image = 1 if self.axis == 0 else 0
-        return tuple(i for i in range(self.p.ndim) if i not in (self.axis, image))
+        return tuple(i for i in range(self.rank) if i not in (self.axis, image))
 
     @property
     def summed(self) -> tuple[int, ...]:
         """The axes over which pixels are summed."""
         if self.per_image:
             return self.spatial
-        return tuple(i for i in range(self.p.ndim) if i != self.axis)
+        return tuple(i for i in range(self.rank) if i != self.axis)
 
-    def total(self, values: Array) -> Array:
-        """Sums over the valid pixels: `[B, C]`, `[C]` if pooled, `[B]` or `[]` without classes."""
-        sums = (values if self.weight is None else values * self.weight).sum(self.summed)
-        return self.placed(sums)
+    def total(self, values: Array, weight: Array | None = None) -> Array:
+        """Sums over the pixels: `[B, C]`, `[C]` if pooled, `[B]` or `[]` without classes."""
+        weighted = values if weight is None else values * weight
+        return self.placed(weighted.sum(self.summed))
 
     def placed(self, sums: Array) -> Array:
         """Gives sums over an image's pixels, or the batch's, their place."""
@@ -77,20 +65,131 @@ class Pixels(NamedTuple):
             return reduction.everywhere(sums, self.axis_name)
         return sums.T if self.axis == 0 else sums
 
-    def spread(self, values: Array) -> Array:
+    def over_pixels(self, values: Array) -> Array:
         """Shapes what `total` gave so that it broadcasts against the pixels."""
         values = values.T if self.per_image and self.axis == 0 else values
         return jnp.expand_dims(values, self.summed)
 
+    def count(self, like: Array, weight: Array | None) -> Array:
+        """The (weighted) number of pixels of an array; broadcasts to the shape of `total`."""
+        if weight is None:
+            size = math.prod(like.shape[i] for i in self.summed)
+            return self.total(jnp.ones_like(like, shape=(1,) * self.rank) * size)
+        sizes = [n if i in self.summed else 1 for i, n in enumerate(like.shape)]
+        shape = jnp.broadcast_shapes(weight.shape, tuple(sizes))
+        return self.total(jnp.broadcast_to(weight, shape))
+
+
+class _Form(NamedTuple):
+    """How probabilities and targets are made of logits and labels.
+
+    Attributes:
+      activation: `"softmax"`, `"sigmoid"` or None.
+      has_ids: Whether labels are ids, with size 1 at the class axis.
+      without_background: Whether class 0 is left out.
+    """
+
+    activation: str | None
+    has_ids: bool
+    without_background: bool = False
+
+    def __call__(
+        self, z: Array, y: Array, mask: Array | None, *, axis: int | None
+    ) -> tuple[Array, Array, Array]:
+        """Returns `p`, `1 - p` and `y` of some pixels; `p` and `y` are 0 where masked."""
+        if mask is not None:
+            z = jnp.where(mask, z, 0)
+        if self.has_ids:
+            assert axis is not None
+            valid = None if mask is None else mask.squeeze(axis)
+            y = labels.one_hot(y.squeeze(axis), valid, z, axis)
+        elif mask is not None:
+            y = jnp.where(mask, y, 0)
+        p, q = z, 1 - z
+        if self.activation == "sigmoid":
+            p, q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
+        elif self.activation == "softmax":
+            assert axis is not None
+            p, q = softmax.probability_pair(z, axis)
+        if self.without_background:
+            p, q, y = (jax.lax.slice_in_dim(x, 1, x.shape[axis or 0], axis=axis or 0) for x in (p, q, y))
+        return p, q, y
+
+
+class Pixels(NamedTuple):
+    """The pixels of segmentations, and how much each counts.
+
+    Attributes:
+      data: Their logits and labels as a distribution loss reads them.
+      form: Makes probabilities and targets of `arrays`.
+      arrays: The logits, and the labels and the mask in their rank.
+      weight: `where` and `weights` in one, broadcasting to the logits; None: all 1.
+      class_weights: One number per class, shape `[C]`; None: all 1.
+      compete: Whether classes compete, so that class 0 is the background of the others.
+      frame: Which of them are summed.
+    """
+
+    data: Data
+    form: _Form
+    arrays: tuple[Array, Array, Array | None]
+    weight: Array | None
+    class_weights: Array | None
+    compete: bool
+    frame: Frame
+
+    @property
+    def axis(self) -> int | None:
+        """The class axis, or None."""
+        return self.frame.axis
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The axes of one image's pixels."""
+        return self.frame.spatial
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the probabilities."""
+        return self.arrays[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the probabilities."""
+        dropped = [i == self.axis and self.form.without_background for i in range(self.frame.rank)]
+        return tuple(n - d for n, d in zip(self.arrays[0].shape, dropped, strict=True))
+
+    def both(self) -> tuple[Array, Array]:
+        """Returns probabilities and targets; a bad id's target is NaN."""
+        p, _, y = self.form(*self.arrays, axis=self.axis)
+        return p, y
+
+    def total(self, values: Array) -> Array:
+        """Sums over the valid pixels: `[B, C]`, `[C]` if pooled, `[B]` or `[]` without classes."""
+        return self.frame.total(values, self.weight)
+
     def valid(self) -> Array:
         """The (weighted) number of valid pixels; broadcasts to the shape of `total`."""
-        if self.weight is None:
-            size = math.prod(self.p.shape[i] for i in self.summed)
-            ones = jnp.ones_like(self.p, shape=(1,) * self.p.ndim)
-            return self._replace(weight=None).total(ones * size)
-        sizes = [n if i in self.summed else 1 for i, n in enumerate(self.p.shape)]
-        shape = jnp.broadcast_shapes(self.weight.shape, tuple(sizes))
-        return self._replace(weight=None).total(jnp.broadcast_to(self.weight, shape))
+        return self.frame.count(self.arrays[0], self.weight)
+
+    def foreground(self, include_background: bool | None) -> Pixels:
+        """Leaves out class 0 where it is not scored; None: where classes compete."""
+        checks.option("include_background", include_background, (True, False, None))
+        if include_background or (include_background is None and not self.compete):
+            return self
+        if self.axis is None or self.shape[self.axis] == 1:
+            got = "False with a single class"
+            checks.fail(ValueError, "include_background", got, "True")
+        return self._replace(
+            form=self.form._replace(without_background=True),
+            weight=None if self.weight is None else without_first(self.weight, self.axis),
+            class_weights=None if self.class_weights is None else self.class_weights[1:],
+        )
+
+
+def without_first(x: Array, axis: int) -> Array:
+    """Leaves out class 0 of an array that broadcasts to the logits."""
+    size = x.shape[axis]
+    return x if size == 1 else jax.lax.slice_in_dim(x, 1, size, axis=axis)
 
 
 class Confusion(NamedTuple):
@@ -100,7 +199,6 @@ class Confusion(NamedTuple):
       tp: `sum p y`.
       fp: `sum p (1 - y)`.
       fn: `sum (1 - p) y`.
-      tn: `sum (1 - p) (1 - y)`.
       actual: `sum y`, how much of the class the target holds.
       more: Other sums that were asked for.
     """
@@ -108,263 +206,243 @@ class Confusion(NamedTuple):
     tp: Array
     fp: Array
     fn: Array
-    tn: Array
     actual: Array
     more: tuple[Array, ...] = ()
 
 
-def read(
-    function: str,
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    activation: str | None,
-    axis: int | None,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    ignore_index: int | None,
-    class_weights: ArrayLike | None,
-    per_image: bool,
-    axis_name: reduction.AxisName | None,
-) -> Pixels:
+def read(logits: ArrayLike, targets: ArrayLike, options: Mapping[str, Any]) -> Pixels:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores, axis = checks.images(function, logits, axis)
-    activation, compete = labels.resolve(function, activation, scores, targets, axis)
-    masks: dict[str, Any] = {"where": where, "weights": weights, "ignore_index": ignore_index}
-    source: Data
+    scores, axis = checks.images(logits, options["axis"])
+    activation, compete = labels.resolve(options["activation"], scores, targets, axis)
+    data: Data
     if activation == "softmax":
-        assert axis is not None
-        source = labels.competing(function, scores, targets, axis=axis, **masks)
-        form, data, mask, weight = _competing(source)
+        data = labels.competing(scores, targets, options)
+        form, arrays, mask, weight = _competing(data)
     else:
-        source = each = labels.independent(function, scores, targets, axis=axis, **masks)
-        form, data, mask, weight = _independent(each, activation)
+        each = labels.independent(scores, targets, options)
+        form, arrays = _Form(activation, has_ids=False), (each.logits, each.labels, each.mask)
+        data, mask, weight = each, each.mask, each.weights
         if compete:  # ids and probabilities
-            assert axis is not None
-            source = labels.competing(function, scores, targets, axis=axis, **masks)
-    p, y = form(*data, axis=axis)
+            data = labels.competing(scores, targets, options)
     if mask is not None:
-        weight = mask.astype(p.dtype) * (1 if weight is None else weight)
-    shaped = None
-    if class_weights is not None:
-        shaped = labels.per_class(function, "class_weights", class_weights, p, axis)
+        weight = mask.astype(data.logits.dtype) * (1 if weight is None else weight)
+    factors = data.class_weights
     return Pixels(
-        p=p,
-        y=y,
-        weight=weight,
-        class_weights=None if shaped is None else shaped.reshape(-1),
-        axis=axis,
-        compete=compete,
-        per_image=per_image,
-        axis_name=axis_name,
+        data=data._replace(are_probabilities=activation is None),
         form=form,
-        data=data,
-        source=source._replace(class_weights=shaped),
+        arrays=arrays,
+        weight=weight,
+        class_weights=None if factors is None else factors.reshape(-1),
+        compete=compete,
+        frame=Frame(scores.ndim, axis, options["per_image"], options["axis_name"]),
     )
 
 
 def _competing(
-    read: labels.Competing,
-) -> tuple[Callable[..., tuple[Array, Array]], tuple[Any, ...], Array | None, Array | None]:
-    axis, has_ids = read.axis, read.has_ids
-
-    def form(z: Array, y: Array, mask: Array | None, *, axis: int) -> tuple[Array, Array]:
-        z = z if mask is None else jnp.where(mask, z, 0)
-        if has_ids:
-            valid = None if mask is None else mask.squeeze(axis)
-            y = labels.one_hot(y.squeeze(axis), valid, z, axis)
-        elif mask is not None:
-            y = jnp.where(mask, y, 0)
-        return jax.nn.softmax(z, axis), y
-
+    data: labels.Competing,
+) -> tuple[_Form, tuple[Array, Array, Array | None], Array | None, Array | None]:
+    """The form and arrays of pixels whose classes compete, their mask and weight."""
     mask, weight = (
-        None if x is None else jnp.expand_dims(x, axis) for x in (read.mask, read.weights)
+        None if x is None else jnp.expand_dims(x, data.axis) for x in (data.mask, data.weights)
     )
-    y = jnp.expand_dims(read.labels, axis) if has_ids else read.labels
-    return form, (read.logits, y, mask), mask, weight
-
-
-def _independent(
-    read: labels.Independent, activation: str | None
-) -> tuple[Callable[..., tuple[Array, Array]], tuple[Any, ...], Array | None, Array | None]:
-    def form(z: Array, y: Array, mask: Array | None, *, axis: int | None) -> tuple[Array, Array]:
-        if mask is not None:
-            z, y = jnp.where(mask, z, 0), jnp.where(mask, y, 0)
-        return z if activation is None else jax.nn.sigmoid(z), y
-
-    return form, (read.logits, read.labels, read.mask), read.mask, read.weights
-
-
-def confusion(pixels: Pixels) -> Confusion:
-    """Sums the soft counts of each image and class."""
-    sums = (pixels.total(term) for term in _terms(pixels.p, pixels.y))
-    return _counts(pixels.valid(), *sums)
-
-
-def _terms(p: Array, y: Array) -> tuple[Array, ...]:
-    return p * y, p * (1 - y), y
-
-
-def _counts(valid: Array, tp: Array, fp: Array, actual: Array, *more: Array) -> Confusion:
-    return Confusion(tp, fp, actual - tp, valid - actual - fp, actual, more)
+    y = jnp.expand_dims(data.labels, data.axis) if data.has_ids else data.labels
+    return _Form("softmax", data.has_ids), (data.logits, y, mask), mask, weight
 
 
 class Beside(NamedTuple):
     """A distribution loss of the same logits and labels, to be added to a score.
 
     Attributes:
-      values: Its values.
-      data: What they were read from.
-      shares: The factors of the score and of the reduced values.
+      cost: Its cost.
+      data: What it was read from.
+      weights: The factors of the score and of the reduced cost.
     """
 
-    values: Costs
+    cost: Cost
     data: Data
-    shares: tuple[Array, ...]
+    weights: tuple[Array, Array]
+
+
+Finish = Callable[..., Array]
 
 
 def of_counts(
-    finish: Callable[..., Array],
+    finish: Finish,
     pixels: Pixels,
     *parameters: Array | None,
     more: Callable[..., tuple[Array, ...]] | None = None,
-    extra: tuple[Array, ...] = (),
+    maps: tuple[Array, ...] = (),
     scalar: bool = True,
-    beside: Costs | None = None,
+    beside: Cost | None = None,
 ) -> Array:
     """Returns a function of the soft counts.
 
     Args:
-      finish: `finish(counts, valid, class_weights, *parameters)`.
+      finish: `finish(counts, valid, class_weights, *parameters)`; closes over no array.
       pixels: What the counts are of.
       *parameters: Derivatives reach them.
-      more: Further values `more(p, y, *extra)` of each pixel, whose sums are `counts.more`.
-      extra: What `more` needs besides, scalars or maps of the pixels in the rank of the logits;
+      more: Further values `more(p, 1 - p, y, *maps)` of each pixel, whose sums are `counts.more`.
+      maps: What `more` needs besides, scalars or maps of the pixels in the rank of the logits;
         derivatives reach them.
       scalar: Whether the result is a number: then a CPU keeps nothing of the pixels' size.
-      beside: Costs of the same logits; their sums are the last of `counts.more`.
+      beside: A cost of the same logits; its sum is the last of `counts.more`.
     """
-    of_form, of_more = len(pixels.data), len(extra)
-    moved = pixels._replace(axis=1) if _have_few_classes(pixels, beside) else pixels
-    form, rest = _with_costs(pixels, beside, moved.axis)
-
-    def terms(*data: Any) -> tuple[Array, ...]:
-        if moved is not pixels:
-            data = tuple(
-                jnp.moveaxis(a, -1, 1) if a is not None and jnp.ndim(a) == pixels.p.ndim else a
-                for a in data
-            )
-        weight, *others = data[of_form:]
-        p, *counted = form(*data[:of_form], *others[of_more:])
-        y, *cost = counted[2:]
-        values = (*counted[:3], *(more(p, y, *others[:of_more]) if more else ()), *cost)
-        return values if weight is None else tuple(value * weight for value in values)
-
-    def finished(sums: tuple[Array, ...], *others: Any) -> Array:
-        return finish(_counts(others[0], *map(pixels.placed, sums)), *others)
-
-    data = (*pixels.data, pixels.weight, *extra, *rest)
+    frame, axis = pixels.frame, pixels.axis
+    few = _have_few_classes(pixels, beside)
+    summed = frame._replace(axis=1).summed if few else frame.summed
+    with_cost, rest = _with_cost(pixels, beside, 1 if few else axis)
+    terms = bind(
+        _terms,
+        with_cost=with_cost,
+        more=more,
+        counts=(len(pixels.arrays), len(maps)),
+        few=frame.rank if few else None,
+    )
+    finished = bind(_of_sums, finish=finish, frame=frame)
+    arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
-    if scalar and pixels.axis_name is None:
-        return lean.of_sums(terms, pixels.summed, data, finished, others, moved.summed)
-    return finished(tuple(term.sum(moved.summed) for term in terms(*data)), *others)
+    if scalar and frame.axis_name is None:
+        return cost.of_sums(terms, frame.summed, arrays, finished, others, summed)
+    return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
 
 
-def _have_few_classes(pixels: Pixels, beside: Costs | None) -> bool:
+def _of_sums(sums: tuple[Array, ...], *others: Any, finish: Finish, frame: Frame) -> Array:
+    tp, fp, fn, actual, *more = map(frame.placed, sums)
+    return finish(Confusion(tp, fp, fn, actual, tuple(more)), *others)
+
+
+def _terms(
+    *arrays: Any,
+    with_cost: Callable[..., tuple[Array, ...]],
+    more: Callable[..., tuple[Array, ...]] | None,
+    counts: tuple[int, int],
+    few: int | None,
+) -> tuple[Array, ...]:
+    """What is summed of each pixel. Few classes, in arrays of rank `few`, are held first."""
+    if few is not None:
+        arrays = tuple(
+            jnp.moveaxis(a, -1, 1) if a is not None and jnp.ndim(a) == few else a for a in arrays
+        )
+    of_form, of_more = counts
+    weight, *others = arrays[of_form:]
+    p, q, y, *of_cost = with_cost(*arrays[:of_form], *others[of_more:])
+    further = more(p, q, y, *others[:of_more]) if more else ()
+    values = (p * y, p * (1 - y), q * y, y, *further, *of_cost)
+    return values if weight is None else tuple(value * weight for value in values)
+
+
+def _have_few_classes(pixels: Pixels, beside: Cost | None) -> bool:
     """Whether a chunk should hold the classes first: a CPU's compiler vectorises the last axis."""
-    if pixels.axis in (None, 0, 1) or pixels.axis != pixels.p.ndim - 1:
+    rank, axis = pixels.frame.rank, pixels.axis
+    if axis in (None, 0, 1) or axis != rank - 1:
         return False
     knows_axis = beside is not None and beside.classes is not None
-    return pixels.p.shape[-1] <= FEW and not knows_axis
+    return pixels.shape[-1] <= FEW and not knows_axis
 
 
-def _with_costs(
-    pixels: Pixels, costs: Costs | None, axis: int | None
+def _with_cost(
+    pixels: Pixels, beside: Cost | None, axis: int | None
 ) -> tuple[Callable[..., tuple[Array, ...]], tuple[Any, ...]]:
-    """Returns what gives `p`, the terms of the counts and the costs, and its further arguments."""
-    form, of_form = pixels.form, len(pixels.data)
-    assert form is not None
-    if costs is None:
-
-        def alone(*data: Any) -> tuple[Array, ...]:
-            p, y = form(*data, axis=axis)
-            return p, *_terms(p, y)
-
-        return alone, ()
-
-    if not costs.statistics:
-
-        def of_logits(*data: Any) -> tuple[Array, ...]:
-            p, y = form(*data[:of_form], axis=axis)
-            return p, *_terms(p, y), costs.cost(data[0], *data[of_form:])
-
-        return of_logits, costs.arguments[1:]
-
-    rest = costs.arguments[3:]
-    assert axis is not None
+    """Returns what gives `p`, `1 - p`, `y` and a cost, and its further arrays."""
+    if beside is None:
+        return bind(_alone, form=pixels.form, axis=axis), ()
+    count = len(pixels.arrays)
+    if not beside.of_statistics:
+        of_logits = bind(_of_logits, form=pixels.form, axis=axis, formula=beside.formula, count=count)
+        return of_logits, beside.arrays[1:]
+    rest = beside.arrays[3:]
     assert pixels.axis is not None
-    of_position = [a is not None and jnp.ndim(a) == pixels.p.ndim - 1 for a in rest]
+    of_position = tuple(a is not None and jnp.ndim(a) == pixels.frame.rank - 1 for a in rest)
+    expanded = tuple(
+        jnp.expand_dims(a, pixels.axis) if yes else a
+        for a, yes in zip(rest, of_position, strict=True)
+    )
+    return bind(_of_statistics, axis=axis, formula=beside.formula, of_position=of_position), expanded
 
-    def of_statistics(z: Array, ids: Array, mask: Array | None, *rest: Any) -> tuple[Array, ...]:
-        ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
-        each = zip(rest, of_position, strict=True)
-        rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
-        rows = softmax.statistics(z, ids, mask, axis)
-        right, wrong, y = softmax.shares(rows, z, ids, mask, axis)
-        return right + wrong, right, wrong, y, jnp.expand_dims(costs.cost(*rows, *rest), axis)
 
+def _alone(*arrays: Any, form: _Form, axis: int | None) -> tuple[Array, ...]:
+    return form(*arrays, axis=axis)
+
+
+def _of_logits(
+    *arrays: Any, form: _Form, axis: int | None, formula: Callable[..., Array], count: int
+) -> tuple[Array, ...]:
+    return *form(*arrays[:count], axis=axis), formula(arrays[0], *arrays[count:])
+
+
+def _of_statistics(
+    z: Array,
+    ids: Array,
+    mask: Array | None,
+    *rest: Any,
+    axis: int,
+    formula: Callable[..., Array],
+    of_position: tuple[bool, ...],
+) -> tuple[Array, ...]:
+    ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     each = zip(rest, of_position, strict=True)
-    return of_statistics, tuple(jnp.expand_dims(a, pixels.axis) if yes else a for a, yes in each)
+    rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
+    rows = softmax.statistics(z, ids, mask, axis)
+    p, q, y = softmax.shares(rows, z, ids, mask, axis)
+    return p, q, y, jnp.expand_dims(formula(*rows, *rest), axis)
 
 
 def score(
-    function: str,
-    loss: Callable[..., Array],
+    formula: Callable[..., Array],
     pixels: Pixels,
-    reduction_: str,
+    options: Mapping[str, Any],
     *parameters: Array,
     more: Callable[..., tuple[Array, ...]] | None = None,
-    extra: tuple[Array, ...] = (),
-    include_background: bool | None = True,
-    absent: str = "score",
+    maps: tuple[Array, ...] = (),
     beside: Beside | None = None,
 ) -> Array:
-    """Returns the reduced loss of a function `loss(counts, *parameters)` of the soft counts.
+    """Returns the reduced loss of a function `formula(counts, *parameters)` of the soft counts.
 
     It is one of each image and class. What stands `beside` it is computed in the same pass over
-    the logits where it can be. The other arguments are those of `of_counts` and `reduce`.
+    the logits where it can be. `more` and `maps` are those of `of_counts`; of the options,
+    `include_background`, `absent` and `reduction` are read.
     """
-
-    def finish(counts: Confusion, valid: Array, weights: Array | None, *parameters: Array) -> Array:
-        return _reduce(
-            function,
-            loss(counts, *parameters),
-            pixels,
-            valid,
-            weights,
-            counts.actual,
-            reduction_,
-            include_background=include_background,
-            absent=absent,
-        )
-
-    def with_costs(counts: Confusion, *others: Any) -> Array:
-        share, other, count = others[-3:]
-        value = finish(counts._replace(more=counts.more[:-1]), *others[:-3])
-        return share * value + other * numerics.divide(counts.more[-1].sum(), count)
-
-    scalar = reduction_ in ("mean", "sum")
-    options: dict[str, Any] = {"more": more, "extra": extra, "scalar": scalar}
+    finish = bind(_score, formula=formula, reducing=_reducing(pixels, options))
+    kind = options["reduction"]
+    scalar = kind in ("mean", "sum")
+    extra: dict[str, Any] = {"more": more, "maps": maps, "scalar": scalar}
     if beside is None:
-        return of_counts(finish, pixels, *parameters, **options)
-    values, (share, other) = beside.values, beside.shares
-    is_lean = values.statistics and pixels.axis is not None and pixels.p.shape[pixels.axis] > FEWER
-    if scalar and (is_lean or values.arguments[0] is pixels.data[0]) and pixels.axis_name is None:
-        count = reduction.denominator(values, reduction_, beside.data)
-        parameters = (*parameters, share, other, count)
-        return of_counts(with_costs, pixels, *parameters, **options, beside=values)
-    mean = reduction.reduce_labelled(function, values, reduction_, beside.data, pixels.axis_name)
-    return share * of_counts(finish, pixels, *parameters, **options) + other * mean
+        return of_counts(finish, pixels, *parameters, **extra)
+    other, (share, rest) = beside.cost, beside.weights
+    lean = other.of_statistics and pixels.axis is not None and pixels.shape[pixels.axis] > FEWER
+    same = other.arrays[0] is pixels.arrays[0]
+    if scalar and (lean or same) and pixels.frame.axis_name is None:
+        count = reduction.denominator(other, kind, beside.data)
+        both = bind(_score_and_cost, finish=finish, parameters=len(parameters))
+        weights = (share, rest, count)
+        return of_counts(both, pixels, *parameters, *weights, **extra, beside=other)
+    mean = reduction.reduce(other, {**options, "axis_name": pixels.frame.axis_name}, beside.data)
+    return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
+
+
+def _score(
+    counts: Confusion,
+    valid: Array,
+    class_weights: Array | None,
+    *parameters: Array,
+    formula: Callable[..., Array],
+    reducing: Reducing,
+) -> Array:
+    return _reduce(formula(counts, *parameters), valid, class_weights, counts.actual, reducing)
+
+
+def _score_and_cost(
+    counts: Confusion,
+    valid: Array,
+    class_weights: Array | None,
+    *values: Array,
+    finish: Finish,
+    parameters: int,
+) -> Array:
+    share, rest, count = values[parameters:]
+    alone = counts._replace(more=counts.more[:-1])
+    value = finish(alone, valid, class_weights, *values[:parameters])
+    return share * value + rest * numerics.divide(counts.more[-1].sum(), count)
 
 
 def complement(wrong: Array, right: Array) -> Array:
@@ -373,80 +451,74 @@ def complement(wrong: Array, right: Array) -> Array:
     return jnp.where(total == 0, 1, numerics.divide(wrong, total))
 
 
-def reduce(
-    function: str,
-    values: Array,
-    pixels: Pixels,
-    actual: Array,
-    reduction_: str,
-    *,
-    include_background: bool | None = True,
-    absent: str = "score",
-) -> Array:
+class Reducing(NamedTuple):
+    """How the losses of images and classes become one.
+
+    Attributes:
+      reduction: `"mean"`, `"sum"` or `"none"`.
+      has_classes: Whether the last axis of the losses holds classes.
+      skip_background: Whether class 0 is left out.
+      skip_absent: Whether classes are left out that the target of an image does not hold.
+      axis_name: A mesh axis over which images are reduced.
+    """
+
+    reduction: str
+    has_classes: bool
+    skip_background: bool
+    skip_absent: bool
+    axis_name: reduction.AxisName | None
+
+
+def _reducing(pixels: Pixels, options: Mapping[str, Any]) -> Reducing:
+    checks.option("absent", options.get("absent", "score"), ABSENT)
+    checks.option("reduction", options["reduction"], reduction.REDUCTIONS)
+    scored = pixels
+    if not pixels.form.without_background:
+        scored = pixels.foreground(options.get("include_background", True))
+    return Reducing(
+        reduction=options["reduction"],
+        has_classes=pixels.axis is not None,
+        skip_background=scored is not pixels,
+        skip_absent=options.get("absent", "score") == "skip",
+        axis_name=pixels.frame.axis_name if pixels.frame.per_image else None,
+    )
+
+
+def reduce(values: Array, pixels: Pixels, actual: Array, options: Mapping[str, Any]) -> Array:
     """Takes the mean over the classes of each image that take part, then over the images.
 
     Args:
-      function: The public name of the loss, for error messages.
       values: The loss of each image and class, in the shape of `pixels.total`.
       pixels: What the values were computed from.
       actual: How much of each class the target holds, in the same shape.
-      reduction_: `"mean"`, `"sum"` or `"none"`.
-      include_background: Whether class 0 takes part; None: unless classes compete.
-      absent: `"skip"` leaves out the classes that the target of an image does not hold.
+      options: `include_background`, `absent` and `reduction` are read.
 
     Returns:
       A scalar, or one value per (image, class). An image without valid pixels takes no part.
     """
-    return _reduce(
-        function,
-        values,
-        pixels,
-        pixels.valid(),
-        pixels.class_weights,
-        actual,
-        reduction_,
-        include_background=include_background,
-        absent=absent,
-    )
+    reducing = _reducing(pixels, options)
+    return _reduce(values, pixels.valid(), pixels.class_weights, actual, reducing)
 
 
 def _reduce(
-    function: str,
-    values: Array,
-    pixels: Pixels,
-    valid: Array,
-    weights: Array | None,
-    actual: Array,
-    reduction_: str,
-    *,
-    include_background: bool | None,
-    absent: str,
+    values: Array, valid: Array, weights: Array | None, actual: Array, reducing: Reducing
 ) -> Array:
-    """The same, with what is valid and the weights of the classes apart from the pixels."""
-    checks.option(function, "absent", absent, ABSENT)
-    checks.option(function, "include_background", include_background, (True, False, None))
-    checks.option(function, "reduction", reduction_, reduction.REDUCTIONS)
+    kind, axis_name = reducing.reduction, reducing.axis_name
     part = jnp.zeros_like(values, bool) | (valid > 0)  # sharded as the values
-    if absent == "skip":
+    if reducing.skip_absent:
         part = part & (actual != 0)
-    if include_background is None:
-        include_background = not pixels.compete
-    if not include_background:
-        if pixels.axis is None or values.shape[-1] == 1:
-            got = "False with a single class"
-            checks.fail(ValueError, function, "include_background", got, "True")
+    if reducing.skip_background:
         values, part = values[..., 1:], part[..., 1:]
         weights = None if weights is None else weights[1:]
-    axis_name = pixels.axis_name if pixels.per_image else None
-    if pixels.axis is None:
-        return reduction.reduce(function, values, reduction_, mask=part, axis_name=axis_name)
+    if not reducing.has_classes:
+        return reduction.reduce_values(values, kind, mask=part, axis_name=axis_name)
     if weights is not None:
         weights = weights.reshape((1,) * (values.ndim - 1) + (-1,))
-    if reduction_ != "mean":
-        return reduction.reduce(
-            function, values, reduction_, mask=part, weights=weights, axis_name=axis_name
+    if kind != "mean":
+        return reduction.reduce_values(
+            values, kind, mask=part, weights=weights, axis_name=axis_name
         )
     share = part.astype(values.dtype) * (1 if weights is None else weights)
     total = share.sum(-1)
     images = numerics.divide((share * jnp.where(part, values, 0)).sum(-1), total)
-    return reduction.reduce(function, images, "mean", mask=total != 0, axis_name=axis_name)
+    return reduction.reduce_values(images, "mean", mask=total != 0, axis_name=axis_name)

@@ -7,7 +7,7 @@ target ids or a soft distribution over the class axis: `Competing`. Where target
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.lean import Costs, is_split
+from jaxloss._core.cost import Cost, bind, is_split
 
 Array = jax.Array
 
@@ -36,6 +36,7 @@ class Competing(NamedTuple):
     weights: Array | None
     class_weights: Array | None
     axis: int
+    are_probabilities: bool = False
 
     @property
     def has_ids(self) -> bool:
@@ -89,6 +90,7 @@ class Independent(NamedTuple):
       targets: As they came: a number of each element, or ids, which have size 1 at their axis.
       classes: The ids of all classes along that axis, with which `targets` are compared. None:
         these are numbers.
+      are_probabilities: Whether `logits` already are probabilities.
     """
 
     logits: Array
@@ -97,18 +99,13 @@ class Independent(NamedTuple):
     weights: Array | None
     class_weights: Array | None
     classes: Array | None = None
+    are_probabilities: bool = False
 
     @property
     def labels(self) -> Array:
         """The target of each element, in the shape of the logits."""
-        return self.read(self.targets, self.classes, self.logits.dtype)
-
-    def read(self, targets: Array, classes: Array | None, dtype: jnp.dtype) -> Array:
-        """The targets of some elements: ids against their classes, a bad one as NaN."""
-        if classes is None or self.classes is None:
-            return _fractions(targets, dtype)
-        bad = (targets < 0) | (targets >= self.classes.size)  # `classes` may be some of them
-        return jnp.where(bad, jnp.nan, (targets == classes).astype(dtype))
+        classes = None if self.classes is None else self.classes.size
+        return of_each(self.targets, self.classes, classes, self.logits.dtype)
 
     @property
     def normalizer(self) -> Array | None:
@@ -116,85 +113,113 @@ class Independent(NamedTuple):
         return self.class_weights
 
 
-def costs(cost: Callable[..., Array | Costs], data: Competing, *parameters: Array | None) -> Costs:
-    """Returns `cost(part, *parameters)` of each position, 0 where masked.
+def of_each(targets: Array, ids: Array | None, classes: int | None, dtype: jnp.dtype) -> Array:
+    """The targets of some elements: numbers, or ids against those of their classes, a bad one NaN.
 
     Args:
-      cost: A function of some of the positions as `Competing`, without weights; gives one value for
-        each of them, or the costs of which they are.
+      targets: The numbers or ids.
+      ids: Those of the elements' classes, which may be some of them only; None: numbers.
+      classes: How many classes there are.
+      dtype: That of the result.
+    """
+    if ids is None or classes is None:
+        return _fractions(targets, dtype)
+    bad = (targets < 0) | (targets >= classes)
+    return jnp.where(bad, jnp.nan, (targets == ids).astype(dtype))
+
+
+def per_position(
+    formula: Callable[..., Array | Cost], data: Competing, *parameters: Array | None
+) -> Cost:
+    """Returns the cost `formula(part, *parameters)` of each position, 0 where masked.
+
+    Args:
+      formula: A function of some of the positions as `Competing`, without weights; gives one value
+        for each of them, or the cost of which they are.
       data: All positions.
       *parameters: Arrays of the logits' rank that broadcast to them, or of another rank, or None;
         derivatives reach them.
     """
-    axis = data.axis
-
-    def of_part(z: Array, labels: Array, mask: Any, class_weights: Any, *parameters: Any) -> Array:
-        part = Competing(
-            logits=z,
-            labels=labels.squeeze(axis) if data.has_ids else labels,
-            mask=None if mask is None else mask.squeeze(axis),
-            weights=None,
-            class_weights=class_weights,
-            axis=axis,
-        )
-        values = cost(part, *parameters)
-        values = jnp.expand_dims(at_once(values) if isinstance(values, Costs) else values, axis)
-        return values if mask is None else jnp.where(mask, values, 0)
-
-    labels = jnp.expand_dims(data.labels, axis) if data.has_ids else data.labels
-    mask = None if data.mask is None else jnp.expand_dims(data.mask, axis)
-    return Costs(of_part, (data.logits, labels, mask, data.class_weights, *parameters), axis)
+    labels = jnp.expand_dims(data.labels, data.axis) if data.has_ids else data.labels
+    mask = None if data.mask is None else jnp.expand_dims(data.mask, data.axis)
+    arrays = (data.logits, labels, mask, data.class_weights, *parameters)
+    fixed = bind(
+        _of_part,
+        formula=formula,
+        axis=data.axis,
+        has_ids=data.has_ids,
+        are_probabilities=data.are_probabilities,
+    )
+    return Cost(fixed, arrays, data.axis)
 
 
-def at_once(costs: Costs) -> Array:
-    """Every value of costs that are part of another: that one sees to their memory."""
-    values = costs.cost(*costs.arguments)
-    return values if costs.classes is None else values.squeeze(costs.classes)
+def _of_part(
+    z: Array,
+    labels: Array,
+    mask: Array | None,
+    class_weights: Array | None,
+    *parameters: Any,
+    formula: Callable[..., Array | Cost],
+    axis: int,
+    has_ids: bool,
+    are_probabilities: bool,
+) -> Array:
+    part = Competing(
+        logits=z,
+        labels=labels.squeeze(axis) if has_ids else labels,
+        mask=None if mask is None else mask.squeeze(axis),
+        weights=None,
+        class_weights=class_weights,
+        axis=axis,
+        are_probabilities=are_probabilities,
+    )
+    values = formula(part, *parameters)
+    values = jnp.expand_dims(values.now() if isinstance(values, Cost) else values, axis)
+    return values if mask is None else jnp.where(mask, values, 0)
 
 
 def resolve(
-    function: str, activation: str | None, logits: ArrayLike, labels: ArrayLike, axis: int | None
+    activation: str | None, logits: ArrayLike, labels: ArrayLike, axis: int | None
 ) -> tuple[str | None, bool]:
     """Decides `"auto"`: ids compete, targets of the logits' own shape are independent.
 
     Returns the activation, and whether classes compete: under a softmax, and where ids come with
     probabilities.
     """
-    checks.option(function, "activation", activation, ACTIVATIONS)
+    checks.option("activation", activation, ACTIVATIONS)
     if axis is None and activation == "softmax":
-        checks.fail(
-            ValueError, function, "axis", None, "the class axis, over which a softmax competes"
-        )
+        expected = "the class axis, over which a softmax competes"
+        checks.fail(ValueError, "axis", None, expected)
     same = axis is None or np.shape(labels) == np.shape(logits)
     if activation == "auto":
         activation = "sigmoid" if same else "softmax"
     return activation, activation == "softmax" or (activation is None and not same)
 
 
-def competing(
-    function: str,
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    axis: int,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    prediction: str = "logits",
-) -> Competing:
-    """Reads logits and labels whose classes compete along `axis`."""
-    scores = checks.floating(function, prediction, logits)
-    checks.minimum_rank(function, prediction, scores, 1, "one of them holds the classes")
-    at = checks.axis(function, axis, scores.ndim)
-    targets = _matching(function, labels, scores, at, prediction)
-    scores = scores.astype(checks.compute_dtype(scores))
-    positions = checks.without(scores.shape, at)
+def read(
+    logits: ArrayLike, labels: ArrayLike, activation: str | None, options: Mapping[str, Any]
+) -> Competing | Independent:
+    """Reads logits and labels whose classes compete or not, as activation and shapes say."""
+    activation, compete = resolve(activation, logits, labels, options["axis"])
+    reader = competing if compete else independent
+    return reader(logits, labels, options)._replace(are_probabilities=activation is None)
 
-    mask = _mask(function, where, positions)
-    if ignore_index is not None:
-        kept = _not_ignored(function, targets, ignore_index)
-        kept = kept if targets.ndim < scores.ndim else kept.all(at)
+
+def competing(
+    logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any], *, prediction: str = "logits"
+) -> Competing:
+    """Reads logits and labels whose classes compete along `options["axis"]`."""
+    scores = checks.floating(prediction, logits)
+    checks.minimum_rank(prediction, scores, 1, "one of them holds the classes")
+    axis = checks.axis(options["axis"], scores.ndim)
+    targets = _matching(labels, scores, axis, prediction)
+    scores = scores.astype(checks.compute_dtype(scores))
+    positions = checks.without(scores.shape, axis)
+
+    mask = _mask(options.get("where"), positions)
+    if options.get("ignore_index") is not None:
+        kept = _not_ignored(targets, options["ignore_index"])
+        kept = kept if targets.ndim < scores.ndim else kept.all(axis)
         mask = kept if mask is None else mask & kept
     has_ids = targets.ndim < scores.ndim
     targets = _int32(targets) if has_ids else _fractions(targets, scores.dtype)
@@ -202,79 +227,68 @@ def competing(
         logits=scores,
         labels=targets,
         mask=mask,
-        weights=_weights(function, weights, positions, mask, scores.dtype),
-        class_weights=per_class(function, "class_weights", class_weights, scores, at),
-        axis=at,
+        weights=_weights(options.get("weights"), positions, mask, scores.dtype),
+        class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
+        axis=axis,
     )
 
 
 def independent(
-    function: str,
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    axis: int | None,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    prediction: str = "logits",
+    logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any], *, prediction: str = "logits"
 ) -> Independent:
     """Reads logits and labels whose elements are independent; ids are one against the rest."""
-    scores = checks.floating(function, prediction, logits)
-    at = None
-    if axis is not None and scores.ndim > 0:
-        at = checks.axis(function, axis, scores.ndim)
-    targets = _matching(function, labels, scores, at, prediction)
+    scores = checks.floating(prediction, logits)
+    axis = None
+    if options["axis"] is not None and scores.ndim > 0:
+        axis = checks.axis(options["axis"], scores.ndim)
+    targets = _matching(labels, scores, axis, prediction)
     scores = scores.astype(checks.compute_dtype(scores))
 
-    mask = _mask(function, where, scores.shape, at)
-    if ignore_index is not None:
-        kept = _not_ignored(function, targets, ignore_index)
-        if at is not None and targets.ndim < scores.ndim:
-            kept = jnp.expand_dims(kept, at)
+    mask = _mask(options.get("where"), scores.shape, axis)
+    if options.get("ignore_index") is not None:
+        kept = _not_ignored(targets, options["ignore_index"])
+        if axis is not None and targets.ndim < scores.ndim:
+            kept = jnp.expand_dims(kept, axis)
         mask = kept if mask is None else mask & kept
     classes = None
-    if at is not None and targets.ndim < scores.ndim:
-        targets = jnp.expand_dims(_int32(targets), at)
-        sizes = [n if i == at else 1 for i, n in enumerate(scores.shape)]
-        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, at)
+    if axis is not None and targets.ndim < scores.ndim:
+        targets = jnp.expand_dims(_int32(targets), axis)
+        sizes = [n if i == axis else 1 for i, n in enumerate(scores.shape)]
+        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, axis)
     return Independent(
         logits=scores,
         targets=targets,
         mask=mask,
-        weights=_weights(function, weights, scores.shape, mask, scores.dtype, at),
-        class_weights=per_class(function, "class_weights", class_weights, scores, at),
+        weights=_weights(options.get("weights"), scores.shape, mask, scores.dtype, axis),
+        class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         classes=classes,
     )
 
 
 def paired(
-    function: str,
     first: ArrayLike,
     second: ArrayLike,
+    options: Mapping[str, Any],
     *,
     names: tuple[str, str],
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
     inner: int = 0,
 ) -> tuple[Array, Array, Array | None, Array | None]:
     """Reads a prediction and a target of one shape, of which the last `inner` axes make one value.
 
     Returns both in the compute dtype, 0 where masked, with the mask and the weights of the values.
     """
-    prediction = checks.floating(function, names[0], first)
-    checks.minimum_rank(function, names[0], prediction, inner, "the last make one value")
+    prediction = checks.floating(names[0], first)
+    checks.minimum_rank(names[0], prediction, inner, "the last make one value")
     target = jnp.asarray(second)
-    checks.shape(function, names[1], target, prediction.shape, f"the shape of `{names[0]}`")
+    checks.shape(names[1], target, prediction.shape, f"the shape of `{names[0]}`")
     prediction = prediction.astype(checks.compute_dtype(prediction))
-    target = checks.real(function, names[1], target, prediction.dtype)
+    target = checks.real(names[1], target, prediction.dtype)
     shape = prediction.shape[: prediction.ndim - inner]
-    mask = _mask(function, where, shape)
+    mask = _mask(options["where"], shape)
     if mask is not None:
         slots = mask.reshape(mask.shape + (1,) * inner)
         prediction, target = jnp.where(slots, prediction, 0), jnp.where(slots, target, 0)
-    factor = _weights(function, weights, shape, mask, prediction.dtype)
+    factor = _weights(options["weights"], shape, mask, prediction.dtype)
     return prediction, target, mask, factor
 
 
@@ -326,21 +340,19 @@ def is_target(ids: Array, shape: tuple[int, ...], axis: int) -> Array:
 
 
 def per_class(
-    function: str, argument: str, value: ArrayLike | None, logits: Array, axis: int | None
+    argument: str, value: ArrayLike | None, logits: Array, axis: int | None
 ) -> Array | None:
     """Checks one number per class, shape `[C]`, and shapes it to broadcast against the logits."""
     if value is None:
         return None
     if axis is None:
-        checks.fail(ValueError, function, argument, "given", "None, as there is no class axis")
-    array = checks.real(function, argument, value, logits.dtype)
-    checks.shape(function, argument, array, (logits.shape[axis],), "one number per class")
+        checks.fail(ValueError, argument, "given", "None, as there is no class axis")
+    array = checks.real(argument, value, logits.dtype)
+    checks.shape(argument, array, (logits.shape[axis],), "one number per class")
     return array.reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
 
 
-def _matching(
-    function: str, labels: ArrayLike, logits: Array, axis: int | None, prediction: str
-) -> Array:
+def _matching(labels: ArrayLike, logits: Array, axis: int | None, prediction: str) -> Array:
     """Requires labels of the logits' shape, or ids without the class axis."""
     array = jnp.asarray(labels)
     if array.shape == logits.shape:
@@ -353,7 +365,6 @@ def _matching(
             if logits.shape[axis] == 1:
                 checks.fail(
                     ValueError,
-                    function,
                     "labels",
                     f"of shape {array.shape}, ids against a single class",
                     "two classes or more; for a binary problem drop that axis of the "
@@ -362,7 +373,7 @@ def _matching(
             return array
         expected += f", or integer ids of shape {ids_shape}"
     got = f"of shape {array.shape} and dtype {array.dtype}"
-    checks.fail(ValueError, function, "labels", got, expected)
+    checks.fail(ValueError, "labels", got, expected)
 
 
 def _int32(ids: Array) -> Array:
@@ -381,26 +392,24 @@ def _fractions(labels: Array, dtype: jnp.dtype) -> Array:
     return jnp.where((ids == 0) | (ids == 1), ids.astype(dtype), jnp.nan)
 
 
-def _not_ignored(function: str, labels: Array, ignore_index: int) -> Array:
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-        checks.fail(TypeError, function, "ignore_index", repr(ignore_index), "an integer")
+def _not_ignored(labels: Array, ignore_index: int) -> Array:
+    ignore_index = checks.integer("ignore_index", ignore_index)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         got = f"{ignore_index} with labels of dtype {labels.dtype}"
-        checks.fail(ValueError, function, "ignore_index", got, "None, or integer labels")
+        checks.fail(ValueError, "ignore_index", got, "None, or integer labels")
     return _int32(labels) != ignore_index
 
 
 def _mask(
-    function: str, where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None
+    where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None
 ) -> Array | None:
     if where is None:
         return None
-    array = checks.boolean(function, "where", where)
-    return checks.broadcastable(function, "where", array, shape, axis)
+    array = checks.boolean("where", where)
+    return checks.broadcastable("where", array, shape, axis)
 
 
 def _weights(
-    function: str,
     weights: ArrayLike | None,
     shape: tuple[int, ...],
     mask: Array | None,
@@ -409,6 +418,6 @@ def _weights(
 ) -> Array | None:
     if weights is None:
         return None
-    array = checks.real(function, "weights", weights, dtype)
-    array = checks.broadcastable(function, "weights", array, shape, axis)
+    array = checks.real("weights", weights, dtype)
+    array = checks.broadcastable("weights", array, shape, axis)
     return array if mask is None else jnp.where(mask, array, 0)

@@ -1,14 +1,15 @@
 """The only reduction: masks, weights, `"mean"`, `"sum"`, `"none"`, and sums over a mesh axis."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
 from jaxloss._core.labels import Competing, Independent
-from jaxloss._core.lean import Costs
+from jaxloss._core.cost import Cost
 
 Array = jax.Array
 AxisName = Hashable
@@ -17,8 +18,21 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def reduce(
-    function: str,
-    values: Array | Costs,
+    values: Array | Cost, options: Mapping[str, Any], data: Competing | Independent
+) -> Array:
+    """Reduces the loss of each position or element, whose values hold the class weights already."""
+    return reduce_values(
+        values,
+        options["reduction"],
+        mask=data.mask,
+        weights=data.weights,
+        normalizer=data.normalizer,
+        axis_name=options["axis_name"],
+    )
+
+
+def reduce_values(
+    values: Array | Cost,
     reduction: str,
     *,
     mask: Array | None = None,
@@ -29,8 +43,7 @@ def reduce(
     """Reduces a loss: `mean` is `sum(v values) / sum(v normalizer)` with `v = mask * weights`.
 
     Args:
-      function: The public name of the loss, for the error message.
-      values: One value per position, element, box or (image, class). `Costs` must be 0 already
+      values: One value per position, element, box or (image, class). A `Cost` must be 0 already
         where masked.
       reduction: `"mean"`, `"sum"` or `"none"`, which returns `v values`.
       mask: Which values take part; broadcasts to `values`. The others never reach the result.
@@ -41,8 +54,8 @@ def reduce(
     Returns:
       A scalar, or `values` weighted. Where nothing counts the mean is 0 with zero gradient.
     """
-    checks.option(function, "reduction", reduction, REDUCTIONS)
-    if isinstance(values, Costs):
+    checks.option("reduction", reduction, REDUCTIONS)
+    if isinstance(values, Cost):
         if reduction != "none":
             one = jnp.ones((), values.dtype)
             count = _count(values, mask, weights, normalizer) if reduction == "mean" else one
@@ -61,26 +74,7 @@ def reduce(
     return numerics.divide(total, everywhere(_count(values, mask, weights, normalizer), axis_name))
 
 
-def reduce_labelled(
-    function: str,
-    values: Array | Costs,
-    reduction: str,
-    data: Competing | Independent,
-    axis_name: AxisName | None,
-) -> Array:
-    """Reduces a loss whose values hold the class weights already."""
-    return reduce(
-        function,
-        values,
-        reduction,
-        mask=data.mask,
-        weights=data.weights,
-        normalizer=data.normalizer,
-        axis_name=axis_name,
-    )
-
-
-def denominator(values: Array | Costs, reduction: str, data: Competing | Independent) -> Array:
+def denominator(values: Array | Cost, reduction: str, data: Competing | Independent) -> Array:
     """Returns what the sum of such a loss is divided by on one device."""
     if reduction == "sum":
         return jnp.ones((), values.dtype)
@@ -89,11 +83,17 @@ def denominator(values: Array | Costs, reduction: str, data: Competing | Indepen
 
 def everywhere(x: Array, axis_name: AxisName | None) -> Array:
     """Sums over a mesh axis, if one is named."""
-    return x if axis_name is None else jax.lax.psum(x, axis_name)
+    if axis_name is None:
+        return x
+    try:
+        return jax.lax.psum(x, axis_name)
+    except NameError:
+        expected = "a mesh axis of the `shard_map` or `pmap` around the call"
+        checks.fail(ValueError, "axis_name", f"{axis_name!r}, which is not bound here", expected)
 
 
 def _count(
-    values: Array | Costs, mask: Array | None, weights: Array | None, normalizer: Array | None
+    values: Array | Cost, mask: Array | None, weights: Array | None, normalizer: Array | None
 ) -> Array:
     """The sum of `mask * weights * normalizer` over the shape of `values`.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, numerics
-from jaxloss._core.lean import Costs
+from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
 
@@ -118,30 +118,34 @@ def _log_miss(x: Array, y: Array) -> Array:
     return numerics.finite(jnp.where(y == 1, miss, jnp.where(y == 0, hit, -jnp.log(blend))))
 
 
-def costs(cost: Callable[..., Array], data: labels.Independent, *parameters: Array | None) -> Costs:
-    """Returns `w cost(x, y, *parameters)` of each element, `w` its class weight, 0 where masked.
+def cost(
+    formula: Callable[..., Array], data: labels.Independent, *parameters: Array | None
+) -> Cost:
+    """Returns `w formula(x, y, *parameters)` of each element, `w` its class weight, 0 where masked.
 
     Args:
-      cost: An elementwise function of logits, targets and the parameters.
+      formula: An elementwise function of logits, targets and the parameters.
       data: The logits and their targets.
       *parameters: Arrays that broadcast to the logits, or None; derivatives reach them.
     """
-
-    def weighted(x: Array, y: Array, classes: Any, mask: Any, *rest: Any) -> Array:
-        class_weights, *parameters = rest
-        y = data.read(y, classes, x.dtype)
-        if mask is not None:
-            x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
-        values = cost(x, y, *parameters)
-        values = values if mask is None else jnp.where(mask, values, 0)
-        return values if class_weights is None else values * class_weights
-
+    classes = None if data.classes is None else data.classes.size
     read = (data.logits, data.targets, data.classes, data.mask, data.class_weights)
-    return Costs(weighted, (*read, *parameters))
+    return Cost(bind(_weighted, formula=formula, classes=classes), (*read, *parameters))
 
 
-def expected_cost(
-    cost: Callable[..., Array], data: labels.Independent, *parameters: Array
+def _weighted(
+    x: Array,
+    targets: Array,
+    ids: Array | None,
+    mask: Array | None,
+    class_weights: Array | None,
+    *parameters: Any,
+    formula: Callable[..., Array],
+    classes: int | None,
 ) -> Array:
-    """Returns every value of `costs`."""
-    return costs(cost, data, *parameters).each()
+    y = labels.of_each(targets, ids, classes, x.dtype)
+    if mask is not None:
+        x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
+    values = formula(x, y, *parameters)
+    values = values if mask is None else jnp.where(mask, values, 0)
+    return values if class_weights is None else values * class_weights

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import labels as labelled
 from jaxloss._core import numerics, sigmoid
-from jaxloss._core.lean import Costs, is_split
+from jaxloss._core.cost import Cost, bind, is_split
 
 Array = jax.Array
 
@@ -80,13 +80,13 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple
 def shares(
     rows: tuple[Array, Array, Array], logits: Array, ids: Array, mask: Array | None, axis: int
 ) -> tuple[Array, Array, Array]:
-    """Returns `p y`, `p (1 - y)` and the one-hot `y` from the statistics; all 0 where masked."""
+    """Returns `p`, `1 - p` and the one-hot `y` from the statistics; all 0 where masked."""
     odds = _target_log_odds(*rows, ids, mask, logits.shape[axis])
-    p = sigmoid.probability_pair(odds)[0]
+    p, q = sigmoid.probability_pair(odds)
     top, total, target = rows
     if mask is not None:
-        p, top, total, target = (jnp.where(mask, x, 0) for x in (p, *rows))
-    p = jnp.expand_dims(p, axis)
+        p, q, top, total, target = (jnp.where(mask, x, 0) for x in (p, q, *rows))
+    p, q = jnp.expand_dims(p, axis), jnp.expand_dims(q, axis)
     infinite = jnp.isinf(target) | jnp.isinf(top)
     limit = jax.lax.stop_gradient(jnp.where(target == top, 0, target - top))
     lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
@@ -94,7 +94,17 @@ def shares(
     # A comparison that all its kernels share a GPU would write to memory.
     ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
     y = labelled.one_hot(again, mask, logits, axis)
-    return p * y, _beside(logits, rows[0], ids, mask, axis) * unit, y
+    others = _beside(logits, rows[0], ids, mask, axis) * unit
+    return p * y + others, q * y + (1 - y) * (1 - others), y
+
+
+def probability_pair(logits: Array, axis: int) -> tuple[Array, Array]:
+    """Returns the softmax and its complement, neither by a subtraction that cancels."""
+    p = jax.nn.softmax(logits, axis)
+    rows = scale(jax.lax.stop_gradient(logits), axis)
+    exact = _probability_pair(jax.lax.stop_gradient(logits), *rows, axis)[1]
+    # The derivative of `1 - p`, which needs nothing but `p`.
+    return p, exact + (jax.lax.stop_gradient(p) - p)
 
 
 @jax.custom_jvp
@@ -233,100 +243,132 @@ def _above(logits: Array, top: Array) -> Array:
     return jnp.where(logits == jnp.inf, 0, logits - jnp.where(top == -jnp.inf, 0, top))
 
 
-def costs(
-    cost: Callable[..., Array],
+def cost(
+    formula: Callable[..., Array],
     data: labelled.Competing,
     *parameters: Array,
-    smoothing: Array | None = None,
+    label_smoothing: Array | float = 0.0,
     factors: Array | None = None,
-    probabilities: bool = False,
-) -> Costs:
-    """Returns `sum_c w_c y_c cost(-log p_c, -log(1 - p_c))` of each position, 0 where masked.
+) -> Cost:
+    """Returns `sum_c w_c y_c formula(-log p_c, -log(1 - p_c))` of each position, 0 where masked.
 
     Args:
-      cost: An elementwise function of `-log p`, `-log(1 - p)` and the parameters.
-      data: The logits and their labels.
-      *parameters: Scalars, passed on to `cost`; derivatives reach them.
-      smoothing: `y` becomes `(1 - e) y + e / C` over the `C` classes not removed; None: 0.
+      formula: An elementwise function of `-log p`, `-log(1 - p)` and the parameters.
+      data: The logits, or probabilities, and their labels.
+      *parameters: Scalars, passed on to `formula`; derivatives reach them.
+      label_smoothing: `y` becomes `(1 - e) y + e / C` over the `C` classes not removed. A Python
+        number is 0: none.
       factors: What `w` holds besides the class weights; broadcasts to the logits. None: 1.
-      probabilities: Whether `data.logits` already are probabilities.
     """
+    smoothing = smoothing_of(label_smoothing)
     if data.class_weights is not None:
         factors = data.class_weights if factors is None else factors * data.class_weights
     if data.has_ids and smoothing is None:
-        return _of_targets(cost, data, factors, parameters, probabilities)
+        return _of_targets(formula, data, factors, parameters)
+    part = bind(_of_shares, formula=formula)
+    plain = data._replace(class_weights=None)
+    return labelled.per_position(part, plain, smoothing, factors, *parameters)
 
-    def of_shares(z: Array, shares: Array, *parameters: Array) -> Array:
-        if probabilities:
-            pair = sigmoid.log_pair_of_probability(z)
-        else:
-            pair = sigmoid.log_pair(log_odds(z, *scale(z, data.axis)))
-        return numerics.product(shares, cost(*pair, *parameters)).sum(data.axis)
 
-    return _of_shares(of_shares, data, smoothing, factors, parameters)
+def smoothing_of(label_smoothing: Array | float) -> Array | None:
+    """Returns the share of each target that is spread; None where none is, for any data."""
+    return None if isinstance(label_smoothing, float) else label_smoothing
 
 
 def _of_shares(
-    cost: Callable[..., Array],
-    data: labelled.Competing,
+    part: labelled.Competing,
     smoothing: Array | None,
     factors: Array | None,
-    parameters: tuple[Array, ...] = (),
-) -> Costs:
-    """The cost of logits and of the targets' shares, which it is told with all factors in them."""
+    *parameters: Array,
+    formula: Callable[..., Array],
+) -> Array:
+    z, shares = part.unmasked_logits(), _shares(part, smoothing, factors)
+    if part.are_probabilities:
+        pair = sigmoid.log_pair_of_probability(z)
+    else:
+        pair = sigmoid.log_pair(log_odds(z, *scale(z, part.axis)))
+    return numerics.product(shares, formula(*pair, *parameters)).sum(part.axis)
 
-    def of_part(part: labelled.Competing, smoothing: Any, factors: Any, *rest: Array) -> Array:
-        shares = smoothed(part, smoothing)
-        shares = shares if factors is None else shares * factors
-        return cost(part.unmasked_logits(), shares, *rest)
 
-    plain = data._replace(class_weights=None)
-    return labelled.costs(of_part, plain, smoothing, factors, *parameters)
+def _shares(part: labelled.Competing, smoothing: Array | None, factors: Array | None) -> Array:
+    """The share of each class in the target, with all factors in it."""
+    shares = smoothed(part, smoothing)
+    return shares if factors is None else shares * factors
 
 
 def _of_targets(
-    cost: Callable[..., Array],
+    formula: Callable[..., Array],
     data: labelled.Competing,
     factors: Array | None,
     parameters: tuple[Array, ...],
-    probabilities: bool,
-) -> Costs:
+) -> Cost:
     """The cost of each position's target id."""
-    classes = data.logits.shape[data.axis]
     if factors is not None:
         factors = data.of_target(factors)
-
-    def weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
-        values = values if mask is None else jnp.where(mask, values, 0)
-        return values if factors is None else values * factors
-
-    def of_probability(p: Array, mask: Array | None, factors: Array | None, *rest: Array) -> Array:
-        return weighted(cost(*sigmoid.log_pair_of_probability(p), *rest), mask, factors)
-
-    def of_statistics(top: Array, *rest: Any) -> Array:
-        total, target, ids, mask, factors, *parameters = rest
-        odds = _target_log_odds(top, total, target, ids, mask, classes)
-        return weighted(cost(*sigmoid.log_pair(odds), *parameters), mask, factors)
-
-    if probabilities:
+    if data.are_probabilities:
         p = data.at_target(data.unmasked_logits())
-        return Costs(of_probability, (p, data.mask, factors, *parameters))
+        fixed = bind(_of_probability, formula=formula)
+        return Cost(fixed, (p, data.mask, factors, *parameters))
     rows = statistics(data.logits, data.labels, data.mask, data.axis)
-    arguments = (*rows, data.labels, data.mask, factors, *parameters)
-    return Costs(of_statistics, arguments, statistics=True)
+    fixed = bind(_of_statistics, formula=formula, classes=data.logits.shape[data.axis])
+    arrays = (*rows, data.labels, data.mask, factors, *parameters)
+    return Cost(fixed, arrays, of_statistics=True)
 
 
-def entropy(data: labelled.Competing, smoothing: Array | None) -> Costs:
-    """Returns `sum_c w_c y_c (-log p_c)` of each position, 0 where masked, from soft labels.
+def _of_probability(
+    p: Array,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Callable[..., Array],
+) -> Array:
+    return _weighted(formula(*sigmoid.log_pair_of_probability(p), *parameters), mask, factors)
 
-    Unlike other costs it needs no log-odds: `-log p_c = (top - z_c) + log1p(rest)` does not cancel.
+
+def _of_statistics(
+    top: Array,
+    total: Array,
+    target: Array,
+    ids: Array,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Callable[..., Array],
+    classes: int,
+) -> Array:
+    odds = _target_log_odds(top, total, target, ids, mask, classes)
+    return _weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
+
+
+def _weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
+    values = values if mask is None else jnp.where(mask, values, 0)
+    return values if factors is None else values * factors
+
+
+def cross_entropy(data: labelled.Competing, label_smoothing: Array | float = 0.0) -> Cost:
+    """Returns `sum_c w_c y_c (-log p_c)` of each position, 0 where masked.
+
+    Of soft labels it needs no log-odds: `-log p_c = (top - z_c) + log1p(rest)` does not cancel.
     """
+    smoothing = smoothing_of(label_smoothing)
+    if data.are_probabilities or (data.has_ids and smoothing is None):
+        return cost(surprise, data, label_smoothing=label_smoothing)
+    plain = data._replace(class_weights=None)
+    return labelled.per_position(_cross_entropy, plain, smoothing, data.class_weights)
 
-    def of_shares(z: Array, shares: Array) -> Array:
-        rows = jax.lax.stop_gradient(scale(z, data.axis))
-        return _entropy(z, shares, *rows, data.axis).squeeze(data.axis)
 
-    return _of_shares(of_shares, data, smoothing, data.class_weights)
+def surprise(hit: Array, miss: Array) -> Array:
+    """Returns `-log p`, of which the cross-entropy is made."""
+    return hit
+
+
+def _cross_entropy(
+    part: labelled.Competing, smoothing: Array | None, factors: Array | None
+) -> Array:
+    z = part.unmasked_logits()
+    rows = jax.lax.stop_gradient(scale(z, part.axis))
+    shares = _shares(part, smoothing, factors)
+    return _entropy(z, shares, *rows, part.axis).squeeze(part.axis)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
@@ -363,13 +405,6 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tup
     p, q = _probability_pair(*primals, axis)
     slope = p * (t - (p * t).sum(axis, keepdims=True))
     return (p, q), (slope, -slope)
-
-
-def expected_cost(
-    cost: Callable[..., Array], data: labelled.Competing, *parameters: Array, **options: Any
-) -> Array:
-    """Returns every value of `costs`."""
-    return costs(cost, data, *parameters, **options).each()
 
 
 def log_sum_exp(data: labelled.Competing) -> Array:

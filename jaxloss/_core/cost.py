@@ -1,0 +1,503 @@
+"""Costs whose value and derivatives keep nothing alive but their arguments.
+
+What JAX transforms is made here, once for each formula and structure, and found again by them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from jaxloss._core import numerics
+
+Array = jax.Array
+
+CHUNKS = 32
+CHUNKED_FROM = 2**18  # elements; what is smaller fits into a processor's cache
+
+
+def bind(function: Callable[..., Any], /, **fixed: Hashable) -> Callable[..., Any]:
+    """Fixes arguments that are no arrays; gives the same function for the same arguments.
+
+    What JAX builds of a function it finds again by identity: a lambda or a `functools.partial` made
+    anew at each call would be compiled anew.
+    """
+    return _bound(function, tuple(fixed.items()))
+
+
+@functools.cache
+def _bound(
+    function: Callable[..., Any], fixed: tuple[tuple[str, Hashable], ...]
+) -> Callable[..., Any]:
+    return functools.partial(function, **dict(fixed))
+
+
+class Cost(NamedTuple):
+    """What each element or position costs, not computed until it is known what is wanted.
+
+    Attributes:
+      formula: `formula(x, *others)`, in the shape of `x` except that `classes` has size 1. It
+        closes over no array, and equals another of the same.
+      arrays: `x`, and arrays of its rank that broadcast to it, or of another rank, which are the
+        same for all values, or None.
+      classes: The axis over which `formula` sums, which the values do not have; None: none.
+      of_statistics: Whether the first three arrays are `softmax.statistics`.
+    """
+
+    formula: Callable[..., Array]
+    arrays: tuple[Any, ...]
+    classes: int | None = None
+    of_statistics: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
+        return tuple(n for i, n in enumerate(self.arrays[0].shape) if i != self.classes)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the values."""
+        return self.arrays[0].dtype
+
+    @property
+    def _cut(self) -> tuple[int, ...] | None:
+        """The axes that chunks may cut; None: it is a cost of elements."""
+        if self.classes is None:
+            return None
+        return tuple(i for i in range(self.arrays[0].ndim) if i != self.classes)
+
+    def now(self) -> Array:
+        """Returns every value as part of another cost, which sees to its memory."""
+        values = self.formula(*self.arrays)
+        return values if self.classes is None else values.squeeze(self.classes)
+
+    def each(self) -> Array:
+        """Returns every value."""
+        values = recomputed(self.formula, in_chunks(self.formula, self._cut))(*self.arrays)
+        return values if self.classes is None else values.squeeze(self.classes)
+
+    def over(self, denominator: Array, weights: Array | None) -> Array:
+        """Returns the weighted sum of the values over `denominator`, 0 where that is 0.
+
+        A CPU's compiler writes the operands of a sum, and much of a long formula, to memory; in
+        chunks they stay in its cache. There value and gradient are each one loop.
+        """
+        if self.classes is not None and weights is not None:
+            weights = jnp.expand_dims(weights, self.classes)
+        x, *others = self.arrays
+        total = bind(_weighted_sum, formula=self.formula)
+        return _quotient(total, self._cut)(x, denominator, weights, *others)
+
+    def times(self, factors: Array) -> Cost:
+        """Returns the cost times factors in its shape; a factor of 0 makes nothing of infinity."""
+        factors = factors if self.classes is None else jnp.expand_dims(factors, self.classes)
+        x, *others = self.arrays
+        return Cost(bind(_product, formula=self.formula), (x, factors, *others), self.classes)
+
+
+def _weighted_sum(
+    x: Array, weights: Array | None, *others: Any, formula: Callable[..., Array]
+) -> Array:
+    values = formula(x, *others)
+    return (values if weights is None else values * weights).sum()
+
+
+def _product(x: Array, factors: Array, *others: Any, formula: Callable[..., Array]) -> Array:
+    return numerics.product(factors, formula(x, *others))
+
+
+@functools.cache
+def recomputed(
+    formula: Callable[..., Any], evaluate: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """Makes a function whose derivative, of any order and in both modes, is recomputed.
+
+    The compiler would share the forward pass's intermediates with the backward pass and write them
+    to memory. Hiding that the first argument is the same in both lets value and gradient of an
+    elementwise formula fuse: 3 passes over the logits on a GPU instead of 8. Every array that needs
+    a derivative must be an argument, none a closure; an argument may be None.
+
+    Args:
+      formula: A function of arrays, to one or several.
+      evaluate: Another way to compute its value; the derivatives are those of `formula`.
+    """
+
+    @jax.custom_jvp
+    def function(*arguments: Array) -> Any:
+        return (evaluate or formula)(*arguments)
+
+    def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        moving = _moving(tangents)
+        linear = _linear(formula, moving)
+        return function(*primals), linear(primals, tuple(tangents[i] for i in moving))
+
+    function.defjvp(jvp, symbolic_zeros=True)
+    return function
+
+
+@functools.cache
+def _linear(formula: Callable[..., Any], moving: tuple[int, ...]) -> Callable[..., Any]:
+    """The derivative of a function along a direction of the arguments that move, recomputed."""
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Any:
+        return _along(formula, primals, moving, directions)
+
+    return linear
+
+
+@functools.cache
+def _quotient(total: Callable[..., Array], axes: tuple[int, ...] | None) -> Callable[..., Array]:
+    """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
+
+    Args:
+      total: The sum.
+      axes: Those that may be cut; None: it is a sum of elements.
+    """
+
+    def value(x: Array, denominator: Array, *others: Any) -> Array:
+        return numerics.divide(in_chunks(total, axes)(x, *others), denominator)
+
+    quotient = jax.custom_jvp(value)
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        moving = _moving(tangents)
+        directions = tuple(tangents[i] for i in moving)
+        if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
+            sum_, *slopes = _with_slopes(total, axes, moving)(*primals)
+            return numerics.divide(sum_, primals[1]), _dot(slopes, directions)
+        at_once = bind(_over, total=total)
+        return quotient(*primals), _linear(at_once, moving)(primals, directions)
+
+    quotient.defjvp(jvp, symbolic_zeros=True)
+    return quotient
+
+
+def _over(x: Array, denominator: Array, *others: Any, total: Callable[..., Array]) -> Array:
+    return numerics.divide(total(x, *others), denominator)
+
+
+@functools.cache
+def _with_slopes(
+    total: Callable[..., Array], axes: tuple[int, ...] | None, moving: tuple[int, ...]
+) -> Callable[..., tuple[Array, ...]]:
+    """A sum beside its derivatives over the denominator: both are known in one pass."""
+    function = bind(_sum_and_slopes, total=total, moving=moving)
+    # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
+    apart = bind(_sum_apart, total=total, moving=moving) if axes is None else function
+    return recomputed(function, in_chunks(function, axes, apart))
+
+
+def _sum_and_slopes(
+    x: Array, denominator: Array, *others: Any, total: Callable[..., Array], moving: tuple[int, ...]
+) -> tuple[Array, ...]:
+    places = tuple(max(i - 1, 0) for i in moving)  # in `total`, which has no denominator
+    sum_, gradients = jax.value_and_grad(total, places)(*varying(x, *others))
+    return sum_, *(numerics.divide(g, denominator) for g in gradients)
+
+
+def _sum_apart(
+    x: Array, denominator: Array, *others: Any, total: Callable[..., Array], moving: tuple[int, ...]
+) -> tuple[Array, ...]:
+    slopes = _sum_and_slopes(_hide(x), denominator, *others, total=total, moving=moving)[1:]
+    return total(x, *others), *slopes
+
+
+def of_sums(
+    terms: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    arrays: tuple[Any, ...],
+    finish: Callable[..., Array],
+    parameters: tuple[Any, ...],
+    summed: tuple[int, ...] | None = None,
+) -> Array:
+    """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
+
+    Args:
+      terms: `terms(x, *others)`, arrays in the shape of `x`.
+      axes: The axes of `x` over which each of them is summed.
+      arrays: `x`, and arrays that broadcast to it, or None.
+      finish: `finish(sums, *parameters)`, a scalar.
+      parameters: Arrays, or None.
+      summed: Where those axes are in the terms; None: where they are in `x`.
+    """
+    total = bind(_totals, terms=terms, summed=axes if summed is None else summed)
+    return _finished(total, axes, finish, len(arrays))(*arrays, *parameters)
+
+
+def _totals(
+    *arrays: Any, terms: Callable[..., tuple[Array, ...]], summed: tuple[int, ...]
+) -> tuple[Array, ...]:
+    return tuple(term.sum(summed) for term in terms(*arrays))
+
+
+@functools.cache
+def _finished(
+    total: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    finish: Callable[..., Array],
+    count: int,
+) -> Callable[..., Array]:
+    """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
+    sums = recomputed(total, in_chunks(total, axes))
+
+    @jax.custom_jvp
+    def number(*values: Any) -> Array:
+        return finish(sums(*values[:count]), *values[count:])
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        moving = _moving(tangents)
+        directions = tuple(tangents[i] for i in moving)
+        parts = sums(*primals[:count])
+        value = finish(parts, *primals[count:])
+        if any(i < count and jnp.shape(primals[i]) != primals[0].shape for i in moving):
+            whole = bind(_whole, total=total, finish=finish, count=count)
+            return value, _linear(whole, moving)(primals, directions)
+        linear = _by_slopes(total, axes, finish, count, moving)
+        return value, linear(primals, parts, directions)
+
+    number.defjvp(jvp, symbolic_zeros=True)
+    return number
+
+
+def _whole(
+    *values: Any,
+    total: Callable[..., tuple[Array, ...]],
+    finish: Callable[..., Array],
+    count: int,
+) -> Array:
+    return finish(total(*values[:count]), *values[count:])
+
+
+@functools.cache
+def _by_slopes(
+    total: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    finish: Callable[..., Array],
+    count: int,
+    moving: tuple[int, ...],
+) -> Callable[..., Array]:
+    """The derivative of such a number: that by its sums first, with which one pass is made."""
+    inner = tuple(i for i in moving if i < count)
+    outer = tuple(i - count for i in moving if i >= count)
+    slope = bind(_slopes, total=total, inner=inner, count=count)
+    slopes_of = recomputed(slope, in_chunks(slope, axes))
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(
+        primals: tuple[Any, ...], parts: tuple[Array, ...], directions: tuple[Array, ...]
+    ) -> Array:
+        arrays, parameters = primals[:count], primals[count:]
+
+        def finished(parts: tuple[Array, ...], *moved: Array) -> Array:
+            return finish(parts, *_replaced(parameters, outer, moved))
+
+        places = tuple(range(1 + len(outer)))
+        factors, *rates = jax.grad(finished, places)(parts, *(parameters[i] for i in outer))
+        slopes = slopes_of(*arrays, *factors) if inner else ()
+        return _dot((*slopes, *rates), directions)
+
+    return linear
+
+
+def _slopes(
+    *values: Any, total: Callable[..., tuple[Array, ...]], inner: tuple[int, ...], count: int
+) -> tuple[Array, ...]:
+    """The derivatives of a weighted sum of sums, by those arrays that move."""
+    values = varying(*values)
+    arrays, factors = values[:count], values[count:]
+
+    def weighted(*moved: Array) -> Array:
+        return _dot(total(*_replaced(arrays, inner, moved)), factors)
+
+    return jax.grad(weighted, tuple(range(len(inner))))(*(arrays[i] for i in inner))
+
+
+def _dot(one: Sequence[Array], other: Sequence[Array]) -> Array:
+    products = [(a * b).sum() for a, b in zip(one, other, strict=True)]
+    return functools.reduce(jnp.add, products)
+
+
+def in_chunks(
+    function: Callable[..., Any],
+    axes: tuple[int, ...] | None,
+    default: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Makes a CPU compute sums, and arrays in the shape of the first argument, chunk by chunk.
+
+    Args:
+      function: Gives them of `x` and further arrays, of which those of the rank of `x` are cut with
+        it. What has the rank of `x` is an array, the rest are sums.
+      axes: Those that may be cut; None: the function is elementwise.
+      default: What others than a CPU compute; None: the same at once.
+    """
+    return bind(_evaluated, function=function, axes=axes, default=default or function)
+
+
+def _evaluated(
+    x: Array,
+    *others: Any,
+    function: Callable[..., Any],
+    axes: tuple[int, ...] | None,
+    default: Callable[..., Any],
+) -> Any:
+    if x.size < CHUNKED_FROM or not _long_axes(x, axes):
+        return function(x, *others)
+    chunked = bind(_chunked, function=function, axes=axes)
+    return jax.lax.platform_dependent(x, *others, cpu=chunked, default=default)
+
+
+def _chunked(
+    *arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None
+) -> Any:
+    x = arguments[0]
+    axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
+    stop = axis + 1
+    if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
+        stop = next((i for i in range(stop, x.ndim) if is_split(x, i)), x.ndim)
+    cut = _Cut(x.shape, axis, stop)
+
+    def of_part(start: Any, length: int) -> Any:
+        return function(*(cut.part(a, start, length) for a in arguments))
+
+    def add(result: Any, start: Any, length: int) -> Any:
+        join = functools.partial(cut.join, start=start)
+        return jax.tree.map(join, result, of_part(start, length))
+
+    step = -(-x.shape[axis] // CHUNKS)
+    whole, rest = divmod(x.shape[axis], step)
+    result = jax.tree.map(functools.partial(cut.empty, cut.merged(x)), of_part(0, step))
+    result = add(result, whole * step, rest) if rest else result
+    result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
+    return jax.tree.map(cut.restored, result)
+
+
+class _Cut(NamedTuple):
+    """How arrays are cut along an axis, into which those up to `stop` are merged.
+
+    Attributes:
+      shape: That of the array by which the others go.
+      axis: It counts the rows that are cut.
+      stop: Behind the last axis that is merged.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    stop: int
+
+    @property
+    def row(self) -> int:
+        """How many elements a row has."""
+        return math.prod(self.shape[self.axis + 1 : self.stop])
+
+    @property
+    def merged_shape(self) -> tuple[int, ...]:
+        """The shape with the axes merged."""
+        size = self.shape[self.axis] * self.row
+        return (*self.shape[: self.axis], size, *self.shape[self.stop :])
+
+    def merged(self, a: Array) -> Array:
+        """Returns an array with the axes merged."""
+        return a.reshape(*a.shape[: self.axis], -1, *a.shape[self.stop :])
+
+    def part(self, a: Any, start: Any, length: int) -> Any:
+        """Returns the rows of an array that has them, merged; of another all."""
+        axis, row = self.axis, self.row
+        if a is None or jnp.ndim(a) != len(self.shape):
+            return a
+        if a.shape == self.shape:
+            return jax.lax.dynamic_slice_in_dim(self.merged(a), start * row, length * row, axis)
+        if a.shape[axis] == self.shape[axis]:
+            a = jax.lax.dynamic_slice_in_dim(a, start, length, axis)
+        if row > 1 and math.prod(a.shape[axis : self.stop]) > 1:
+            inner = (length, *self.shape[axis + 1 : self.stop])
+            a = jnp.broadcast_to(a, (*a.shape[:axis], *inner, *a.shape[self.stop :]))
+        return self.merged(a)
+
+    def empty(self, x: Array, part: Array) -> Array:
+        """Returns zeros for a sum, or for an array of which a part is given, placed as `x`."""
+        if part.ndim < x.ndim:
+            return jnp.zeros_like(part)
+        for i, size in enumerate(part.shape):
+            x = x if i == self.axis else jax.lax.slice_in_dim(x, 0, size, axis=i)
+        return jnp.zeros_like(x)
+
+    def join(self, whole: Array, part: Array, start: Any) -> Array:
+        """Adds to a sum, or writes the rows from `start` on."""
+        if part.ndim < len(self.merged_shape):
+            return whole + part
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, start * self.row, self.axis)
+
+    def restored(self, a: Array) -> Array:
+        """Undoes the merging."""
+        return a.reshape(self.shape) if a.shape == self.merged_shape else a
+
+
+def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
+    """The axes that may be cut: not the first, over which a batch may be sharded."""
+    axes = tuple(range(x.ndim)) if axes is None else axes
+    return [i for i in axes if i != 0 and x.shape[i] >= CHUNKS and not is_split(x, i)]
+
+
+def is_split(x: Array, axis: int) -> bool:
+    """Whether an axis is known to be sharded: that of a mesh with Explicit axes."""
+    return jax.typeof(x).sharding.spec[axis] is not None
+
+
+def varying(*arrays: Any) -> tuple[Any, ...]:
+    """Returns arrays that all vary over the mesh axes over which one of them does.
+
+    A gradient by an array that the devices of a `shard_map` share would be the sum of theirs.
+    """
+    zeros = [jnp.zeros_like(a, jnp.float32, shape=()) for a in arrays if a is not None]
+    zero = functools.reduce(jnp.add, zeros)  # adding it is no operation to the compiler
+    floating = (a is not None and jnp.issubdtype(a.dtype, jnp.floating) for a in arrays)
+    return tuple(
+        a + zero.astype(a.dtype) if yes else a for a, yes in zip(arrays, floating, strict=True)
+    )
+
+
+def _moving(tangents: tuple[Any, ...]) -> tuple[int, ...]:
+    """The arguments that move: a zero tangent would meet infinite derivatives in the others."""
+    return tuple(
+        i for i, t in enumerate(tangents) if t is not None and not isinstance(t, SymbolicZero)
+    )
+
+
+def _along(
+    cost: Callable[..., Any],
+    primals: tuple[Any, ...],
+    moving: tuple[int, ...],
+    directions: tuple[Array, ...],
+) -> Any:
+    """The derivative of a cost along a direction of the arguments that move."""
+    hidden = (_hide(primals[0]), *primals[1:])
+
+    def moved(*values: Array) -> Array:
+        return cost(*_replaced(hidden, moving, values))
+
+    return jax.jvp(moved, tuple(hidden[i] for i in moving), directions)[1]
+
+
+def _replaced(values: tuple[Any, ...], places: tuple[int, ...], news: tuple[Any, ...]) -> list[Any]:
+    """The values with others in some places."""
+    result = list(values)
+    for i, new in zip(places, news, strict=True):
+        result[i] = new
+    return result
+
+
+def _hide(x: Array) -> Array:
+    """Returns `x` in a form that the compiler does not find equal to `x`.
+
+    The barrier serves a GPU; a CPU's compiler removes it too early, but does not see that the
+    condition always holds.
+    """
+    x = jax.lax.optimization_barrier(x)
+    return jnp.where((x == x) | (x != x), x, 0)

@@ -1,0 +1,423 @@
+"""How a loss becomes public: options of its family, one program for each structure, errors, help.
+
+A loss is written as a function of arrays and of its family's options. `family` makes of it what
+users call:
+
+- Arrays and numbers are traced; all else (axes, names of options, None, a number that selects
+  another formula) is structure. One `jax.jit` at module level holds the program of each structure,
+  so that an eager call compiles once, and a new `gamma` nothing.
+- Numbers that are known are checked before, others become NaN outside of their interval. All
+  numbers come in the dtype in which the loss computes.
+- The signature and the docstring show the options of the family, from `jaxloss.options`.
+"""
+
+import difflib
+import functools
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterator
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxloss import options
+from jaxloss._core import checks
+from jaxloss.options import Interval, Option
+
+Loss = TypeVar("Loss", bound=Callable[..., Any])
+
+_ORDER = (
+    "activation",
+    "axis",
+    "where",
+    "weights",
+    "ignore_index",
+    "class_weights",
+    "per_image",
+    "include_background",
+    "absent",
+    "format",
+    "reduction",
+    "axis_name",
+)
+_SECTIONS = ("Args", "Returns", "Raises", "Example", "Reference")
+_WIDTH = 92
+
+
+class Family(NamedTuple):
+    """What the docstrings of a family share.
+
+    Attributes:
+      options: A `TypedDict` of `jaxloss.options`.
+      data: The meaning of its positional arguments.
+      returns: What its losses return.
+      raises: When they raise.
+    """
+
+    options: Any
+    data: dict[str, str]
+    returns: str
+    raises: dict[str, str]
+
+
+class _Parameter(NamedTuple):
+    """A parameter of a loss: how it is shown, and how its value goes into the program."""
+
+    shown: inspect.Parameter
+    meaning: str
+    is_array: bool
+    interval: Interval | None
+    may_be_none: bool
+
+
+class _Shown(str):
+    """A type as the source names it."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def family(of: Family) -> Callable[[Loss], Loss]:
+    """Makes a decorator that makes a function of arrays and options a public loss."""
+
+    def declare(loss: Loss) -> Loss:
+        parameters = _parameters(loss, of)
+        signature = inspect.Signature([p.shown for p in parameters.values()])
+        name = loss.__name__
+        first = next(iter(parameters))
+
+        def program(traced: dict[str, Any], fixed: tuple[tuple[str, type, Any], ...]) -> Any:
+            dtype = _dtype(traced[first])
+            numbers = {
+                key: checks.number(key, value, dtype, interval.bounds)
+                for key, value in traced.items()
+                if (interval := parameters[key].interval) is not None and value is not None
+            }
+            return loss(**traced | numbers, **{key: value for key, _, value in fixed})
+
+        program.__name__ = program.__qualname__ = name
+        compiled = jax.jit(program, static_argnums=1)
+
+        @functools.wraps(loss)
+        def call(*args: Any, **given: Any) -> Any:
+            try:
+                return compiled(*_sorted(parameters, _bound(signature, args, given)))
+            except checks.Refusal as refusal:
+                raise refusal.by(name) from None
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        if loss.__doc__ is not None:  # python -OO
+            call.__doc__ = _document(loss.__doc__, parameters, of)
+        return typing.cast(Loss, call)
+
+    return declare
+
+
+def _bound(
+    signature: inspect.Signature, args: tuple[Any, ...], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the value of every parameter."""
+    for name in given:
+        if name not in signature.parameters:
+            near = difflib.get_close_matches(name, signature.parameters, 1, cutoff=0)
+            checks.fail(TypeError, name, "no option", f"one that there is, such as `{near[0]}`")
+    try:
+        bound = signature.bind(*args, **given)
+    except TypeError as error:
+        names = ", ".join(f"`{p.name}`" for p in signature.parameters.values() if _is_data(p))
+        checks.fail(TypeError, "call", f"refused ({error})", f"{names}, and options by their name")
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _sorted(
+    parameters: dict[str, _Parameter], values: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[tuple[str, type, Any], ...]]:
+    """Sorts the values into what is traced and what is structure, each of which has its type."""
+    traced, fixed = {}, []
+    for key, parameter in parameters.items():
+        value = values[key]
+        if parameter.interval is not None and value is not None:
+            value = _number(key, value, parameter.interval)
+        elif parameter.is_array and value is not None:
+            value = _array(key, value)
+        if value is None and not parameter.may_be_none:
+            checks.fail(TypeError, key, None, "an array" if parameter.is_array else "a value")
+        if parameter.is_array and not isinstance(value, _Exact):
+            traced[key] = value
+        else:
+            fixed.append((key, type(value), _hashable(key, value)))
+    return traced, tuple(fixed)
+
+
+class _Exact(float):
+    """A number that selects a formula."""
+
+
+def _number(key: str, value: Any, interval: Interval) -> Any:
+    """A hyper-parameter, checked as far as it is known."""
+    if isinstance(value, (list, tuple)):
+        value = jnp.asarray(value) if any(map(_is_array, value)) else np.asarray(value)
+    checks.interval(key, value, interval.bounds)
+    if interval.scalar and np.ndim(value) != 0:
+        checks.fail(ValueError, key, f"of shape {np.shape(value)}", "one number")
+    if isinstance(value, (int, float)) and value in interval.exact:
+        return _Exact(value)
+    return value
+
+
+def _array(key: str, value: Any) -> Any:
+    """An array, or lists of numbers."""
+    if _is_array(value):
+        return value
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        checks.fail(TypeError, key, repr(value), "an array")
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (jax.Array, np.ndarray))
+
+
+def _hashable(key: str, value: Any) -> Hashable:
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        hash(value)
+    except TypeError:
+        checks.fail(TypeError, key, f"a {type(value).__name__}", "a value that does not change")
+    return value
+
+
+def _dtype(prediction: Any) -> Any:
+    """The dtype in which a loss of this prediction computes."""
+    dtype = jnp.asarray(prediction).dtype
+    return checks.compute_dtype(prediction) if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+
+
+# What a loss's parameters are: from its signature and from the options of its family.
+
+
+def _parameters(loss: Callable[..., Any], of: Family) -> dict[str, _Parameter]:
+    """The parameters of a loss, its own first; those that other losses share in their order."""
+    hints = typing.get_type_hints(loss, include_extras=True)
+    own = {
+        name: _parameter(p.replace(annotation=_Shown(p.annotation)), hints[name], of)
+        for name, p in inspect.signature(loss).parameters.items()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    shared = {name: _of_option(name, *found, of) for name, found in _options(of.options).items()}
+    both = own | {name: p for name, p in shared.items() if name not in own}
+    ordered = [*(n for n in both if n not in _ORDER), *(n for n in _ORDER if n in both)]
+    return {name: both[name] for name in ordered}
+
+
+def _options(of: Any) -> dict[str, tuple[str, Any, Option]]:
+    """Name, written type, type and option of a `TypedDict`."""
+    found = {}
+    hints = typing.get_type_hints(of, vars(options), include_extras=True)
+    for name, hint in hints.items():
+        written = of.__annotations__[name].__forward_arg__
+        match = re.match(r"Annotated\[(.*?),\s*Option\(", written, re.DOTALL)
+        assert match is not None
+        found[name] = (match[1], hint.__origin__, hint.__metadata__[-1])
+    return found
+
+
+def _of_option(name: str, written: str, hint: Any, option: Option, of: Family) -> _Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    shown = inspect.Parameter(name, kind, default=option.default, annotation=_Shown(written))
+    return _parameter(shown, hint, of)
+
+
+@functools.cache
+def _meanings() -> dict[str, str]:
+    """The meaning of each option that several losses have."""
+    families = (getattr(options, name) for name in options.__all__)
+    return {
+        name: option.meaning
+        for of in families
+        if typing.is_typeddict(of)
+        for name, (_, _, option) in _options(of).items()
+    }
+
+
+def _parameter(shown: inspect.Parameter, hint: Any, of: Family) -> _Parameter:
+    parts = list(_alternatives(hint))
+    intervals = [p for p in parts if isinstance(p, Interval)]
+    return _Parameter(
+        shown=shown,
+        meaning=of.data.get(shown.name) or _meanings().get(shown.name, ""),
+        is_array=jax.Array in parts,
+        interval=intervals[0] if intervals else None,
+        may_be_none=type(None) in parts,
+    )
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """The types that a hint allows, and what annotates them."""
+    if typing.get_origin(hint) is Annotated:
+        yield from hint.__metadata__
+        yield from _alternatives(hint.__origin__)
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for part in typing.get_args(hint):
+            yield from _alternatives(part)
+    else:
+        yield hint
+
+
+def _is_data(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty
+
+
+# The docstring: what the loss says itself, and what its family says of the rest.
+
+
+def _document(text: str, parameters: dict[str, _Parameter], of: Family) -> str:
+    """Completes the docstring of a loss."""
+    head, sections = _split(inspect.cleandoc(text))
+    said = _entries(sections.get("Args", ""))
+    lines = [said.get(name) or _entry(name, p.meaning) for name, p in parameters.items()]
+    sections["Args"] = "\n".join(lines)
+    sections.setdefault("Returns", textwrap.indent(textwrap.fill(of.returns, _WIDTH), "  "))
+    raises = {name: _entry(name, text) for name, text in of.raises.items()}
+    sections["Raises"] = "\n".join((raises | _entries(sections.get("Raises", ""))).values())
+    body = "\n\n".join(f"{name}:\n{sections[name]}" for name in _SECTIONS if name in sections)
+    return f"{head}\n\n{body}\n"
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """Returns what stands before the sections, and each section's lines."""
+    names = "|".join(_SECTIONS)
+    head, *rest = re.split(rf"^({names}):\n", text, flags=re.MULTILINE)
+    pairs = zip(rest[::2], rest[1::2], strict=True)
+    return head.strip(), {name: body.rstrip() for name, body in pairs}
+
+
+def _entries(section: str) -> dict[str, str]:
+    """The entries of a section by their names; `**options` stands for those of the family."""
+    entries = re.split(r"\n(?=  \S)", section) if section else []
+    return {entry.split(":")[0].strip(): entry.rstrip() for entry in entries}
+
+
+def _entry(name: str, meaning: str) -> str:
+    lines = textwrap.wrap(f"{name}: {meaning}", _WIDTH - 2, break_on_hyphens=False)
+    return "\n".join(("  " if i == 0 else "    ") + line for i, line in enumerate(lines))
+
+
+_LABELS = (
+    "Integer ids, the shape of `logits` without the class axis; or labels of the shape of "
+    "`logits`: float, boolean, or integer 0 and 1. An id outside `[0, C)` that is not ignored "
+    "makes loss and gradient NaN there (region losses: of its image)."
+)
+_RAISES = {
+    "TypeError": "If {prediction} is not floating, `where` not boolean, an option unknown or of "
+    "another type.",
+    "ValueError": "If shapes do not match (they never broadcast), an axis or a choice does not "
+    "exist, or a number is out of its range.",
+}
+
+
+def _raises(prediction: str, more: str = "") -> dict[str, str]:
+    text = {name: meaning.format(prediction=prediction) for name, meaning in _RAISES.items()}
+    return text | {"ValueError": text["ValueError"][:-1] + more + "."}
+
+
+_FLOAT_LABELS = ", or if `ignore_index` comes with float labels"
+_BACKGROUND = ", if the background is left out of a single class" + _FLOAT_LABELS
+_LOGITS = "Scores of the classes, shape `[..., C]` (`C` at `axis`), floating."
+_HALF = "float32 for half-precision input."
+
+regression = family(
+    Family(
+        options.Regression,
+        {
+            "predictions": "Predicted values, any shape `[...]`, floating.",
+            "targets": "True values, of the same shape.",
+            "boxes": "Predicted rotated boxes, shape `[..., 5]`: `(cx, cy, w, h, angle)`, the "
+            "angle in radians; floating.",
+            "target_boxes": "True boxes of the same shape: pairs, never a matrix.",
+        },
+        f'A scalar, or one value each (`[...]`) with `reduction="none"`; {_HALF}',
+        _raises("the prediction"),
+    )
+)
+boxes = family(
+    Family(
+        options.Boxes,
+        {
+            "boxes": "Predicted boxes, shape `[..., 4]`, floating.",
+            "target_boxes": "True boxes of the same shape: pairs, never a matrix.",
+        },
+        f'A scalar, or shape `boxes.shape[:-1]` with `reduction="none"`; {_HALF}',
+        _raises("`boxes`"),
+    )
+)
+classification = family(
+    Family(
+        options.Classification,
+        {
+            "logits": "Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.",
+            "labels": "Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An "
+            "id outside `[0, C)` that is not ignored makes its position's loss and gradient NaN.",
+            "label_smoothing": "The share of each target that is spread evenly over all classes, "
+            "in `[0, 1)`.",
+        },
+        f'A scalar, or the shape of the ids with `reduction="none"`; {_HALF}',
+        _raises("the prediction", _FLOAT_LABELS),
+    )
+)
+elements = family(
+    Family(
+        options.Elements,
+        {
+            "logits": "Log-odds, any shape `[...]`, floating; probabilities with "
+            "`activation=None`.",
+            "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
+            "(another integer gives NaN). Or integer ids without the class axis: one class "
+            "against the rest.",
+            "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
+            "logarithms are cut at -100. Prefer logits.",
+            "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
+        },
+        f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
+        _raises("the prediction", _FLOAT_LABELS),
+    )
+)
+either = family(
+    Family(
+        options.Elements,
+        {
+            "logits": "Scores, shape `[..., C]` (`C` at `axis`) or any, floating.",
+            "labels": _LABELS,
+            "label_smoothing": "The share of each target that is spread evenly over all classes; "
+            "with a sigmoid, that moves to 1/2; in `[0, 1)`.",
+        },
+        "A scalar; with `reduction=\"none\"` the shape of the ids where classes compete, else that "
+        f"of `logits`; {_HALF}",
+        _raises("`logits`", _FLOAT_LABELS),
+    )
+)
+_IMAGES = {
+    "logits": "Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.",
+    "labels": _LABELS,
+    "label_smoothing": "The share of each target of the cross-entropy that is spread evenly, in "
+    "`[0, 1)`.",
+    "smooth": "Added to numerator and denominator, at least 0.",
+    "distance_map": "A map made beforehand, a constant, of the shape of `logits`. None: it is "
+    "computed here.",
+    "sampling": "Spacing of the pixels, a scalar or one number per spatial axis, above 0. None: 1.",
+}
+_PER_CLASS = (
+    'A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, '
+    f"`[B]` for `axis=None`; {_HALF}"
+)
+segmentation = family(
+    Family(options.Segmentation, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND))
+)
+boundary = family(Family(options.Boundary, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND)))

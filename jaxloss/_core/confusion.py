@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, cost, labels, numerics, reduction, softmax
+from jaxloss._core import checks, cost, labels, numerics, reduction, sigmoid, softmax
 from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
@@ -95,25 +95,35 @@ class _Form(NamedTuple):
 
     def __call__(
         self, z: Array, y: Array, mask: Array | None, *, axis: int | None
-    ) -> tuple[Array, Array, Array]:
-        """Returns `p`, `1 - p` and `y` of some pixels; `p` and `y` are 0 where masked."""
+    ) -> tuple[Array, ...]:
+        """Returns `p y`, `p (1 - y)`, `(1 - p) y`, `p`, `1 - p` and `y`; all 0 where masked.
+
+        Of ids under a softmax the third is a constant for the derivative: `_of_sums` adds it.
+        """
         if mask is not None:
             z = jnp.where(mask, z, 0)
         if self.has_ids:
             assert axis is not None
-            valid = None if mask is None else mask.squeeze(axis)
-            y = labels.one_hot(y.squeeze(axis), valid, z, axis)
-        elif mask is not None:
+            ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
+            p, y = jax.nn.softmax(z, axis), labels.one_hot(ids, valid, z, axis)
+            fn = softmax.missed(z, ids, valid, axis)
+            q = jnp.where(y == 1, fn + (jax.lax.stop_gradient(p) - p), 1 - p)
+            return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
+        if mask is not None:
             y = jnp.where(mask, y, 0)
         p, q = z, 1 - z
         if self.activation == "sigmoid":
-            p, q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
+            p, q = sigmoid.probability_pair(z)
         elif self.activation == "softmax":
             assert axis is not None
             p, q = softmax.probability_pair(z, axis)
-        if self.without_background:
-            p, q, y = (jax.lax.slice_in_dim(x, 1, x.shape[axis or 0], axis=axis or 0) for x in (p, q, y))
-        return p, q, y
+        return self._scored((p * y, p * (1 - y), q * y, p, q, y), axis)
+
+    def _scored(self, values: tuple[Array, ...], axis: int | None) -> tuple[Array, ...]:
+        """Leaves out the background."""
+        if not self.without_background or axis is None:
+            return values
+        return tuple(without_first(x, axis) for x in values)
 
 
 class Pixels(NamedTuple):
@@ -160,7 +170,7 @@ class Pixels(NamedTuple):
 
     def both(self) -> tuple[Array, Array]:
         """Returns probabilities and targets; a bad id's target is NaN."""
-        p, _, y = self.form(*self.arrays, axis=self.axis)
+        *_, p, _, y = self.form(*self.arrays, axis=self.axis)
         return p, y
 
     def total(self, values: Array) -> Array:
@@ -199,15 +209,18 @@ class Confusion(NamedTuple):
       tp: `sum p y`.
       fp: `sum p (1 - y)`.
       fn: `sum (1 - p) y`.
-      actual: `sum y`, how much of the class the target holds.
       more: Other sums that were asked for.
     """
 
     tp: Array
     fp: Array
     fn: Array
-    actual: Array
     more: tuple[Array, ...] = ()
+
+    @property
+    def actual(self) -> Array:
+        """`sum y`, how much of the class the target holds."""
+        return self.tp + self.fn
 
 
 def read(logits: ArrayLike, targets: ArrayLike, options: Mapping[str, Any]) -> Pixels:
@@ -298,7 +311,8 @@ def of_counts(
         counts=(len(pixels.arrays), len(maps)),
         few=frame.rank if few else None,
     )
-    finished = bind(_of_sums, finish=finish, frame=frame)
+    constant = pixels.form.has_ids and not (beside and beside.of_statistics)
+    finished = bind(_of_sums, finish=finish, frame=frame, constant=constant)
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and frame.axis_name is None:
@@ -306,9 +320,13 @@ def of_counts(
     return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
 
 
-def _of_sums(sums: tuple[Array, ...], *others: Any, finish: Finish, frame: Frame) -> Array:
-    tp, fp, fn, actual, *more = map(frame.placed, sums)
-    return finish(Confusion(tp, fp, fn, actual, tuple(more)), *others)
+def _of_sums(
+    sums: tuple[Array, ...], *others: Any, finish: Finish, frame: Frame, constant: bool
+) -> Array:
+    tp, fp, fn, *more = map(frame.placed, sums)
+    if constant:  # `(1 - p) y`, which moves against `p y`
+        fn = fn + (jax.lax.stop_gradient(tp) - tp)
+    return finish(Confusion(tp, fp, fn, tuple(more)), *others)
 
 
 def _terms(
@@ -325,9 +343,9 @@ def _terms(
         )
     of_form, of_more = counts
     weight, *others = arrays[of_form:]
-    p, q, y, *of_cost = with_cost(*arrays[:of_form], *others[of_more:])
+    tp, fp, fn, p, q, y, *of_cost = with_cost(*arrays[:of_form], *others[of_more:])
     further = more(p, q, y, *others[:of_more]) if more else ()
-    values = (p * y, p * (1 - y), q * y, y, *further, *of_cost)
+    values = (tp, fp, fn, *further, *of_cost)
     return values if weight is None else tuple(value * weight for value in values)
 
 
@@ -343,7 +361,7 @@ def _have_few_classes(pixels: Pixels, beside: Cost | None) -> bool:
 def _with_cost(
     pixels: Pixels, beside: Cost | None, axis: int | None
 ) -> tuple[Callable[..., tuple[Array, ...]], tuple[Any, ...]]:
-    """Returns what gives `p`, `1 - p`, `y` and a cost, and its further arrays."""
+    """Returns what gives the terms of a form and a cost, and its further arrays."""
     if beside is None:
         return bind(_alone, form=pixels.form, axis=axis), ()
     count = len(pixels.arrays)
@@ -383,8 +401,9 @@ def _of_statistics(
     each = zip(rest, of_position, strict=True)
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
     rows = softmax.statistics(z, ids, mask, axis)
-    p, q, y = softmax.shares(rows, z, ids, mask, axis)
-    return p, q, y, jnp.expand_dims(formula(*rows, *rest), axis)
+    tp, fp, fn, y = softmax.shares(rows, z, ids, mask, axis)
+    p, q = tp + fp, fn + (1 - y) * (1 - fp)
+    return tp, fp, fn, p, q, y, jnp.expand_dims(formula(*rows, *rest), axis)
 
 
 def score(

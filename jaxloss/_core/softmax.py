@@ -79,8 +79,8 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple
 
 def shares(
     rows: tuple[Array, Array, Array], logits: Array, ids: Array, mask: Array | None, axis: int
-) -> tuple[Array, Array, Array]:
-    """Returns `p`, `1 - p` and the one-hot `y` from the statistics; all 0 where masked."""
+) -> tuple[Array, Array, Array, Array]:
+    """Returns `p y`, `p (1 - y)`, `(1 - p) y` and the one-hot `y`; all 0 where masked."""
     odds = _target_log_odds(*rows, ids, mask, logits.shape[axis])
     p, q = sigmoid.probability_pair(odds)
     top, total, target = rows
@@ -95,16 +95,32 @@ def shares(
     ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
     y = labelled.one_hot(again, mask, logits, axis)
     others = _beside(logits, rows[0], ids, mask, axis) * unit
-    return p * y + others, q * y + (1 - y) * (1 - others), y
+    return p * y, others, q * y, y
 
 
 def probability_pair(logits: Array, axis: int) -> tuple[Array, Array]:
     """Returns the softmax and its complement, neither by a subtraction that cancels."""
     p = jax.nn.softmax(logits, axis)
-    rows = scale(jax.lax.stop_gradient(logits), axis)
-    exact = _probability_pair(jax.lax.stop_gradient(logits), *rows, axis)[1]
-    # The derivative of `1 - p`, which needs nothing but `p`.
-    return p, exact + (jax.lax.stop_gradient(p) - p)
+    # Written as the softmax is, so that the compiler finds both in the same pass.
+    level = jax.lax.stop_gradient(logits - logits.max(axis, keepdims=True))
+    share, largest = jnp.exp(level), (level == 0).astype(level.dtype)
+    below = jnp.where(level < 0, share, 0).sum(axis, keepdims=True)
+    rest = below + (largest.sum(axis, keepdims=True) - 1)
+    q = (rest + (1 - share)) / (1 + rest)
+    return p, q + (jax.lax.stop_gradient(p) - p)  # the derivative needs nothing but p
+
+
+def missed(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
+    """Returns `(1 - p) y` of ids, a constant: what other classes take of each position's target.
+
+    A GPU gets it as one number for each position, of which it then sums those of each class.
+    """
+    logits, ids = jax.lax.optimization_barrier(jax.lax.stop_gradient((logits, ids)))
+    share = jnp.exp(logits - logits.max(axis, keepdims=True))
+    hit = labelled.is_target(ids, logits.shape, axis)
+    others = jnp.where(hit, 0, share).sum(axis, keepdims=True)
+    miss = jax.lax.optimization_barrier(others / share.sum(axis, keepdims=True))
+    return miss * labelled.one_hot(ids, mask, logits, axis)
 
 
 @jax.custom_jvp

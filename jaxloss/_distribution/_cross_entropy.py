@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Unpack
+from typing import Annotated, Literal, Unpack
 
 import jax
 
@@ -12,7 +12,6 @@ from jaxloss._core.declare import classification, elements
 from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
-    Activation,
     Classification,
     Elements,
     Interval,
@@ -118,7 +117,7 @@ def binary_cross_entropy(
     *,
     pos_weight: PerClass | None = None,
     label_smoothing: Share = 0.0,
-    activation: Activation = "sigmoid",
+    activation: Literal["sigmoid"] | None = "sigmoid",
     **options: Unpack[Elements],
 ) -> Array:
     """Computes the sigmoid cross-entropy of each logit.

@@ -136,13 +136,16 @@ def broadcastable(
 def per_class_or_element(
     argument: str, array: Array, full: Sequence[int], axis: int | None
 ) -> Array:
-    """Shapes one number, one per class, `[C]`, or one per element to broadcast against `full`."""
+    """Shapes one number, one per class, `[C]`, or one per element to broadcast against `full`.
+
+    An array of one axis and the right length holds one number per class; one without the class
+    axis holds one per position.
+    """
     if array.ndim == 0:
         return array
-    if axis is not None and array.ndim == 1 and array.shape == (full[axis],):
-        at = axis % len(full)
-        return array.reshape([-1 if i == at else 1 for i in range(len(full))])
-    return broadcastable(argument, array, full)
+    if axis is not None and array.shape == (full[axis],):
+        return array.reshape([-1 if i == axis else 1 for i in range(len(full))])
+    return broadcastable(argument, array, full, axis)
 
 
 def without(sizes: Sequence[int], axis: int | None) -> tuple[int, ...]:

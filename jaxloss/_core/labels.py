@@ -91,6 +91,7 @@ class Independent(NamedTuple):
       classes: The ids of all classes along that axis, with which `targets` are compared. None:
         these are numbers.
       are_probabilities: Whether `logits` already are probabilities.
+      axis: The class axis; None: there is none.
     """
 
     logits: Array
@@ -100,6 +101,7 @@ class Independent(NamedTuple):
     class_weights: Array | None
     classes: Array | None = None
     are_probabilities: bool = False
+    axis: int | None = None
 
     @property
     def labels(self) -> Array:
@@ -201,8 +203,9 @@ def read(
 ) -> Competing | Independent:
     """Reads logits and labels whose classes compete or not, as activation and shapes say."""
     activation, compete = resolve(activation, logits, labels, options["axis"])
-    reader = competing if compete else independent
-    return reader(logits, labels, options)._replace(are_probabilities=activation is None)
+    if compete:
+        return competing(logits, labels, options)._replace(are_probabilities=activation is None)
+    return independent(logits, labels, options, activation)
 
 
 def competing(
@@ -234,14 +237,18 @@ def competing(
 
 
 def independent(
-    logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any], *, prediction: str = "logits"
+    logits: ArrayLike,
+    labels: ArrayLike,
+    options: Mapping[str, Any],
+    activation: str | None = "sigmoid",
 ) -> Independent:
     """Reads logits and labels whose elements are independent; ids are one against the rest."""
-    scores = checks.floating(prediction, logits)
+    checks.option("activation", activation, ("sigmoid", None))
+    scores = checks.floating("logits", logits)
     axis = None
     if options["axis"] is not None and scores.ndim > 0:
         axis = checks.axis(options["axis"], scores.ndim)
-    targets = _matching(labels, scores, axis, prediction)
+    targets = _matching(labels, scores, axis)
     scores = scores.astype(checks.compute_dtype(scores))
 
     mask = _mask(options.get("where"), scores.shape, axis)
@@ -262,6 +269,8 @@ def independent(
         weights=_weights(options.get("weights"), scores.shape, mask, scores.dtype, axis),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         classes=classes,
+        are_probabilities=activation is None,
+        axis=axis,
     )
 
 
@@ -352,7 +361,9 @@ def per_class(
     return array.reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
 
 
-def _matching(labels: ArrayLike, logits: Array, axis: int | None, prediction: str) -> Array:
+def _matching(
+    labels: ArrayLike, logits: Array, axis: int | None, prediction: str = "logits"
+) -> Array:
     """Requires labels of the logits' shape, or ids without the class axis."""
     array = jnp.asarray(labels)
     if array.shape == logits.shape:

@@ -263,7 +263,7 @@ def cost(
     formula: Callable[..., Array],
     data: labelled.Competing,
     *parameters: Array,
-    label_smoothing: Array | float = 0.0,
+    label_smoothing: Array | float | None = None,
     factors: Array | None = None,
 ) -> Cost:
     """Returns `sum_c w_c y_c formula(-log p_c, -log(1 - p_c))` of each position, 0 where masked.
@@ -273,7 +273,7 @@ def cost(
       data: The logits, or probabilities, and their labels.
       *parameters: Scalars, passed on to `formula`; derivatives reach them.
       label_smoothing: `y` becomes `(1 - e) y + e / C` over the `C` classes not removed. A Python
-        number is 0: none.
+        number is 0: none, as None.
       factors: What `w` holds besides the class weights; broadcasts to the logits. None: 1.
     """
     smoothing = smoothing_of(label_smoothing)
@@ -286,7 +286,7 @@ def cost(
     return labelled.per_position(part, plain, smoothing, factors, *parameters)
 
 
-def smoothing_of(label_smoothing: Array | float) -> Array | None:
+def smoothing_of(label_smoothing: Array | float | None) -> Array | None:
     """Returns the share of each target that is spread; None where none is, for any data."""
     return None if isinstance(label_smoothing, float) else label_smoothing
 
@@ -361,7 +361,9 @@ def _weighted(values: Array, mask: Array | None, factors: Array | None) -> Array
     return values if factors is None else values * factors
 
 
-def cross_entropy(data: labelled.Competing, label_smoothing: Array | float = 0.0) -> Cost:
+def cross_entropy(
+    data: labelled.Competing, label_smoothing: Array | float | None = None
+) -> Cost:
     """Returns `sum_c w_c y_c (-log p_c)` of each position, 0 where masked.
 
     Of soft labels it needs no log-odds: `-log p_c = (top - z_c) + log1p(rest)` does not cancel.

@@ -1,31 +1,37 @@
 """Cross-entropy in its three forms: from log-probabilities, softmax logits and sigmoid logits."""
 
+from __future__ import annotations
+
+from typing import Annotated, Literal, Unpack
+
 import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, sigmoid, softmax
-from jaxloss._core import labels as labelled
-from jaxloss._core.labels import Competing, Independent, competing, independent
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.cost import Cost, bind
+from jaxloss._core.declare import classification, elements
+from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
+from jaxloss._core.reduction import reduce
+from jaxloss.options import (
+    Classification,
+    Elements,
+    Interval,
+    Number,
+    Numbers,
+    PerClass,
+    Share,
+)
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll"]
 
 Array = jax.Array
+_ZLoss = Annotated[Number, Interval("[0, inf)", exact=(0,))]
 
 
+@classification
 def nll(
-    log_probs: ArrayLike,
-    labels: ArrayLike,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    log_probs: Numbers,
+    labels: Numbers,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the negative log-likelihood of each position's label.
 
@@ -40,25 +46,6 @@ def nll(
 
     Args:
       log_probs: Log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `log_probs` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, or `ignore_index` comes
-        with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -70,39 +57,18 @@ def nll(
       Fisher. On the Mathematical Foundations of Theoretical Statistics. Philosophical Transactions
       of the Royal Society A 1922.
     """
-    data = competing(
-        "nll",
-        log_probs,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        prediction="log_probs",
-    )
-
-    def of_part(part: Competing) -> Array:
-        surprise = -part.unmasked_logits()
-        weighted = surprise if part.class_weights is None else surprise * part.class_weights
-        return part.at_target(weighted)
-
-    return reduce_labelled("nll", labelled.costs(of_part, data), reduction, data, axis_name)
+    data = competing(log_probs, labels, options, prediction="log_probs")
+    return reduce(per_position(_nll, data), options, data)
 
 
+@classification
 def cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    label_smoothing: ArrayLike = 0.0,
-    z_loss: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    label_smoothing: Share = 0.0,
+    z_loss: _ZLoss = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the softmax cross-entropy of each position.
 
@@ -121,28 +87,7 @@ def cross_entropy(
     PyTorch divides the weighted sum by the number of positions, not by their weights.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
       z_loss: Weight of the squared log-normaliser, at least 0; PaLM uses 1e-4.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -156,47 +101,24 @@ def cross_entropy(
       CVPR 2016. https://arxiv.org/abs/1512.00567
       Chowdhery et al. PaLM (z-loss). 2022. https://arxiv.org/abs/2204.02311
     """
-    name = "cross_entropy"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    scale = checks.number(name, "z_loss", z_loss, data.logits.dtype, "[0, inf)")
-    smoothing = spread(name, label_smoothing, data.logits.dtype)
-    if checks.is_zero(z_loss):
-        entropy = competing_entropy(data, smoothing)
-        return reduce_labelled(name, entropy, reduction, data, axis_name)
-
-    def of_part(part: Competing, smoothing: Array | None, scale: Array) -> Array:
-        entropy = competing_entropy(part, smoothing)
-        penalty = scale * softmax.log_sum_exp(part) ** 2
-        penalty = penalty if part.normalizer is None else part.normalizer * penalty
-        return labelled.at_once(entropy) + penalty
-
-    loss = labelled.costs(of_part, data, smoothing, scale)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    if isinstance(z_loss, float):  # 0
+        cost = cross_entropy_of(data, label_smoothing)
+    else:
+        smoothing = softmax.smoothing_of(label_smoothing)
+        cost = per_position(_with_z_loss, data, smoothing, z_loss)
+    return reduce(cost, options, data)
 
 
+@elements
 def binary_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    pos_weight: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    pos_weight: PerClass | None = None,
+    label_smoothing: Share = 0.0,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the sigmoid cross-entropy of each logit.
 
@@ -211,31 +133,8 @@ def binary_cross_entropy(
     `class_weights` enter the denominator, `pos_weight` does not.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
-      labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 (another
-        integer gives NaN). Or integer ids without the class axis: one class against the rest.
       pos_weight: Factor of the positive term: a scalar, one per class `[C]`, or the rank of
         `logits` with each dimension equal or 1; at least 0.
-      label_smoothing: The share of each target that moves to 1/2, in `[0, 1)`.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights`, `pos_weight` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -247,60 +146,43 @@ def binary_cross_entropy(
       Cox. The Regression Analysis of Binary Sequences. Journal of the Royal Statistical Society B
       1958.
     """
-    name = "binary_cross_entropy"
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    data = independent(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    positive = 1.0 if pos_weight is None else pos_weight
-    positive = checks.number(name, "pos_weight", positive, data.logits.dtype, "[0, inf)")
-    if positive.ndim > 0:
+    data = independent(logits, labels, options, activation)
+    if pos_weight is not None:
         shape = data.logits.shape
-        positive = checks.per_class_or_element(name, "pos_weight", positive, shape, axis)
-    loss = independent_entropy(
-        name, data, label_smoothing, positive, probabilities=activation is None
-    )
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+        pos_weight = checks.per_class_or_element("pos_weight", pos_weight, shape, data.axis)
+    return reduce(cross_entropy_of(data, label_smoothing, pos_weight), options, data)
 
 
-def competing_entropy(
-    data: Competing, smoothing: Array | None, probabilities: bool = False
-) -> Costs:
-    """Returns the cross-entropy of each position, from logits or from probabilities."""
-    if probabilities or (data.has_ids and smoothing is None):
-        return softmax.costs(
-            lambda hit, miss: hit, data, smoothing=smoothing, probabilities=probabilities
-        )
-    return softmax.entropy(data, smoothing)
-
-
-def spread(function: str, label_smoothing: ArrayLike, dtype: jnp.dtype) -> Array | None:
-    """Returns the share of each target that is spread over all classes; None where none is."""
-    smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    return None if checks.is_zero(label_smoothing) else smoothing
-
-
-def independent_entropy(
-    function: str,
-    data: Independent,
-    label_smoothing: ArrayLike,
+def cross_entropy_of(
+    data: Competing | Independent,
+    label_smoothing: Array | float | None = None,
     pos_weight: Array | None = None,
-    probabilities: bool = False,
-) -> Costs:
-    """Returns the binary cross-entropy of each element, from logits or from probabilities."""
-    dtype = data.logits.dtype
-    smoothing = checks.number(function, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    positive = jnp.ones((), dtype) if pos_weight is None else pos_weight
+) -> Cost:
+    """Returns the cross-entropy of each position where classes compete, else of each element."""
+    if isinstance(data, Competing):
+        return softmax.cross_entropy(data, label_smoothing)
+    formula = bind(_binary_cross_entropy, probabilities=data.are_probabilities)
+    return sigmoid.cost(formula, data, softmax.smoothing_of(label_smoothing), pos_weight)
 
-    def cost(x: Array, y: Array, smoothing: Array, positive: Array) -> Array:
-        t = y * (1 - smoothing) + smoothing / 2
-        return sigmoid.entropy(x, positive * t, 1 - t, probabilities)
 
-    return sigmoid.costs(cost, data, smoothing, positive)
+def _nll(part: Competing) -> Array:
+    surprise = -part.unmasked_logits()
+    return part.at_target(surprise if part.class_weights is None else part.class_weights * surprise)
+
+
+def _with_z_loss(part: Competing, smoothing: Array | None, z_loss: Array) -> Array:
+    penalty = z_loss * softmax.log_sum_exp(part) ** 2
+    penalty = penalty if part.normalizer is None else part.normalizer * penalty
+    return softmax.cross_entropy(part, smoothing).now() + penalty
+
+
+def _binary_cross_entropy(
+    x: Array, y: Array, smoothing: Array | None, pos_weight: Array | None, *, probabilities: bool
+) -> Array:
+    t = towards_half(y, smoothing)
+    return sigmoid.entropy(x, t if pos_weight is None else pos_weight * t, 1 - t, probabilities)
+
+
+def towards_half(y: Array, smoothing: Array | None) -> Array:
+    """Moves a share of each target to 1/2."""
+    return y if smoothing is None else y * (1 - smoothing) + smoothing / 2

@@ -1,44 +1,45 @@
 """Focal loss: cross-entropy that is scaled down where the prediction is already right."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.labels import (
-    Competing,
-    Independent,
-    competing,
-    independent,
-    per_class,
-    resolve,
+from jaxloss._core.cost import Cost, bind
+from jaxloss._core.declare import classification, either, elements
+from jaxloss._core.labels import Competing, Independent, competing, independent, per_class, read
+from jaxloss._core.reduction import reduce
+from jaxloss._distribution._cross_entropy import towards_half
+from jaxloss.options import (
+    Activation,
+    Classification,
+    Elements,
+    Interval,
+    NonNegative,
+    Numbers,
+    PerClass,
+    Share,
 )
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
-from jaxloss._distribution._cross_entropy import spread
 
 __all__ = ["focal", "sigmoid_focal", "softmax_focal"]
 
 Array = jax.Array
+_Balance = Annotated[Numbers, Interval("[0, 1]", scalar=False)]
 
 
+@either
 def focal(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    gamma: ArrayLike = 2.0,
-    alpha: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    gamma: NonNegative = 2.0,
+    alpha: PerClass | None = None,
+    label_smoothing: Share = 0.0,
+    activation: Activation = "auto",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the focal loss: softmax where ids compete, sigmoid where each logit has a target.
 
@@ -54,35 +55,10 @@ def focal(
     confident the logit, for every `gamma`.
 
     Args:
-      logits: Scores, shape `[..., C]` (`C` at `axis`) or, with `axis=None`, any; floating.
-      labels: Integer ids, shape `[...]`, or targets of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its position NaN.
       gamma: Focusing exponent, at least 0; larger values discount easy examples more.
-      alpha: Sigmoid: the weight of positives, in `[0, 1]`; negatives weigh `1 - alpha` (the paper
-        uses 0.25). Softmax: a scalar or one factor per class `[C]`, at least 0. It never enters
-        the mean's denominator. None: 1.
-      label_smoothing: The share of each target that is spread evenly, in `[0, 1)`: over all
-        classes (softmax) or to 1/2 (sigmoid).
-      activation: `"auto"`, `"softmax"`, `"sigmoid"`, or None where `logits` already are
-        probabilities, whose logarithms are cut at -100. One-hot labels that are meant to compete
-        need `"softmax"`.
-      axis: The class axis; None if there is none.
-      where: Boolean, the rank of the ids (sigmoid: or of the logits) with each dimension equal or
-        1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of positions or elements to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over what is valid, 0 if nothing is), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` the shape of the ids (softmax) or of the logits (sigmoid).
-      float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
+      alpha: A scalar, or one number per class `[C]`. Sigmoid: the weight of positives, in `[0, 1]`
+        (beyond it the loss is NaN); negatives weigh `1 - alpha`; the paper uses 0.25. Softmax: a
+        factor, at least 0. It never enters the mean's denominator. None: 1.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -94,38 +70,19 @@ def focal(
       Lin, Goyal, Girshick, He and Dollar. Focal Loss for Dense Object Detection. ICCV 2017,
       equation 5. https://arxiv.org/abs/1708.02002
     """
-    activation, compete = resolve("focal", activation, logits, labels, axis)
-    options: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-        "class_weights": class_weights,
-    }
-    parameters = (gamma, alpha, label_smoothing, activation is None)
-    if compete:
-        positions = competing("focal", logits, labels, **options)
-        loss = competing_focal("focal", positions, *parameters)
-        return reduce_labelled("focal", loss, reduction, positions, axis_name)
-    elements = independent("focal", logits, labels, **options)
-    loss = independent_focal("focal", elements, *parameters)
-    return reduce_labelled("focal", loss, reduction, elements, axis_name)
+    data = read(logits, labels, activation, options)
+    return reduce(focal_of(data, gamma, alpha, label_smoothing), options, data)
 
 
+@elements
 def sigmoid_focal(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    gamma: ArrayLike = 2.0,
-    alpha: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    gamma: NonNegative = 2.0,
+    alpha: _Balance | None = None,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the focal loss of each logit against a target of its own.
 
@@ -140,30 +97,10 @@ def sigmoid_focal(
     `reduction="sum"`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating.
-      labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 (another
-        integer gives NaN). Or integer ids without the class axis: one class against the rest.
       gamma: Focusing exponent, at least 0; larger values discount easy examples more.
       alpha: The weight of positives, in `[0, 1]`; negatives weigh `1 - alpha` (the paper uses
-        0.25). It never enters the mean's denominator. None: both weigh 1.
-      label_smoothing: The share of each target that moves to 1/2, in `[0, 1)`.
-      axis: The class axis of `class_weights` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
+        0.25). A scalar, or one per class `[C]`. It never enters the mean's denominator. None: both
+        weigh 1.
 
     Example:
       A confident hit, an unsure hit and a confident miss:
@@ -177,34 +114,19 @@ def sigmoid_focal(
       Lin, Goyal, Girshick, He and Dollar. Focal Loss for Dense Object Detection. ICCV 2017,
       equation 5. https://arxiv.org/abs/1708.02002
     """
-    data = independent(
-        "sigmoid_focal",
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    loss = independent_focal("sigmoid_focal", data, gamma, alpha, label_smoothing)
-    return reduce_labelled("sigmoid_focal", loss, reduction, data, axis_name)
+    data = independent(logits, labels, options)
+    return reduce(focal_of(data, gamma, alpha, label_smoothing), options, data)
 
 
+@classification
 def softmax_focal(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    gamma: ArrayLike = 2.0,
-    alpha: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    gamma: NonNegative = 2.0,
+    alpha: PerClass | None = None,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the focal loss of each position, whose classes compete.
 
@@ -216,30 +138,9 @@ def softmax_focal(
     removed class: it costs nothing where the label has no mass, and +inf where it has.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       gamma: Focusing exponent, at least 0; larger values discount easy examples more.
       alpha: A scalar, or one factor per class `[C]`, at least 0. Unlike `class_weights` it never
         enters the mean's denominator. None: 1.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -251,70 +152,45 @@ def softmax_focal(
       Lin, Goyal, Girshick, He and Dollar. Focal Loss for Dense Object Detection. ICCV 2017,
       equation 5. https://arxiv.org/abs/1708.02002
     """
-    data = competing(
-        "softmax_focal",
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    loss = competing_focal("softmax_focal", data, gamma, alpha, label_smoothing)
-    return reduce_labelled("softmax_focal", loss, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    return reduce(focal_of(data, gamma, alpha, label_smoothing), options, data)
 
 
-def competing_focal(
-    name: str,
-    data: Competing,
-    gamma: ArrayLike,
-    alpha: ArrayLike | None,
-    label_smoothing: ArrayLike,
-    probabilities: bool = False,
-) -> Costs:
-    """Returns the focal loss of each position."""
-    dtype, factors = data.logits.dtype, None
-    gamma = checks.number(name, "gamma", gamma, dtype, "[0, inf)")
+def focal_of(
+    data: Competing | Independent,
+    gamma: Array,
+    alpha: Array | None = None,
+    label_smoothing: Array | float | None = None,
+) -> Cost:
+    """Returns the focal loss of each position where classes compete, else of each element."""
+    if alpha is not None and alpha.ndim > 0:
+        alpha = per_class("alpha", alpha, data.logits, data.axis)
+    smoothing = softmax.smoothing_of(label_smoothing)
+    if isinstance(data, Competing):
+        return softmax.cost(_softmax_focal, data, gamma, label_smoothing=smoothing, factors=alpha)
     if alpha is not None:
-        factors = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
-        if factors.ndim > 0:
-            factors = per_class(name, "alpha", factors, data.logits, data.axis)
-    return softmax.costs(
-        lambda hit, miss, gamma: numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit),
-        data,
-        gamma,
-        smoothing=spread(name, label_smoothing, dtype),
-        factors=factors,
-        probabilities=probabilities,
-    )
+        alpha = checks.number("alpha", alpha, alpha.dtype, "[0, 1]")
+    formula = bind(_sigmoid_focal, probabilities=data.are_probabilities)
+    return sigmoid.cost(formula, data, gamma, alpha, smoothing)
 
 
-def independent_focal(
-    name: str,
-    data: Independent,
-    gamma: ArrayLike,
-    alpha: ArrayLike | None,
-    label_smoothing: ArrayLike,
-    probabilities: bool = False,
-) -> Costs:
-    """Returns the focal loss of each element."""
-    dtype = data.logits.dtype
-    gamma = checks.number(name, "gamma", gamma, dtype, "[0, inf)")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, dtype, "[0, 1)")
-    positive = negative = jnp.ones((), dtype)
-    if alpha is not None:
-        positive = checks.number(name, "alpha", alpha, dtype, "[0, 1]")
-        negative = 1 - positive
+def _softmax_focal(hit: Array, miss: Array, gamma: Array) -> Array:
+    return numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit)
 
-    def cost(x: Array, y: Array, *parameters: Array) -> Array:
-        gamma, smoothing, positive, negative = parameters
-        t = y * (1 - smoothing) + smoothing / 2
-        if probabilities:
-            focus = numerics.power(t * (1 - x) + (1 - t) * x, gamma)
-        else:
-            focus = sigmoid.focusing(x, t, gamma)
-        entropy = sigmoid.entropy(x, t, 1 - t, probabilities)
-        return numerics.product((t * positive + (1 - t) * negative) * focus, entropy)
 
-    return sigmoid.costs(cost, data, gamma, smoothing, positive, negative)
+def _sigmoid_focal(
+    x: Array,
+    y: Array,
+    gamma: Array,
+    alpha: Array | None,
+    smoothing: Array | None,
+    *,
+    probabilities: bool,
+) -> Array:
+    t = towards_half(y, smoothing)
+    if probabilities:
+        focus = numerics.power(t * (1 - x) + (1 - t) * x, gamma)
+    else:
+        focus = sigmoid.focusing(x, t, gamma)
+    balance = 1 if alpha is None else t * alpha + (1 - t) * (1 - alpha)
+    return numerics.product(balance * focus, sigmoid.entropy(x, t, 1 - t, probabilities))

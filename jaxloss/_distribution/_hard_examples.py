@@ -1,37 +1,34 @@
 """Hard-example mining: the cross-entropy of the positions that are predicted worst."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics
-from jaxloss._core import labels as labelled
-from jaxloss._core import reduction as reductions
-from jaxloss._core.labels import Competing, Independent, competing
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName
-from jaxloss._distribution._cross_entropy import competing_entropy, spread
+from jaxloss._core import softmax
+from jaxloss._core.cost import Cost
+from jaxloss._core.declare import classification
+from jaxloss._core.labels import Competing, Independent, competing, per_position
+from jaxloss._core.reduction import AxisName, everywhere, reduce_values
+from jaxloss.options import Classification, Interval, Number, Numbers, Share
 
 __all__ = ["top_k_cross_entropy"]
 
 Array = jax.Array
 
 
+@classification
 def top_k_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    fraction: ArrayLike = 0.1,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    fraction: Annotated[Number, Interval("(0, 1]")] = 0.1,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the mean cross-entropy of the hardest positions of the whole batch.
 
@@ -52,17 +49,9 @@ def top_k_cross_entropy(
     id counts as hardest: it is always selected.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       fraction: The share of the valid positions that is selected, in `(0, 1]`; 1 takes all.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
       weights: Factors of the values, before the selection, shaped like `where`. Unlike in other
         losses they never enter the denominator.
-      ignore_index: The id of positions to leave out.
       class_weights: One factor of the values per class, before the selection, shape `[C]`. It never
         enters the denominator.
       reduction: `"mean"` (over the `k` positions, 0 if none is valid), `"sum"` or `"none"`.
@@ -72,11 +61,6 @@ def top_k_cross_entropy(
     Returns:
       A scalar, or the shape of the ids with `reduction="none"`: 0 where not selected, and the share
       of the value where positions tie. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       Of four positions the two hardest count:
@@ -94,65 +78,30 @@ def top_k_cross_entropy(
       Wu, Shen and van den Hengel. Bridging Category-level and Instance-level Semantic Image
       Segmentation. 2016. https://arxiv.org/abs/1605.06885
     """
-    name = "top_k_cross_entropy"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    share = checks.number(name, "fraction", fraction, data.logits.dtype, "(0, 1]")
-    smoothing = spread(name, label_smoothing, data.logits.dtype)
-
-    def of_part(part: Competing, smoothing: Array | None) -> Costs:
-        return competing_entropy(part, smoothing)
-
-    loss = labelled.costs(of_part, data, smoothing)
-    return reduce_hardest(name, loss, share, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    smoothing = softmax.smoothing_of(label_smoothing)
+    cost = per_position(softmax.cross_entropy, data, smoothing)
+    return reduce_hardest(cost, fraction, options, data)
 
 
 def reduce_hardest(
-    function: str,
-    values: Array | Costs,
-    fraction: Array,
-    reduction: str,
-    data: Competing | Independent,
-    axis_name: AxisName | None,
+    cost: Cost, fraction: Array, options: Mapping[str, Any], data: Competing | Independent
 ) -> Array:
     """Reduces the largest of a loss's values, weighted first; what weighs 0 takes no part."""
     mask, weights = data.mask, data.weights
-    each = values.each() if isinstance(values, Costs) else values
+    each = cost.each()
     if weights is not None:
-        each, kept = each * weights, weights != 0
-        mask = kept if mask is None else mask & kept
-    selected, _ = hardest(each, fraction, mask, axis_name)
-    if isinstance(values, Costs) and reduction != "none":
-        values = _scaled(values, selected if weights is None else selected * weights)
-    else:
-        values = each * selected
-    return reductions.reduce(
-        function,
-        values,
-        reduction,
+        each, counts = each * weights, weights != 0
+        mask = counts if mask is None else mask & counts
+    selected, _ = hardest(each, fraction, mask, options["axis_name"])
+    factors = selected if weights is None else selected * weights
+    return reduce_values(
+        cost.times(factors),
+        options["reduction"],
         mask=selected != 0,
         normalizer=selected,
-        axis_name=axis_name,
+        axis_name=options["axis_name"],
     )
-
-
-def _scaled(costs: Costs, factors: Array) -> Costs:
-    """The costs times factors, of which 0 makes nothing of an infinite cost."""
-
-    def cost(x: Array, factors: Array, *others: Array) -> Array:
-        return numerics.product(factors, costs.cost(x, *others))
-
-    x, *others = costs.arguments
-    factors = factors if costs.classes is None else jnp.expand_dims(factors, costs.classes)
-    return Costs(cost, (x, factors, *others), costs.classes)
 
 
 def hardest(
@@ -164,7 +113,6 @@ def hardest(
       values: Any shape; NaN counts as largest.
       fraction: A scalar in `(0, 1]`, or NaN, which makes the weights NaN.
       mask: Which values are valid; broadcasts to `values`. None: all.
-      axis_name: A mesh axis (or several) over which the values are selected globally.
 
     Returns:
       Weights in the shape of `values`, constants for the derivative: 1 for a value above the k-th
@@ -185,7 +133,7 @@ def _hardest(
         keys = jnp.where(valid, keys, lowest)
 
     def count(chosen: Array) -> Array:
-        return reductions.everywhere(chosen.sum(dtype=jnp.int32), axis_name)
+        return everywhere(chosen.sum(dtype=jnp.int32), axis_name)
 
     n = count(keys > lowest)
     # Up to rounding of the product: 0.29 of 100 is 29, although 0.29 is stored as a bit less.
@@ -199,7 +147,7 @@ def _hardest(
         return jnp.where(count(keys >= higher) >= k, higher, threshold)
 
     bits = jnp.iinfo(keys.dtype).bits
-    start = reductions.everywhere(jnp.zeros_like(keys).sum(), axis_name).astype(keys.dtype)
+    start = everywhere(jnp.zeros_like(keys).sum(), axis_name).astype(keys.dtype)
     threshold = jax.lax.fori_loop(0, bits, narrow, start + lowest)
 
     above, level = keys > threshold, (keys == threshold) & (keys > lowest)

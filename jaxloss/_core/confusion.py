@@ -73,7 +73,7 @@ class Frame(NamedTuple):
     def count(self, like: Array, weight: Array | None) -> Array:
         """The (weighted) number of pixels of an array; broadcasts to the shape of `total`."""
         if weight is None:
-            size = math.prod(like.shape[i] for i in self.summed)
+            size = float(math.prod(like.shape[i] for i in self.summed))  # beyond int32 too
             return self.total(jnp.ones_like(like, shape=(1,) * self.rank) * size)
         sizes = [n if i in self.summed else 1 for i, n in enumerate(like.shape)]
         shape = jnp.broadcast_shapes(weight.shape, tuple(sizes))
@@ -468,6 +468,11 @@ def complement(wrong: Array, right: Array) -> Array:
     """Returns `1 - right / (right + wrong)`; a score of 0/0 is 0, so its loss is 1."""
     total = right + wrong
     return jnp.where(total == 0, 1, numerics.divide(wrong, total))
+
+
+def difference(p: Array, q: Array, y: Array) -> Array:
+    """Returns `p - y` of probabilities and `q = 1 - p` without a digit less than they have."""
+    return jnp.where(y > 0.5, (1 - y) - q, p - y)
 
 
 class Reducing(NamedTuple):

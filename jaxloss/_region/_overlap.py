@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 import jax
 
 from jaxloss._core import checks
-from jaxloss._core.confusion import Beside, Confusion, Pixels, complement, read, score
+from jaxloss._core.confusion import Beside, Confusion, Pixels, complement, difference, read, score
 from jaxloss._core.declare import segmentation
 from jaxloss.options import NonNegative, Numbers, Segmentation
 
@@ -140,7 +140,7 @@ def tversky(
       Salehi, Erdogmus and Gholipour. Tversky Loss Function for Image Segmentation Using 3D Fully
       Convolutional Deep Networks. MLMI 2017. https://arxiv.org/abs/1706.05721
     """
-    return score(_tversky, read(logits, labels, options), options, alpha, beta, smooth)
+    return score(tversky_loss, read(logits, labels, options), options, alpha, beta, smooth)
 
 
 def dice_of(
@@ -156,7 +156,7 @@ def dice_of(
     return score(formula, pixels, options, smooth, more=more, beside=beside)
 
 
-def _dice(counts: Confusion, smooth: Array) -> Array:
+def dice_loss(counts: Confusion, smooth: Array) -> Array:
     return complement(counts.fp + counts.fn, 2 * counts.tp + smooth)
 
 
@@ -166,7 +166,7 @@ def _dice_of_errors(counts: Confusion, smooth: Array) -> Array:
 
 
 def _errors(p: Array, q: Array, y: Array) -> tuple[Array]:
-    return ((p - y) ** 2,)
+    return (difference(p, q, y) ** 2,)
 
 
 def _dice_of_squares(counts: Confusion, smooth: Array) -> Array:
@@ -182,12 +182,12 @@ def _jaccard(counts: Confusion, smooth: Array) -> Array:
     return complement(counts.fp + counts.fn, counts.tp + smooth)
 
 
-def _tversky(counts: Confusion, alpha: Array, beta: Array, smooth: Array) -> Array:
+def tversky_loss(counts: Confusion, alpha: Array, beta: Array, smooth: Array) -> Array:
     return complement(alpha * counts.fp + beta * counts.fn, counts.tp + smooth)
 
 
 _DICE = {
-    False: (_dice, None),
+    False: (dice_loss, None),
     True: (_dice_of_errors, _errors),
     "counts": (_dice_of_squares, _squares),
 }

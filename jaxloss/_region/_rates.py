@@ -1,34 +1,30 @@
 """Rates of error: sensitivity and specificity, Matthews correlation, noise-robust Dice."""
 
+from __future__ import annotations
+
+from typing import Annotated, Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion, numerics
-from jaxloss._core.reduction import AxisName
+from jaxloss._core import numerics
+from jaxloss._core.confusion import Confusion, difference, read, score
+from jaxloss._core.declare import segmentation
+from jaxloss.options import Fraction, Interval, NonNegative, Number, Numbers, Segmentation
 
 __all__ = ["mcc", "noise_robust_dice", "sensitivity_specificity"]
 
 Array = jax.Array
 
 
+@segmentation
 def sensitivity_specificity(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    r: ArrayLike = 0.05,
-    smooth: ArrayLike = 1.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    r: Fraction = 0.05,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the mean squared errors inside and outside of each class, weighted against another.
 
@@ -44,40 +40,8 @@ def sensitivity_specificity(
     The paper sums over the classes; this is their mean. NiftyNet adds 1e-5 to the denominators.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       r: Weight of the error on the pixels of the class, in `[0, 1]`; the others weigh `1 - r`.
       smooth: Added to both denominators, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of the mean.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -92,114 +56,42 @@ def sensitivity_specificity(
       Brosch et al. Deep Convolutional Encoder Networks for Multiple Sclerosis Lesion Segmentation.
       MICCAI 2015. https://doi.org/10.1007/978-3-319-24574-4_1
     """
-    name = "sensitivity_specificity"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    dtype = pixels.p.dtype
-    r = checks.number(name, "r", r, dtype, "[0, 1]")
-    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-
-    def more(p: Array, y: Array) -> tuple[Array, ...]:
-        error = (y - p) ** 2
-        return error * y, error * (1 - y), 1 - y
-
-    def loss(counts: confusion.Confusion, r: Array, smooth: Array) -> Array:
-        missed, taken, others = counts.more
-        sensitivity = numerics.divide(missed, counts.actual + smooth)
-        return r * sensitivity + (1 - r) * numerics.divide(taken, others + smooth)
-
-    return confusion.score(
-        name,
-        loss,
-        pixels,
-        reduction,
-        r,
-        smooth,
-        more=more,
-        include_background=include_background,
-        absent=absent,
-    )
+    pixels = read(logits, labels, options)
+    return score(_sensitivity_specificity, pixels, options, r, smooth, more=_squared_errors)
 
 
+@segmentation
 def mcc(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    smooth: ArrayLike = 1.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes one minus the soft Matthews correlation coefficient of each image and class.
 
-    With soft counts over an image's valid pixels, and `smooth` added to `tp` and `tn`::
+    With soft counts over an image's valid pixels and their sum `n`::
 
         tp = sum p y    fp = sum p (1 - y)    fn = sum (1 - p) y    tn = sum (1 - p)(1 - y)
-        MCC = (tp tn - fp fn) / sqrt((tp + fp)(tp + fn)(tn + fp)(tn + fn))
+        e   = smooth (fp + fn) / n
+        MCC = (tp tn - fp fn) / sqrt((tp + fp + e)(tn + fn + e)(tp + fn)(tn + fp))
         L   = 1 - MCC
+        L   = (fp + fn) / (fp + fn + smooth)    for an empty or a full target
 
     All four counts have a say, so a background that is far larger than the class is no advantage.
-    The loss is in `[0, 2)`: 1 for a prediction that is unrelated to the target, more for one that
-    is worse than that. It is computed without the difference `1 - MCC`: exactly 0 for a perfect
-    prediction, empty and full masks included, and accurate close to it. Counts are divided by their
-    sum first, so no product overflows.
+    The loss is in `[0, 2]`: 1 for a prediction that is unrelated to the target, such as a constant
+    one, whatever the size of the object, more for one that is worse than that. `smooth` gives
+    constant predictions a gradient; it goes with the errors, so that a perfect prediction costs 0.
+    It is computed without the difference `1 - MCC`: exactly 0 for a perfect prediction, empty and
+    full masks included, and accurate close to it. Counts are divided by their sum first, so no
+    product overflows.
 
     segmentation-models-pytorch adds its 1e-5 to all four counts, takes probabilities and pools the
-    batch. With `smooth=0` an empty or a full mask costs 1, whatever the prediction.
+    batch.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
-      smooth: Added to true positives and true negatives, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of the mean.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
+      smooth: At least 0. Without it an empty or a full prediction of an object has no gradient; of
+        an empty or a full target, that many wrong pixels cost 1/2.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -214,56 +106,17 @@ def mcc(
       Abhishek and Hamarneh. Matthews Correlation Coefficient Loss for Deep Convolutional Networks:
       Application to Skin Lesion Segmentation. ISBI 2021. https://arxiv.org/abs/2010.13454
     """
-    name = "mcc"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    smooth = checks.number(name, "smooth", smooth, pixels.p.dtype, "[0, inf)")
-
-    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
-        # Not from the number of pixels, from which a small count of negatives would not survive.
-        (others,) = counts.more
-        return _uncorrelated(counts.tp, counts.fp, counts.fn, others - counts.fp, smooth)
-
-    return confusion.score(
-        name,
-        loss,
-        pixels,
-        reduction,
-        smooth,
-        more=lambda p, y: (1 - y,),
-        include_background=include_background,
-        absent=absent,
-    )
+    return score(_mcc, read(logits, labels, options), options, smooth, more=_true_negatives)
 
 
+@segmentation
 def noise_robust_dice(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    gamma: ArrayLike = 1.5,
-    smooth: ArrayLike = 1e-5,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    gamma: Annotated[Number, Interval("[1, 2]")] = 1.5,
+    smooth: NonNegative = 1e-5,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the noise-robust Dice loss of each image and class.
 
@@ -278,40 +131,8 @@ def noise_robust_dice(
     This is the paper's denominator; the authors' PyMIC divides by `sum (p + y)`.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       gamma: Exponent of the errors, in `[1, 2]`.
       smooth: Added to the denominator, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of the mean.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -324,73 +145,82 @@ def noise_robust_dice(
       from CT Images. IEEE Transactions on Medical Imaging 2020.
       https://doi.org/10.1109/TMI.2020.3000314
     """
-    name = "noise_robust_dice"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    dtype = pixels.p.dtype
-    gamma = checks.number(name, "gamma", gamma, dtype, "[1, 2]")
-    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
+    pixels = read(logits, labels, options)
+    return score(_noise_robust_dice, pixels, options, smooth, more=_powers, maps=(gamma,))
 
-    def loss(counts: confusion.Confusion, smooth: Array) -> Array:
-        wrong, squares = counts.more
-        return numerics.divide(wrong, squares + smooth)
 
-    return confusion.score(
-        name,
-        loss,
-        pixels,
-        reduction,
-        smooth,
-        more=lambda p, y, gamma: (_error(p, y, gamma), p * p + y * y),
-        extra=(gamma,),
-        include_background=include_background,
-        absent=absent,
+def _sensitivity_specificity(counts: Confusion, r: Array, smooth: Array) -> Array:
+    missed, taken, others = counts.more
+    sensitivity = numerics.divide(missed, counts.actual + smooth)
+    return r * sensitivity + (1 - r) * numerics.divide(taken, others + smooth)
+
+
+def _squared_errors(p: Array, q: Array, y: Array) -> tuple[Array, Array, Array]:
+    square = difference(p, q, y) ** 2
+    return square * y, square * (1 - y), 1 - y
+
+
+def _mcc(counts: Confusion, smooth: Array) -> Array:
+    (tn,) = counts.more
+    tp, fp, fn = counts.tp, counts.fp, counts.fn
+    n = tp + fp + fn + tn
+    tp, fp, fn, tn, s = (numerics.divide(x, n) for x in (tp, fp, fn, tn, smooth))
+    wrong = fp + fn
+    has_both = (tp + fn != 0) & (tn + fp != 0)  # NaN counts as both
+    return jnp.where(
+        has_both,
+        _uncorrelated(tp, fp, fn, tn, s * wrong),
+        numerics.divide(wrong, wrong + s),
     )
 
 
-def _uncorrelated(tp: Array, fp: Array, fn: Array, tn: Array, smooth: Array) -> Array:
-    """Returns `1 - MCC` as a quotient; 1 where it is 0 / 0.
+def _uncorrelated(tp: Array, fp: Array, fn: Array, tn: Array, e: Array) -> Array:
+    """Returns `1 - (tp tn - fp fn) / root`, `root^2 = (p + e)(1 - p + e) t (1 - t)`, of shares.
 
-    With `joint = tp tn - fp fn`, the two factors under the root are `joint + u` and `joint + v`,
-    where `u` and `v` hold the errors only.
+    With `p = tp + fp`, `t = tp + fn` and `joint = tp tn - fp fn`, `root^2` is `(joint + u)` times
+    `(joint + v)`, where `u` and `v` hold the errors only: `root - joint` does not cancel. What is
+    worse than chance is as far from 2 as the opposite prediction is from 0.
     """
-    size = tp + fp + fn + tn + smooth
-    size = jnp.where(size == 0, 1, size)
-    tp, fp, fn, tn = (tp + smooth) / size, fp / size, fn / size, (tn + smooth) / size
+    worse = tp * tn < fp * fn
+    (tp, fn), (tn, fp) = _exchanged(worse, tp, fn), _exchanged(worse, tn, fp)
     joint = tp * tn - fp * fn
-    u = fn * (tp + fp) + fp * (tn + fn)
+    u = fn * (tp + fp) + fp * (tn + fn) + e * (1 + e)
     v = fp * (tp + fn) + fn * (tn + fp)
-    root = numerics.sqrt((tp + fp) * (tn + fn)) * numerics.sqrt((tp + fn) * (tn + fp))
-    better = joint > 0  # than chance: then `root - joint` cancels
-    both = jnp.where(better, root + joint, 1)
-    apart = joint / both * (u + v) + u / both * v
-    return jnp.where(root == 0, 1, numerics.divide(jnp.where(better, apart, root - joint), root))
+    root = numerics.sqrt((tp + fp + e) * (tn + fn + e)) * numerics.sqrt((tp + fn) * (tn + fp))
+    both = root + joint
+    apart = numerics.divide(joint, both) * (u + v) + numerics.divide(u, both) * v
+    loss = jnp.where(root == 0, 1, numerics.divide(apart, root))
+    return jnp.where(worse, 2 - loss, loss)
+
+
+def _exchanged(condition: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    return jnp.where(condition, b, a), jnp.where(condition, a, b)
+
+
+def _true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:
+    return (q * (1 - y),)
+
+
+def _noise_robust_dice(counts: Confusion, smooth: Array) -> Array:
+    wrong, squares = counts.more
+    return numerics.divide(wrong, squares + smooth)
+
+
+def _powers(p: Array, q: Array, y: Array, gamma: Array) -> tuple[Array, Array]:
+    return _power(difference(p, q, y), gamma), p * p + y * y
 
 
 @jax.custom_jvp
-def _error(p: Array, y: Array, gamma: Array) -> Array:
-    """Returns `|p - y| ** gamma`, with derivative 0 at `p = y`."""
-    return numerics.power(numerics.absolute(p - y), gamma)
+def _power(error: Array, gamma: Array) -> Array:
+    """Returns `|error| ** gamma`, with derivative 0 at 0."""
+    return numerics.power(numerics.absolute(error), gamma)
 
 
-@_error.defjvp
-def _(
-    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
-) -> tuple[Array, Array]:
+@_power.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     # One factor for all of the slope: a CPU writes each select of a chain to memory.
-    (p, y, gamma), (t_p, t_y, t_gamma) = primals, tangents
-    value, off = _error(p, y, gamma), p - y
-    slope = gamma * numerics.divide(value, off)
-    by_gamma = value * jnp.log(jnp.where(off == 0, 1, numerics.absolute(off)))
-    return value, slope * (t_p - t_y) + by_gamma * t_gamma
+    (error, gamma), (t, t_gamma) = primals, tangents
+    value = _power(error, gamma)
+    slope = gamma * numerics.divide(value, error)
+    by_gamma = value * jnp.log(jnp.where(error == 0, 1, numerics.absolute(error)))
+    return value, slope * t + by_gamma * t_gamma

@@ -1,35 +1,30 @@
 """Ratios that price the two kinds of error: F-beta, asymmetric similarity, focal Tversky."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Unpack
 
 import jax
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion, numerics
-from jaxloss._core.reduction import AxisName
+from jaxloss._core import numerics
+from jaxloss._core.confusion import Confusion, complement, read, score
+from jaxloss._core.declare import segmentation
+from jaxloss._region._overlap import tversky_loss
+from jaxloss.options import NonNegative, Numbers, Positive, Segmentation
 
 __all__ = ["asymmetric_similarity", "f_beta", "focal_tversky"]
 
 Array = jax.Array
 
 
+@segmentation
 def f_beta(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    beta: ArrayLike = 1.0,
-    smooth: ArrayLike = 1.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    beta: NonNegative = 1.0,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the soft F-beta loss of each image and class: recall counts `beta` times precision.
 
@@ -46,40 +41,7 @@ def f_beta(
     never negative. With `smooth=0` an image without the class costs 1, whatever the prediction.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       beta: How much more recall counts than precision, at least 0.
-      smooth: Added to numerator and denominator, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of the mean.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       One pixel missed, or one too many:
@@ -97,48 +59,17 @@ def f_beta(
       Hashemi et al. Asymmetric Loss Functions and Deep Densely Connected Networks for Highly
       Imbalanced Medical Image Segmentation. IEEE Access 2018. https://arxiv.org/abs/1803.11078
     """
-    name = "f_beta"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    return _f_beta(
-        name,
-        pixels,
-        beta,
-        smooth,
-        reduction,
-        include_background=include_background,
-        absent=absent,
-    )
+    return score(_f_beta, read(logits, labels, options), options, beta, smooth)
 
 
+@segmentation
 def asymmetric_similarity(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    beta: ArrayLike = 1.5,
-    smooth: ArrayLike = 1.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    beta: NonNegative = 1.5,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the asymmetric similarity loss: F-beta with the price its authors recommend.
 
@@ -152,40 +83,7 @@ def asymmetric_similarity(
     and 0.308, adds a `smooth` that is `1 + beta^2` times as large here.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       beta: How much more recall counts than precision, at least 0.
-      smooth: Added to numerator and denominator, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of the mean.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       One pixel missed, or one too many:
@@ -202,50 +100,19 @@ def asymmetric_similarity(
       Hashemi et al. Asymmetric Loss Functions and Deep Densely Connected Networks for Highly
       Imbalanced Medical Image Segmentation. IEEE Access 2018. https://arxiv.org/abs/1803.11078
     """
-    name = "asymmetric_similarity"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    return _f_beta(
-        name,
-        pixels,
-        beta,
-        smooth,
-        reduction,
-        include_background=include_background,
-        absent=absent,
-    )
+    return score(_f_beta, read(logits, labels, options), options, beta, smooth)
 
 
+@segmentation
 def focal_tversky(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    alpha: ArrayLike = 0.3,
-    beta: ArrayLike = 0.7,
-    gamma: ArrayLike = 0.75,
-    smooth: ArrayLike = 1.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    alpha: NonNegative = 0.3,
+    beta: NonNegative = 0.7,
+    gamma: Positive = 0.75,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the focal Tversky loss: a power of each image's and class's Tversky loss.
 
@@ -263,42 +130,9 @@ def focal_tversky(
     At a perfect prediction `gamma < 1` has an infinite slope; value and gradient are 0 there.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       alpha: Price of false positives, at least 0.
       beta: Price of false negatives, at least 0.
       gamma: The exponent, above 0.
-      smooth: Added to numerator and denominator, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of the mean.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -310,61 +144,16 @@ def focal_tversky(
       Abraham and Khan. A Novel Focal Tversky Loss Function with Improved Attention U-Net for
       Lesion Segmentation. ISBI 2019. https://arxiv.org/abs/1810.07842
     """
-    name = "focal_tversky"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    dtype = pixels.p.dtype
-    alpha = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
-    beta = checks.number(name, "beta", beta, dtype, "[0, inf)")
-    gamma = checks.number(name, "gamma", gamma, dtype, "(0, inf)")
-    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-
-    def loss(counts: confusion.Confusion, *parameters: Array) -> Array:
-        alpha, beta, gamma, smooth = parameters
-        tversky = confusion.complement(alpha * counts.fp + beta * counts.fn, counts.tp + smooth)
-        return numerics.power(tversky, gamma)
-
-    return confusion.score(
-        name,
-        loss,
-        pixels,
-        reduction,
-        alpha,
-        beta,
-        gamma,
-        smooth,
-        include_background=include_background,
-        absent=absent,
-    )
+    pixels = read(logits, labels, options)
+    return score(_focal_tversky, pixels, options, alpha, beta, gamma, smooth)
 
 
-def _f_beta(
-    function: str,
-    pixels: confusion.Pixels,
-    beta: ArrayLike,
-    smooth: ArrayLike,
-    reduction: str,
-    **options: Any,
+def _f_beta(counts: Confusion, beta: Array, smooth: Array) -> Array:
+    square = beta**2
+    return complement(square * counts.fn + counts.fp, (1 + square) * counts.tp + smooth)
+
+
+def _focal_tversky(
+    counts: Confusion, alpha: Array, beta: Array, gamma: Array, smooth: Array
 ) -> Array:
-    """Returns the reduced F-beta loss."""
-    dtype = pixels.p.dtype
-    square = checks.number(function, "beta", beta, dtype, "[0, inf)") ** 2
-    smooth = checks.number(function, "smooth", smooth, dtype, "[0, inf)")
-
-    def loss(counts: confusion.Confusion, square: Array, smooth: Array) -> Array:
-        return confusion.complement(
-            square * counts.fn + counts.fp, (1 + square) * counts.tp + smooth
-        )
-
-    return confusion.score(function, loss, pixels, reduction, square, smooth, **options)
+    return numerics.power(tversky_loss(counts, alpha, beta, smooth), gamma)

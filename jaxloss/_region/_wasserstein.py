@@ -1,34 +1,34 @@
 """Generalised Wasserstein Dice: confusing two classes costs as much as they lie apart."""
 
+from __future__ import annotations
+
+from typing import Annotated, Literal, Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion, numerics
-from jaxloss._core import labels as labelled
-from jaxloss._core.reduction import AxisName
+from jaxloss._core import checks, numerics, reduction
+from jaxloss._core.confusion import Pixels, complement, read
+from jaxloss._core.declare import classification
+from jaxloss.options import Classification, Interval, NonNegative, Numbers
 
 __all__ = ["generalized_wasserstein_dice"]
 
 Array = jax.Array
+Distances = Annotated[Numbers, Interval("[0, inf)", scalar=False)]
 
 
+@classification
 def generalized_wasserstein_dice(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    distances: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
+    distances: Distances,
     *,
-    weighting: str = "default",
-    smooth: ArrayLike = 1e-5,
-    activation: str | None = "softmax",
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
+    weighting: Literal["default", "gdl"] = "default",
+    smooth: NonNegative = 1e-5,
+    activation: Literal["softmax"] | None = "softmax",
     per_image: bool = True,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the generalised Wasserstein Dice loss of each image.
 
@@ -56,34 +56,18 @@ def generalized_wasserstein_dice(
 
     Args:
       logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or one-hot or soft labels of the logits' shape. An id
-        outside `[0, C)` that is not ignored makes its image's loss and gradient NaN.
+      labels: Integer ids, shape `[B, ...]`, or one-hot or soft labels of the shape of `logits`. An
+        id outside `[0, C)` that is not ignored makes its image's loss and gradient NaN.
       distances: `M`, shape `[C, C]`, at least 0, a row per label and a column per prediction. Its
         diagonal should be 0. It is divided by its largest entry.
       weighting: `"default"`, or `"gdl"` as in Tilborghs et al.
-      smooth: Added to numerator and denominator, at least 0.
       activation: `"softmax"`, or None where `logits` already are probabilities.
-      axis: The class axis; any axis works (1 for NCHW). The first remaining axis is the image, the
-        others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: A factor of the pixels of each class in `TP` and in the sums of `d` and of
-        `a (2 - d)`, shape `[C]`.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      reduction: `"mean"` over the images (0 if nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
+      class_weights: Factors of the classes' importance `a`, and of the errors on their pixels,
+        shape `[C]`.
 
     Returns:
       A scalar; with `reduction="none"` shape `[B]`, a scalar if pooled. float32 for half-precision
       input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       A tumour's core taken for its rim, or for healthy tissue:
@@ -105,72 +89,41 @@ def generalized_wasserstein_dice(
       Lung, Lesion and Lesion Type in CT Scans of COVID-19 Patients. 2020.
       https://arxiv.org/abs/2007.15546
     """
-    name = "generalized_wasserstein_dice"
-    checks.option(name, "weighting", weighting, ("default", "gdl"))
-    checks.option(name, "activation", activation, ("softmax", None))
-    scores, _ = checks.images(name, logits, axis)
-    data = labelled.competing(
-        name,
-        scores,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
+    checks.option("weighting", weighting, ("default", "gdl"))
+    checks.option("activation", activation, ("softmax", None))
+    pixels = read(logits, labels, {**options, "activation": "softmax", "per_image": per_image})
+    p, y = pixels._replace(form=pixels.form._replace(activation=activation)).both()
+    classes = y.shape[pixels.frame.axis]
+    checks.shape("distances", distances, (classes, classes), "one row and column per class")
+    d = _distance(p, y, distances, pixels.axis)
+    importance = _importance(y, pixels, weighting)
+    a, b = ((y * factor).sum(pixels.axis, keepdims=True) for factor in importance)
+    hits, errors = pixels.total(a * (1 - d)), pixels.total(b * d)
+    loss = complement(errors, 2 * hits + smooth)
+    return reduction.reduce_values(
+        loss[..., 0],
+        options["reduction"],
+        mask=(pixels.valid() > 0)[..., 0],
+        axis_name=options["axis_name"] if per_image else None,
     )
-    dtype, classes = data.logits.dtype, data.logits.shape[data.axis]
-    matrix = checks.number(name, "distances", distances, dtype, "[0, inf)")
-    checks.shape(name, "distances", matrix, (classes, classes), "one row and column per class")
-    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-
-    d = _distance(data, numerics.divide(matrix, matrix.max()), activation)
-    weight = data.weights
-    if data.mask is not None:
-        weight = data.mask.astype(dtype) * (1 if weight is None else weight)
-    pixels = confusion.Pixels(
-        p=d,
-        y=d,
-        weight=weight,
-        class_weights=None,
-        axis=None,
-        compete=True,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    importance, factor = _importance(data, pixels, weighting), data.normalizer
-    hit = 2 * pixels.total(importance * (1 - d))
-    if weighting == "gdl":
-        missed = pixels.total(importance * d)
-    else:
-        missed = pixels.total(d if factor is None else d * factor)
-    loss = confusion.complement(missed, hit + smooth)
-    return confusion.reduce(name, loss, pixels, loss, reduction)
 
 
-def _distance(data: labelled.Competing, matrix: Array, activation: str | None) -> Array:
-    """Returns the mean distance of each pixel's classes to its label; NaN for a bad id."""
-    p = data.unmasked_logits()
-    if activation is not None:
-        p = jax.nn.softmax(p, data.axis)
+def _distance(p: Array, y: Array, matrix: Array, axis: int | None) -> Array:
+    """Returns the mean distance of each pixel's classes to its label."""
+    matrix = numerics.divide(matrix, matrix.max())
     # Not by indexing with the ids, which a mesh with Explicit axes cannot resolve.
-    precise = jax.lax.Precision.HIGHEST
-    rows = jnp.tensordot(data.dense_labels(), matrix, (data.axis, 0), precision=precise)
-    return (jnp.moveaxis(rows, -1, data.axis) * p).sum(data.axis)
+    rows = jnp.tensordot(y, matrix, (axis, 0), precision=jax.lax.Precision.HIGHEST)
+    return (jnp.moveaxis(rows, -1, axis) * p).sum(axis, keepdims=True)
 
 
-def _importance(data: labelled.Competing, pixels: confusion.Pixels, weighting: str) -> Array:
-    """Returns `a(y_i)` of each pixel, its class weight included."""
-    factors = 1 if data.class_weights is None else data.class_weights
-    if weighting == "default":
-        shape = [size if i == data.axis else 1 for i, size in enumerate(data.logits.shape)]
-        index = jax.lax.broadcasted_iota(jnp.int32, shape, data.axis)
-        return data.of_target((index > 0).astype(data.logits.dtype) * factors)
-    weight = pixels.weight
-    every = pixels._replace(
-        p=data.logits,
-        weight=None if weight is None else jnp.expand_dims(weight, data.axis),
-        axis=data.axis,
-    )
-    size = every.total(data.dense_labels())
-    return data.of_target(every.spread(1 / (size + 1)) * factors)
+def _importance(y: Array, pixels: Pixels, weighting: str) -> tuple[Array, Array]:
+    """Returns how much a hit and an error on each class count, broadcasting to the pixels."""
+    ones = jnp.ones_like(y, shape=[n if i == pixels.axis else 1 for i, n in enumerate(y.shape)])
+    factors = ones
+    if pixels.class_weights is not None:
+        factors = pixels.class_weights.reshape(ones.shape)
+    if weighting == "gdl":
+        factors = factors / (pixels.frame.over_pixels(pixels.total(y)) + 1)
+        return factors, factors
+    is_foreground = jax.lax.broadcasted_iota(jnp.int32, ones.shape, pixels.axis) > 0
+    return jnp.where(is_foreground, factors, 0), factors

@@ -17,8 +17,12 @@ def _sensitivity_specificity(total, p, y, r=0.05, smooth=1.0):
 
 def _mcc(total, p, y, smooth=1.0):
     tp, fp, fn, tn = total(p * y), total(p * (1 - y)), total((1 - p) * y), total((1 - p) * (1 - y))
-    tp, tn = tp + smooth, tn + smooth
-    return 1 - (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    n, wrong = tp + fp + fn + tn, fp + fn
+    e = smooth * wrong / n
+    root = np.sqrt((tp + fp + e) * (fn + tn + e) * (tp + fn) * (fp + tn))
+    one_sided = wrong / np.where(wrong + smooth == 0, 1, wrong + smooth)
+    correlation = (tp * tn - fp * fn) / np.where(root == 0, 1, root)
+    return np.where((tp + fn == 0) | (fp + tn == 0), one_sided, 1 - correlation)
 
 
 def _noise_robust_dice(total, p, y, gamma=1.5, smooth=1e-5):
@@ -134,6 +138,35 @@ def test_noise_robust_dice_of_two_is_squared_dice():
         np.testing.assert_allclose(loss, jaxloss.dice(x, y, squared=True, smooth=smooth), 1e-6)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_errors_keep_their_digits_where_one_minus_p_rounds(name):
+    """At logits of 12 and more the difference of 1 and p has few digits, and then none."""
+    x = np.float32([[12, -13, 14], [20, -20, 20], [9, 9, 9]])
+    y = np.float32([[1, 0, 1], [1, 0, 1], [1, 1, 1]])
+    p, q = (1 / (1 + np.exp(-sign * x.astype(np.longdouble))) for sign in (1, -1))
+    off = np.where(y == 1, q, p)
+    total = lambda v: v.sum(-1)
+    if name == "mcc":
+        parts = [total(v) for v in (p * y, p * (1 - y), q * y, q * (1 - y))]
+        tp, fp, fn, tn = parts
+        wrong, n = fp + fn, sum(parts)
+        e = wrong / n
+        # 1 - J / root = (root^2 - J^2) / (root (root + J)), the difference by hand
+        joint, root2 = tp * tn - fp * fn, (tp + fp + e) * (fn + tn + e) * (tp + fn) * (fp + tn)
+        u = fn * (tp + fp) + fp * (tn + fn) + e * (n + e)
+        v = fp * (tp + fn) + fn * (tn + fp)
+        root = np.sqrt(root2)
+        apart = (joint * (u + v) + u * v) / np.where(root == 0, 1, root * (root + joint))
+        expected = np.where(total(1 - y) == 0, wrong / (wrong + 1), apart)
+    elif name == "noise_robust_dice":
+        expected = total(off**1.5) / (total(p**2) + total(y) + 1e-5)
+    else:
+        inside, outside = total(off**2 * y), total(off**2 * (1 - y))
+        expected = 0.05 * inside / (total(y) + 1) + 0.95 * outside / (total(1 - y) + 1)
+    value = getattr(jaxloss, name)(x, y, axis=None, reduction="none")
+    np.testing.assert_allclose(value, np.float64(expected), rtol=2e-5)
+
+
 def test_noise_robust_dice_has_no_infinite_second_derivative():
     """`|p - y|^1.5` has one at `p = y`; nothing of it is left there."""
     y = jnp.array([[1.0, 0.0, 1.0]])
@@ -159,7 +192,7 @@ def test_smp_mcc_perfect_predictions_cost_exactly_nothing():
     for gradient in gradients:
         assert np.isfinite(gradient).all()
     np.testing.assert_array_equal(
-        jaxloss.mcc(y, y, smooth=0, reduction="none", **BINARY), [1, 1, 0, 0]
+        jaxloss.mcc(y, y, smooth=0, reduction="none", **BINARY), [0, 0, 0, 0]
     )
 
 
@@ -174,6 +207,37 @@ def test_mcc_of_a_wrong_prediction_has_a_gradient():
     assert ((value > 0) & (value < 2)).all()
     assert (np.abs(gradient).max(-1) > 1e-7).all()
     assert ((gradient * (p - y))[p != y] > 0).all()
+
+
+def test_mcc_of_a_constant_prediction_is_one_at_any_size_of_the_object():
+    """Of 4,096 pixels; weights make up to 2^26 of them."""
+    y = (np.arange(4096) < np.array([4, 1, 4095])[:, None]).astype(np.float32)
+    weights = np.repeat(np.float32([[1], [2**14], [2**14]]), 4096, 1)
+    x = np.repeat(np.float32([[-40], [-9], [-1], [0], [3], [40]]), 4096, 1)
+
+    def loss(x, y, weights):
+        return jaxloss.mcc(x[None], y[None], axis=None, weights=weights[None])
+
+    of_pairs = jax.vmap(jax.vmap(jax.value_and_grad(loss), (0, None, None)), (None, 0, 0))
+    value, gradient = jax.tree.map(np.asarray, jax.jit(of_pairs)(x, y, weights))
+    np.testing.assert_allclose(value, np.ones((3, 6)), rtol=1e-5)
+    inside = gradient[:, 1:5]  # beyond, a sigmoid has no slope
+    assert (inside * (0.5 - y[:, None]) > 0).all()
+
+
+def test_mcc_stays_within_its_range():
+    """Opposite predictions of masks of any size, with counts of up to 2^26 by weights."""
+    rng = np.random.default_rng(0)
+    y = (rng.random((400, 64)) < rng.random((400, 1))).astype(np.float32)
+    weights = (2.0 ** rng.uniform(0, 20, y.shape)).astype(np.float32)
+    p = 1 - y
+    value = jaxloss.mcc(p, y, weights=weights, smooth=0, reduction="none", **BINARY)
+    both = (y.min(-1) == 0) & (y.max(-1) == 1)
+    assert (value <= 2).all()
+    np.testing.assert_allclose(value[both], 2, rtol=1e-6)
+    value = jaxloss.mcc(p, y, weights=weights, reduction="none", **BINARY)
+    assert (value <= 2).all()
+    assert (value[both] > 1.4).all()
 
 
 def test_mcc_close_to_perfect_keeps_its_digits():
@@ -235,5 +299,5 @@ def test_smp_463_monai_7622_half_precision_over_a_large_image(name):
     """The sums exceed the largest float16."""
     loss = jax.jit(lambda x, y: getattr(jaxloss, name)(x, y, axis=None))
     for dtype in (jnp.float16, jnp.bfloat16):
-        value = loss(jnp.full((1, 512, 512), 20, dtype), jnp.ones((1, 512, 512), dtype))
+        value = loss(jnp.full((1, 512, 512), 30, dtype), jnp.ones((1, 512, 512), dtype))
         np.testing.assert_allclose(value, 0, atol=1e-5)

@@ -1,13 +1,6 @@
-"""Strict JAX for every test: eight fake devices, no silent promotion of ranks or dtypes.
+"""Strict JAX for every test: eight fake devices, no silent promotion of ranks or dtypes."""
 
-Calls of losses compile as one program each, their derivatives too. Without `jit` every operation
-compiles by itself, which takes ten times as long; the contract tests call each kind of loss that
-way too.
-"""
-
-import functools
 import gc
-import inspect
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -16,11 +9,8 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-import jaxloss  # noqa: E402
 from tests.compiling import FLAGS  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -29,43 +19,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 50, 100)  # tracing makes many objects: by default a fifth of the time
 
 collect_ignore_glob = ["goldens/*.py"]  # they need the original implementations
-
-TRACED = ("where", "weights", "distance_map")
-
-
-@functools.cache
-def _program(loss, options, precision):
-    return jax.jit(functools.partial(loss, **{key: value for key, value, _ in options}))
-
-
-def _compiling(loss):
-    """The loss as one program, in calls of arrays, differentiated or mapped ones too."""
-
-    @functools.wraps(loss)
-    def call(*data, **options):
-        traced = {
-            key: value
-            for key, value in options.items()
-            if isinstance(value, jax.core.Tracer) or (key in TRACED and value is not None)
-        }
-        fixed = {key: value for key, value in options.items() if key not in traced}
-        leaves = [*data, *traced.values()]
-        plain = all(isinstance(x, (jax.Array, np.ndarray)) for x in leaves)
-        plain &= all(isinstance(x, (str, bool, int, float, type(None))) for x in fixed.values())
-        zero = jnp.zeros(())
-        if not plain or isinstance(zero, jax.core.Tracer):  # inside another program
-            return loss(*data, **options)
-        # With its type: 1 and True and 1.0 are equal, but not the same option.
-        key = tuple((name, fixed[name], type(fixed[name])) for name in sorted(fixed))
-        data = jax.tree.map(jnp.asarray, data)  # NumPy's integers have 64 bits
-        return _program(loss, key, zero.dtype)(*data, **traced)
-
-    return call
-
-
-for name in jaxloss.__all__:
-    if "reduction" in inspect.signature(getattr(jaxloss, name)).parameters:
-        setattr(jaxloss, name, _compiling(getattr(jaxloss, name)))
 
 # How many rows of a long table an ordinary run takes, those in front; `--all` takes all.
 ROWS = {

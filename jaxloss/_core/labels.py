@@ -7,7 +7,7 @@ target ids or a soft distribution over the class axis: `Competing`. Where target
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -274,6 +274,20 @@ def independent(
     )
 
 
+class Paired(NamedTuple):
+    """A prediction and a target of one shape, 0 where masked; mask and weights of the values."""
+
+    prediction: Array
+    target: Array
+    mask: Array | None
+    weights: Array | None
+
+    @property
+    def normalizer(self) -> None:
+        """What a value counts beside its weight: 1."""
+        return None
+
+
 def paired(
     first: ArrayLike,
     second: ArrayLike,
@@ -281,10 +295,10 @@ def paired(
     *,
     names: tuple[str, str],
     inner: int = 0,
-) -> tuple[Array, Array, Array | None, Array | None]:
+) -> Paired:
     """Reads a prediction and a target of one shape, of which the last `inner` axes make one value.
 
-    Returns both in the compute dtype, 0 where masked, with the mask and the weights of the values.
+    Both come in the compute dtype.
     """
     prediction = checks.floating(names[0], first)
     checks.minimum_rank(names[0], prediction, inner, "the last make one value")
@@ -297,8 +311,37 @@ def paired(
     if mask is not None:
         slots = mask.reshape(mask.shape + (1,) * inner)
         prediction, target = jnp.where(slots, prediction, 0), jnp.where(slots, target, 0)
-    factor = _weights(options["weights"], shape, mask, prediction.dtype)
-    return prediction, target, mask, factor
+    return Paired(
+        prediction, target, mask, _weights(options["weights"], shape, mask, prediction.dtype)
+    )
+
+
+def per_value(
+    formula: Callable[..., Array],
+    data: Sequence[Array],
+    mask: Array | None,
+    *parameters: Array | None,
+    inner: int | None = None,
+) -> Cost:
+    """Returns the cost `formula(*data, *parameters)` of each value, 0 where masked.
+
+    Args:
+      formula: Gives the shape of each of `data`, except that `inner` has size 1.
+      data: Arrays of one shape.
+      mask: Broadcasts to the values.
+      *parameters: Arrays that broadcast to `data`, or of another rank, or None; derivatives reach
+        them.
+      inner: The axis of `data` that makes one value; None: each element does.
+    """
+    slots = mask if mask is None or inner is None else jnp.expand_dims(mask, inner)
+    fixed = bind(_of_values, formula=formula, count=len(data))
+    return Cost(fixed, (*data, slots, *parameters), inner)
+
+
+def _of_values(*arrays: Any, formula: Callable[..., Array], count: int) -> Array:
+    data, mask, parameters = arrays[:count], arrays[count], arrays[count + 1 :]
+    values = formula(*data, *parameters)
+    return values if mask is None else jnp.where(mask, values, 0)
 
 
 def poison(ids: Array, mask: Array | None, classes: int, dtype: jnp.dtype) -> Array:

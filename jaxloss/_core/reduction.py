@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.labels import Competing, Independent
 from jaxloss._core.cost import Cost
+from jaxloss._core.labels import Competing, Independent, Paired
 
 Array = jax.Array
 AxisName = Hashable
@@ -18,7 +18,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def reduce(
-    values: Array | Cost, options: Mapping[str, Any], data: Competing | Independent
+    values: Array | Cost, options: Mapping[str, Any], data: Competing | Independent | Paired
 ) -> Array:
     """Reduces the loss of each position or element, whose values hold the class weights already."""
     return reduce_values(

@@ -1,29 +1,26 @@
 """Errors between a prediction and its target: plain, squared, one-sided, of direction."""
 
+from __future__ import annotations
+
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.labels import paired
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce
-from jaxloss._regression._paired import NAMES, reduced
+from jaxloss._core.declare import regression
+from jaxloss._core.labels import paired, per_value
+from jaxloss._core.reduction import reduce
+from jaxloss._regression._elementwise import NAMES, elementwise
+from jaxloss.options import Fraction, Numbers, Regression
 
 __all__ = ["cosine", "l1", "l2", "quantile"]
 
 Array = jax.Array
 
 
-def l1(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
-) -> Array:
+@regression
+def l1(predictions: Numbers, targets: Numbers, **options: Unpack[Regression]) -> Array:
     """Computes the absolute error of each prediction.
 
     With `d = predictions - targets`::
@@ -31,23 +28,6 @@ def l1(
         L1 = |d|
 
     The derivative at `d = 0` is 0.
-
-    Args:
-      predictions: Predicted values, any shape `[...]`, floating.
-      targets: True values, shape `[...]`.
-      where: Boolean, the rank of `predictions` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast) or `reduction` is unknown.
 
     Example:
       >>> import jaxloss
@@ -57,27 +37,11 @@ def l1(
     Reference:
       Boscovich. De litteraria expeditione per pontificiam ditionem. 1757.
     """
-    return reduced(
-        "l1",
-        lambda x, y: numerics.absolute(x - y),
-        predictions,
-        targets,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return elementwise(_l1, predictions, targets, options)
 
 
-def l2(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
-) -> Array:
+@regression
+def l2(predictions: Numbers, targets: Numbers, **options: Unpack[Regression]) -> Array:
     """Computes the squared error of each prediction.
 
     With `d = predictions - targets`::
@@ -85,23 +49,6 @@ def l2(
         L2 = d^2
 
     There is no factor 1/2: the mean is the mean squared error.
-
-    Args:
-      predictions: Predicted values, any shape `[...]`, floating.
-      targets: True values, shape `[...]`.
-      where: Boolean, the rank of `predictions` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast) or `reduction` is unknown.
 
     Example:
       >>> import jaxloss
@@ -111,27 +58,12 @@ def l2(
     Reference:
       Gauss. Theoria combinationis observationum erroribus minimis obnoxiae. 1823.
     """
-    return reduced(
-        "l2",
-        lambda x, y: (x - y) ** 2,
-        predictions,
-        targets,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return elementwise(_l2, predictions, targets, options)
 
 
+@regression
 def quantile(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    q: ArrayLike = 0.5,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    predictions: Numbers, targets: Numbers, *, q: Fraction = 0.5, **options: Unpack[Regression]
 ) -> Array:
     """Computes the quantile (pinball) loss of each prediction.
 
@@ -143,23 +75,7 @@ def quantile(
     unit, one above `1 - q`. `q=0.5` is half the absolute error. The derivative at `d = 0` is 0.
 
     Args:
-      predictions: Predicted values, any shape `[...]`, floating.
-      targets: True values, shape `[...]`.
       q: The quantile, in `[0, 1]`.
-      where: Boolean, the rank of `predictions` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), `q` is out of range or
-        `reduction` is unknown.
 
     Example:
       >>> import jaxloss
@@ -169,33 +85,12 @@ def quantile(
     Reference:
       Koenker and Bassett. Regression Quantiles. Econometrica 1978.
     """
-
-    def cost(x: Array, y: Array, q: Array) -> Array:
-        below = y - x
-        return jnp.where(below > 0, q, q - 1) * jnp.where(below == 0, 0, below)
-
-    return reduced(
-        "quantile",
-        cost,
-        predictions,
-        targets,
-        ("q", q, "[0, 1]"),
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return elementwise(_quantile, predictions, targets, options, q)
 
 
+@regression
 def cosine(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    predictions: Numbers, targets: Numbers, *, axis: int = -1, **options: Unpack[Regression]
 ) -> Array:
     """Computes the cosine distance of each pair of vectors.
 
@@ -208,22 +103,9 @@ def cosine(
 
     Args:
       predictions: Vectors along `axis`, any shape `[..., D]`, floating.
-      targets: Vectors of the same shape.
       axis: The axis along which the vectors lie.
       where: Boolean, the rank of `predictions` less `axis` with each dimension equal or 1. What is
         False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), the axis does not exist or
-        `reduction` is unknown.
 
     Example:
       >>> import jaxloss
@@ -235,29 +117,34 @@ def cosine(
       Salton, Wong and Yang. A Vector Space Model for Automatic Indexing. Communications of the ACM
       1975.
     """
-    vectors = checks.floating("cosine", "predictions", predictions)
-    checks.minimum_rank("cosine", "predictions", vectors, 1, "one of them holds the vectors")
-    at = checks.axis("cosine", axis, vectors.ndim)
-    others = jnp.asarray(targets)
-    checks.shape("cosine", "targets", others, vectors.shape, "the shape of `predictions`")
-    values, aims, mask, factor = paired(
-        "cosine",
-        jnp.moveaxis(vectors, at, -1),
-        jnp.moveaxis(others, at, -1),
-        names=NAMES,
-        where=where,
-        weights=weights,
-        inner=1,
-    )
+    vectors = checks.floating("predictions", predictions)
+    checks.minimum_rank("predictions", vectors, 1, "one of them holds the vectors")
+    at = checks.axis(axis, vectors.ndim)
+    aims = jnp.asarray(targets)
+    checks.shape("targets", aims, vectors.shape, "the shape of `predictions`")
+    last = (jnp.moveaxis(x, at, -1) for x in (vectors, aims))
+    data = paired(*last, options, names=NAMES, inner=1)
+    pair = (data.prediction, data.target)
+    return reduce(per_value(_cosine, pair, data.mask, inner=vectors.ndim - 1), options, data)
 
-    def cost(values: Array, aims: Array, mask: Array | None) -> Array:
-        (u, no_u), (v, no_v) = _direction(values), _direction(aims)
-        loss = jnp.where(no_u | no_v, 1, ((u - v) ** 2).sum(-1, keepdims=True) / 2)
-        return loss if mask is None else jnp.where(mask, loss, 0)
 
-    slots = None if mask is None else mask[..., None]
-    costs = Costs(cost, (values, aims, slots), values.ndim - 1)
-    return reduce("cosine", costs, reduction, mask=mask, weights=factor, axis_name=axis_name)
+def _l1(x: Array, y: Array) -> Array:
+    return numerics.absolute(x - y)
+
+
+def _l2(x: Array, y: Array) -> Array:
+    return (x - y) ** 2
+
+
+def _quantile(x: Array, y: Array, q: Array) -> Array:
+    d = y - x
+    return jnp.where(d > 0, q, q - 1) * jnp.where(d == 0, 0, d)
+
+
+def _cosine(x: Array, y: Array) -> Array:
+    """The cosine distance of vectors along the last axis."""
+    (u, no_u), (v, no_v) = _direction(x), _direction(y)
+    return jnp.where(no_u | no_v, 1, ((u - v) ** 2).sum(-1, keepdims=True) / 2)
 
 
 def _direction(vectors: Array) -> tuple[Array, Array]:

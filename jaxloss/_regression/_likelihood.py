@@ -1,31 +1,36 @@
 """Negative log-likelihoods of a value under a predicted distribution."""
 
+from __future__ import annotations
+
 import math
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.labels import paired
-from jaxloss._core.reduction import AxisName, reduce
-from jaxloss._regression._paired import NAMES, reduced
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import regression
+from jaxloss._core.labels import paired, per_value
+from jaxloss._core.reduction import reduce
+from jaxloss._regression._elementwise import NAMES, elementwise
+from jaxloss.options import Numbers, Regression
 
 __all__ = ["gaussian_nll", "poisson_nll"]
 
 Array = jax.Array
 
+_LEAST = 1e-6  # of the variance
 
+
+@regression
 def gaussian_nll(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    variance: ArrayLike,
+    predictions: Numbers,
+    targets: Numbers,
+    variance: Numbers,
     *,
     full: bool = False,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the negative log-likelihood of each target under a predicted normal distribution.
 
@@ -36,24 +41,9 @@ def gaussian_nll(
     A variance below 1e-6 has gradient 0, as in PyTorch.
 
     Args:
-      predictions: Predicted values, any shape `[...]`, floating.
-      targets: True values, shape `[...]`.
       variance: Predicted variances, the rank of `predictions` with each dimension equal or 1, or a
         scalar.
       full: Whether the constant is added, which makes it the likelihood itself.
-      where: Boolean, the rank of `predictions` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast) or `reduction` is unknown.
 
     Example:
       >>> import jaxloss
@@ -64,31 +54,25 @@ def gaussian_nll(
       Nix and Weigend. Estimating the Mean and Variance of the Target Probability Distribution.
       ICNN 1994.
     """
-    values, aims, mask, factor = paired(
-        "gaussian_nll", predictions, targets, names=NAMES, where=where, weights=weights
-    )
-    spread = checks.real("gaussian_nll", "variance", variance, values.dtype)
-    if spread.ndim > 0:
-        spread = checks.broadcastable("gaussian_nll", "variance", spread, values.shape)
-    if mask is not None:
-        spread = jnp.where(mask, spread, 1)
-    spread = jnp.where(spread < 1e-6, 1e-6, spread)
-    loss = (jnp.log(spread) + (values - aims) ** 2 / spread) / 2
-    if full:
-        loss = loss + math.log(2 * math.pi) / 2
-    return reduce("gaussian_nll", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+    data = paired(predictions, targets, options, names=NAMES)
+    v = checks.real("variance", variance, data.prediction.dtype)
+    if v.ndim > 0:
+        v = checks.broadcastable("variance", v, data.prediction.shape)
+    if data.mask is not None:
+        v = jnp.where(data.mask, v, 1)
+    formula = bind(_gaussian_nll, full=full)
+    pair = (data.prediction, data.target)
+    return reduce(per_value(formula, pair, data.mask, v), options, data)
 
 
+@regression
 def poisson_nll(
-    predictions: ArrayLike,
-    targets: ArrayLike,
+    predictions: Numbers,
+    targets: Numbers,
     *,
     log_input: bool = True,
     full: bool = False,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the negative log-likelihood of each count under a predicted Poisson rate.
 
@@ -101,23 +85,8 @@ def poisson_nll(
     PyTorch adds 1e-8 to the rate; here a rate of 0 costs infinity where the count is not 0.
 
     Args:
-      predictions: Predicted values, any shape `[...]`, floating.
-      targets: True values, shape `[...]`.
       log_input: Whether `predictions` are logarithms of rates.
       full: Whether the targets' own term is added, which moves values but no gradient.
-      where: Boolean, the rank of `predictions` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast) or `reduction` is unknown.
 
     Example:
       >>> import jaxloss
@@ -127,27 +96,30 @@ def poisson_nll(
     Reference:
       Cameron and Trivedi. Regression Analysis of Count Data. Cambridge University Press 1998.
     """
+    formula = bind(_poisson_nll if log_input else _poisson_nll_of_rate, full=full)
+    return elementwise(formula, predictions, targets, options)
 
-    def cost(rate: Array, count: Array) -> Array:
-        if log_input:
-            loss = jnp.exp(rate) - count * rate
-        else:
-            positive = rate > 0
-            log_rate = jnp.where(positive, jnp.log(jnp.where(positive, rate, 1)), -jnp.inf)
-            loss = rate - numerics.product(count, log_rate)
-        if full:
-            large = jnp.where(count > 1, count, 1)
-            stirling = large * jnp.log(large) - large + jnp.log(2 * jnp.pi * large) / 2
-            loss = loss + jnp.where(count > 1, stirling, 0)
-        return loss
 
-    return reduced(
-        "poisson_nll",
-        cost,
-        predictions,
-        targets,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+def _gaussian_nll(x: Array, y: Array, v: Array, full: bool) -> Array:
+    v = jnp.where(v < _LEAST, _LEAST, v)
+    loss = (jnp.log(v) + (x - y) ** 2 / v) / 2
+    return loss + math.log(2 * math.pi) / 2 if full else loss
+
+
+def _poisson_nll(x: Array, y: Array, full: bool) -> Array:
+    loss = jnp.exp(x) - y * x
+    return loss + _stirling(y) if full else loss
+
+
+def _poisson_nll_of_rate(x: Array, y: Array, full: bool) -> Array:
+    positive = x > 0
+    log_x = jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
+    loss = x - numerics.product(y, log_x)
+    return loss + _stirling(y) if full else loss
+
+
+def _stirling(y: Array) -> Array:
+    """About the logarithm of `y!`, where `y > 1`."""
+    large = jnp.where(y > 1, y, 1)
+    log_factorial = large * jnp.log(large) - large + jnp.log(2 * jnp.pi * large) / 2
+    return jnp.where(y > 1, log_factorial, 0)

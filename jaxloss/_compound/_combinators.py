@@ -1,5 +1,6 @@
 """Combinators: weighted sums of losses, deep supervision and learned weights."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ Loss = Callable[..., Any]
 Weight = ArrayLike | Callable[[Any], Any]
 
 
+@checks.named
 def weighted_sum(terms: Mapping[str, tuple[Weight, Loss]]) -> Loss:
     """Makes one loss of several, each with a name and a weight.
 
@@ -60,9 +62,9 @@ def weighted_sum(terms: Mapping[str, tuple[Weight, Loss]]) -> Loss:
       Ma et al. Loss Odyssey in Medical Image Segmentation. Medical Image Analysis 2021.
       https://doi.org/10.1016/j.media.2021.102035
     """
-    name = "weighted_sum"
-    terms = _checked_terms(name, terms)
+    terms = _checked_terms(terms)
 
+    @functools.partial(checks.named, name="weighted_sum")
     def total(
         logits: Any,
         labels: Any,
@@ -72,24 +74,25 @@ def weighted_sum(terms: Mapping[str, tuple[Weight, Loss]]) -> Loss:
         **options: Any,
     ) -> tuple[Array, dict[str, Array]]:
         """Returns the weighted sum, and the unweighted losses by name."""
-        replaced = _checked_weights(name, weights, terms)
+        replaced = _checked_weights(weights, terms)
         parts, weighted = {}, []
         for term, (own, loss) in terms.items():
             value = loss(logits, labels, **options)
-            parts[term] = value = _scalar(name, f"the loss of {term!r}", value)
+            parts[term] = value = _scalar(f"the loss of {term!r}", value)
             weight = replaced.get(term, own)
             if callable(weight):
                 if step is None:
-                    checks.fail(ValueError, name, "step", None, f"the step of weight {term!r}")
+                    checks.fail(ValueError, "step", None, f"the step of weight {term!r}")
                 weight = weight(step)
             argument = f"the weight of {term!r}"
-            factor = checks.number(name, argument, weight, value.dtype, "(-inf, inf)")
-            weighted.append(numerics.product(_scalar(name, argument, factor), value))
+            factor = checks.number(argument, weight, value.dtype, "(-inf, inf)")
+            weighted.append(numerics.product(_scalar(argument, factor), value))
         return sum(weighted[1:], weighted[0]), parts
 
     return total
 
 
+@checks.named
 def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
     """Makes a loss of several outputs of falling resolution, each held against the same labels.
 
@@ -134,13 +137,13 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
       Isensee et al. nnU-Net: a Self-Configuring Method for Deep Learning-Based Biomedical Image
       Segmentation. Nature Methods 2021. https://arxiv.org/abs/1809.10486
     """
-    name = "deep_supervision"
     if not callable(loss):
-        checks.fail(TypeError, name, "loss", repr(loss), "a loss function")
+        checks.fail(TypeError, "loss", repr(loss), "a loss function")
     if not isinstance(weights, Sequence) and np.ndim(weights) != 1 or not len(weights):
-        checks.fail(ValueError, name, "weights", repr(weights), "one number or more")
+        checks.fail(ValueError, "weights", repr(weights), "one number or more")
     factors = list(weights)
 
+    @functools.partial(checks.named, name="deep_supervision")
     def total(
         outputs: Sequence[ArrayLike],
         labels: ArrayLike,
@@ -150,27 +153,31 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
         **options: Any,
     ) -> Any:
         """Returns the weighted sum of the loss over the outputs."""
+        if not isinstance(outputs, (list, tuple)):
+            got = f"of type {type(outputs).__name__}"
+            checks.fail(TypeError, "outputs", got, "a list of arrays, one for each weight")
         if len(outputs) != len(factors):
             got, expected = f"{len(outputs)} arrays", f"{len(factors)}, one for each weight"
-            checks.fail(ValueError, name, "outputs", got, expected)
-        class_axis = options["axis"] if "axis" in options else _axis_of(name, loss)
+            checks.fail(ValueError, "outputs", got, expected)
+        class_axis = options["axis"] if "axis" in options else _axis_of(loss)
         values = []
         for output in map(jnp.asarray, outputs):
             shape = output.shape
-            axis = None if class_axis is None else checks.axis(name, class_axis, output.ndim)
+            axis = None if class_axis is None else checks.axis(class_axis, output.ndim)
             masks = {
-                key: _resized(name, key, mask, shape, axis)
+                key: _resized(key, mask, shape, axis)
                 for key, mask in (("where", where), ("weights", weights))
                 if mask is not None
             }
             values.append(
-                loss(output, _resized(name, "labels", labels, shape, axis), **masks, **options)
+                loss(output, _resized("labels", labels, shape, axis), **masks, **options)
             )
-        return jax.tree.map(lambda *each: _blend(name, factors, each), *values)
+        return jax.tree.map(lambda *each: _blend(factors, each), *values)
 
     return total
 
 
+@checks.named
 def uncertainty_weighted(
     losses: Mapping[str, ArrayLike] | Sequence[ArrayLike] | Array,
     log_variances: Mapping[str, ArrayLike] | Sequence[ArrayLike] | Array,
@@ -207,104 +214,103 @@ def uncertainty_weighted(
       Kendall, Gal and Cipolla. Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
       Geometry and Semantics. CVPR 2018. https://arxiv.org/abs/1705.07115
     """
-    name = "uncertainty_weighted"
     named = isinstance(losses, Mapping)
     if named != isinstance(log_variances, Mapping):
         got = f"of type {type(log_variances).__name__}"
-        checks.fail(TypeError, name, "log_variances", got, "of the form of `losses`")
+        checks.fail(TypeError, "log_variances", got, "of the form of `losses`")
     keys, others = (
-        _keys(name, *each) for each in (("losses", losses), ("log_variances", log_variances))
+        _keys(*each) for each in (("losses", losses), ("log_variances", log_variances))
     )
     if keys != others:
         checks.fail(
-            ValueError, name, "log_variances", f"for {others}", f"those of `losses`: {keys}"
+            ValueError, "log_variances", f"for {others}", f"those of `losses`: {keys}"
         )
     terms = []
     for key in keys:
-        value = checks.floating(name, "losses", losses[key])
-        value = _scalar(name, f"losses[{key!r}]", value.astype(checks.compute_dtype(value)))
-        s = checks.real(name, "log_variances", log_variances[key], value.dtype)
+        value = checks.floating("losses", losses[key])
+        value = _scalar(f"losses[{key!r}]", value.astype(checks.compute_dtype(value)))
+        s = checks.real("log_variances", log_variances[key], value.dtype)
         # Half of the exponent at a time: a small loss over a tiny variance need not overflow.
         largest = float(np.log(jnp.finfo(s.dtype).max)) - 1
-        half = jnp.exp(jnp.minimum(-_scalar(name, f"log_variances[{key!r}]", s) / 2, largest))
+        half = jnp.exp(jnp.minimum(-_scalar(f"log_variances[{key!r}]", s) / 2, largest))
         terms.append((half * (half * value) + s) / 2)
     return sum(terms[1:], terms[0])
 
 
-def _checked_terms(function: str, terms: Any) -> dict[str, tuple[Weight, Loss]]:
+def _checked_terms(terms: Any) -> dict[str, tuple[Weight, Loss]]:
     """Requires a mapping of names to pairs of a weight and a loss; copies it."""
     if not isinstance(terms, Mapping):
         got = f"of type {type(terms).__name__}"
-        checks.fail(TypeError, function, "terms", got, "a mapping of names to (weight, loss)")
+        checks.fail(TypeError, "terms", got, "a mapping of names to (weight, loss)")
     if not terms:
-        checks.fail(ValueError, function, "terms", "empty", "at least one name with (weight, loss)")
+        checks.fail(ValueError, "terms", "empty", "at least one name with (weight, loss)")
     for term, pair in terms.items():
         if not isinstance(pair, Sequence) or len(pair) != 2:
             checks.fail(
-                ValueError, function, f"terms[{term!r}]", repr(pair), "a pair (weight, loss)"
+                ValueError, f"terms[{term!r}]", repr(pair), "a pair (weight, loss)"
             )
         if not callable(pair[1]):
             checks.fail(
-                TypeError, function, f"terms[{term!r}][1]", repr(pair[1]), "a loss function"
+                TypeError, f"terms[{term!r}][1]", repr(pair[1]), "a loss function"
             )
     return dict(terms)
 
 
 def _checked_weights(
-    function: str, weights: Mapping[str, Weight] | None, terms: Mapping[str, Any]
+    weights: Mapping[str, Weight] | None, terms: Mapping[str, Any]
 ) -> Mapping[str, Weight]:
     """Requires weights of terms that exist."""
     if weights is None:
         return {}
     if not isinstance(weights, Mapping):
         got = f"of type {type(weights).__name__}"
-        checks.fail(TypeError, function, "weights", got, "a mapping of names to weights")
+        checks.fail(TypeError, "weights", got, "a mapping of names to weights")
     unknown = sorted(set(weights) - set(terms))
     if unknown:
-        checks.fail(ValueError, function, "weights", unknown, f"names among {sorted(terms)}")
+        checks.fail(ValueError, "weights", unknown, f"names among {sorted(terms)}")
     return weights
 
 
-def _keys(function: str, argument: str, values: Any) -> list[Any]:
+def _keys(argument: str, values: Any) -> list[Any]:
     """Returns the sorted names of a mapping, or the indices of a sequence."""
     if not isinstance(values, (Mapping, Sequence)) and np.ndim(values) == 0:
-        checks.fail(ValueError, function, argument, repr(values), "a mapping or a sequence")
+        checks.fail(ValueError, argument, repr(values), "a mapping or a sequence")
     keys = sorted(values) if isinstance(values, Mapping) else list(range(len(values)))
     if not keys:
-        checks.fail(ValueError, function, argument, "empty", "one number or more")
+        checks.fail(ValueError, argument, "empty", "one number or more")
     return keys
 
 
-def _scalar(function: str, argument: str, value: Any) -> Array:
+def _scalar(argument: str, value: Any) -> Array:
     """Requires an array without axes."""
     if isinstance(value, (tuple, list, Mapping)):
         got = f"of type {type(value).__name__}"
-        checks.fail(ValueError, function, argument, got, "a scalar")
+        checks.fail(ValueError, argument, got, "a scalar")
     array = jnp.asarray(value)
-    checks.shape(function, argument, array, (), "a scalar")
+    checks.shape(argument, array, (), "a scalar")
     return array
 
 
-def _blend(function: str, weights: Sequence[Any], values: Sequence[Array]) -> Array:
+def _blend(weights: Sequence[Any], values: Sequence[Array]) -> Array:
     """Returns the weighted sum of one leaf over all outputs."""
     terms = []
     for weight, value in zip(weights, values, strict=True):
-        factor = checks.number(function, "weights", weight, value.dtype, "(-inf, inf)")
-        terms.append(numerics.product(_scalar(function, "weights", factor), value))
+        factor = checks.number("weights", weight, value.dtype, "(-inf, inf)")
+        terms.append(numerics.product(_scalar("weights", factor), value))
     return sum(terms[1:], terms[0])
 
 
-def _axis_of(function: str, loss: Loss) -> Any:
+def _axis_of(loss: Loss) -> Any:
     """Returns the class axis that the signature of a loss says it has."""
     parameter = inspect.signature(loss).parameters.get("axis")
     if parameter is None or parameter.default is parameter.empty:
         expected = "the class axis, for a loss whose signature has none"
-        checks.fail(ValueError, function, "axis", "not given", expected)
+        checks.fail(ValueError, "axis", "not given", expected)
     return parameter.default
 
 
 def _resized(
-    function: str, argument: str, value: ArrayLike, shape: tuple[int, ...], axis: int | None
+    argument: str, value: ArrayLike, shape: tuple[int, ...], axis: int | None
 ) -> Array:
     """Resizes the spatial axes of labels or of a mask by nearest neighbour, to those of `shape`."""
     array = jnp.asarray(value)
@@ -315,7 +321,7 @@ def _resized(
         kept = {0}
     if array.ndim != len(shape):
         expected = f"the rank of an output of shape {shape}, with or without the class axis"
-        checks.fail(ValueError, function, argument, f"of shape {array.shape}", expected)
+        checks.fail(ValueError, argument, f"of shape {array.shape}", expected)
     for i, (n, m) in enumerate(zip(array.shape, shape, strict=True)):
         broadcasts = n == 1 and argument != "labels"
         if n == m or broadcasts or i in kept:

@@ -1,37 +1,35 @@
 """Exponential logarithmic loss."""
 
+from __future__ import annotations
+
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
-from jaxloss._core.labels import Competing, per_class
-from jaxloss._core.reduction import AxisName
+from jaxloss._compound._parts import read
+from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core.confusion import Beside, Confusion, Data, Pixels, score
+from jaxloss._core.cost import Cost, bind
+from jaxloss._core.declare import segmentation
+from jaxloss._core.labels import Competing
+from jaxloss.options import NonNegative, Numbers, Positive, Segmentation
 
 __all__ = ["exp_log"]
 
 Array = jax.Array
 
 
+@segmentation
 def exp_log(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    w_dice: ArrayLike = 0.8,
-    w_cross_entropy: ArrayLike = 0.2,
-    gamma: ArrayLike = 0.3,
-    smooth: ArrayLike = 1.0,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool = True,
-    absent: str = "score",
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    w_dice: NonNegative = 0.8,
+    w_cross_entropy: NonNegative = 0.2,
+    gamma: Positive = 0.3,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the exponential logarithmic loss: powers of `-log Dice` and of the cross-entropy.
 
@@ -52,41 +50,10 @@ def exp_log(
     `gamma u^gamma (u'/u)`, finite at any logit, and 0 where `u` is 0. No term is clamped.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       w_dice: Factor of the Dice term, at least 0.
       w_cross_entropy: Factor of the cross-entropy term, at least 0.
       gamma: Exponent of both terms, above 0.
       smooth: Added to Dice's numerator and denominator, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: One weight per class, shape `[C]`: a factor of its pixels' cross-entropy, and
-        its weight in Dice's mean, which is normalised. None: `sqrt(n / n_c)` and 1.
-      per_image: Whether Dice scores each image by itself; False pools the batch.
-      include_background: Whether class 0 takes part in Dice; it always does in the cross-entropy.
-      absent: `"score"` scores a class that an image's target does not hold like any other;
-        `"skip"` leaves it out of Dice.
-      reduction: `"mean"` or `"sum"` of each part; they have no elements in common.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class,
-        `ignore_index` comes with float labels, or `reduction` is neither `"mean"` nor `"sum"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -99,77 +66,46 @@ def exp_log(
       Wong, Moradi, Tang and Syeda-Mahmood. 3D Segmentation with Exponential Logarithmic Loss for
       Highly Unbalanced Object Sizes. MICCAI 2018. https://arxiv.org/abs/1809.00076
     """
-    name = "exp_log"
-    checks.option(name, "reduction", reduction, ("mean", "sum"))
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    dtype = pixels.p.dtype
-    w_dice = checks.number(name, "w_dice", w_dice, dtype, "[0, inf)")
-    w_cross_entropy = checks.number(name, "w_cross_entropy", w_cross_entropy, dtype, "[0, inf)")
-    gamma = checks.number(name, "gamma", gamma, dtype, "(0, inf)")
-    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
+    pixels = read(logits, labels, options)
+    data = pixels.data._replace(class_weights=None)  # they are not divided out
+    entropy = _entropy_of(data, gamma, *_label_weights(pixels))
+    beside = Beside(entropy, data, (w_dice, w_cross_entropy))
+    return score(_log_dice, pixels, options, gamma, smooth, beside=beside)
 
-    def of_counts(counts: confusion.Confusion, gamma: Array, smooth: Array) -> Array:
-        (missed,) = counts.more  # not as a difference, which a steep power would not forgive
-        ratio = _log_ratio(counts.fp + missed, 2 * counts.tp + smooth)
-        return numerics.steep_power(ratio, gamma)
 
-    is_p = activation is None
-    positive, negative = _label_weights(name, pixels, class_weights)
-    assert pixels.source is not None
-    data = pixels.source._replace(class_weights=None)
+def _log_dice(counts: Confusion, gamma: Array, smooth: Array) -> Array:
+    ratio = _log_ratio(counts.fp + counts.fn, 2 * counts.tp + smooth)
+    return numerics.steep_power(ratio, gamma)
+
+
+def _entropy_of(data: Data, gamma: Array, positive: Array, negative: Array) -> Cost:
+    """Returns the power of the cross-entropy of each position, or of each element."""
     if isinstance(data, Competing):
-        values = softmax.costs(
-            lambda hit, miss, gamma: numerics.steep_power(hit, gamma),
-            data,
-            gamma,
-            factors=positive,
-            probabilities=is_p,
-        )
-    else:
-        log_pair = sigmoid.log_pair_of_probability if is_p else sigmoid.log_pair
-
-        def cost(x: Array, y: Array, gamma: Array, positive: Array, negative: Array) -> Array:
-            hit, miss = (numerics.steep_power(u, gamma) for u in log_pair(x))
-            return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
-
-        values = sigmoid.costs(cost, data, gamma, positive, negative)
-    return confusion.score(
-        name,
-        of_counts,
-        pixels,
-        reduction,
-        gamma,
-        smooth,
-        more=lambda p, y: ((1 - p) * y,),
-        include_background=include_background,
-        absent=absent,
-        beside=confusion.Beside(values, data, (w_dice, w_cross_entropy)),
-    )
+        return softmax.cost(_steep, data, gamma, factors=positive)
+    formula = bind(_of_element, probabilities=data.are_probabilities)
+    return sigmoid.cost(formula, data, gamma, positive, negative)
 
 
-def _label_weights(
-    function: str, pixels: confusion.Pixels, class_weights: ArrayLike | None
-) -> tuple[Array, Array]:
+def _steep(hit: Array, miss: Array, gamma: Array) -> Array:
+    return numerics.steep_power(hit, gamma)
+
+
+def _of_element(
+    x: Array, y: Array, gamma: Array, positive: Array, negative: Array, *, probabilities: bool
+) -> Array:
+    pair = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
+    hit, miss = (numerics.steep_power(u, gamma) for u in pair)
+    return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
+
+
+def _label_weights(pixels: Pixels) -> tuple[Array, Array]:
     """Returns the weights of each class and of its complement; they broadcast to the logits."""
-    p, axis = pixels.p, pixels.axis
-    given = per_class(function, "class_weights", class_weights, p, axis)
-    if given is not None:
-        return given, given
-    batch = pixels._replace(per_image=False)
-    valid, known = batch.valid(), jnp.where(jnp.isnan(pixels.y), 0, pixels.y)
-    shape = [-1 if i == axis else 1 for i in range(p.ndim)]
+    if pixels.data.class_weights is not None:
+        return pixels.data.class_weights, pixels.data.class_weights
+    batch = pixels._replace(frame=pixels.frame._replace(per_image=False))
+    _, y = pixels.both()
+    valid, known = batch.valid(), jnp.where(jnp.isnan(y), 0, y)
+    shape = [-1 if i == pixels.axis else 1 for i in range(pixels.frame.rank)]
 
     def rarity(y: Array) -> Array:
         weight = numerics.sqrt(numerics.divide(valid, batch.total(y)))

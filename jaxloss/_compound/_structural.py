@@ -1,39 +1,38 @@
 """Structural similarity cross-entropy: pixels count by how ill they fit their neighbourhood."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion, numerics, sigmoid, softmax
-from jaxloss._core.confusion import Data
-from jaxloss._core.labels import Independent, competing, independent
-from jaxloss._core.reduction import AxisName, reduce, reduce_labelled
+from jaxloss._compound._parts import read
+from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core.confusion import Data, Pixels
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.labels import Independent
+from jaxloss._core.reduction import reduce, reduce_values
+from jaxloss.options import Activation, Elements, Fraction, Numbers, Positive
 
 __all__ = ["structural_similarity_cross_entropy"]
 
 Array = jax.Array
 
 
+@segmentation_elements
 def structural_similarity_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
     window: int = 3,
-    sigma: ArrayLike = 1.5,
-    stability: ArrayLike = 0.01,
-    beta: ArrayLike = 0.1,
-    weight: ArrayLike = 0.5,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    sigma: Positive = 1.5,
+    stability: Positive = 0.01,
+    beta: Fraction = 0.1,
+    weight: Fraction = 0.5,
+    activation: Activation = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes cross-entropy with the pixels weighted by their structural error.
 
@@ -56,10 +55,6 @@ def structural_similarity_cross_entropy(
     function's choice.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       window: Width of the window along each spatial axis, an odd integer.
       sigma: Standard deviation of the Gaussian in pixels, above 0.
       stability: Added to differences and deviations, above 0.
@@ -68,24 +63,10 @@ def structural_similarity_cross_entropy(
       activation: `"sigmoid"` (ids: one class against the rest, as in the paper), `"softmax"`,
         `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), or None where `logits`
         already are probabilities.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
       class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` or `"sum"` of each part; they have no elements in common.
-      axis_name: Mesh axis over which the means are taken globally inside `shard_map` or `pmap`.
 
     Returns:
       A scalar; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, `window` is not odd, `ignore_index` comes with float labels,
-        or `reduction` is neither `"mean"` nor `"sum"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -103,61 +84,33 @@ def structural_similarity_cross_entropy(
       Zhao, Wu, Li, Wang and Cai. Correlation Maximized Structural Similarity Loss for Semantic
       Segmentation. 2019. https://arxiv.org/abs/1910.08711
     """
-    name = "structural_similarity_cross_entropy"
-    checks.option(name, "reduction", reduction, ("mean", "sum"))
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
-        checks.fail(ValueError, name, "window", repr(window), "an odd integer of at least 1")
-    masks: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-    }
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        class_weights=None,
-        per_image=True,
-        axis_name=None,
-        **masks,
-    )
-    dtype = pixels.p.dtype
-    sigma = checks.number(name, "sigma", sigma, dtype, "(0, inf)")
-    stability = checks.number(name, "stability", stability, dtype, "(0, inf)")
-    beta = checks.number(name, "beta", beta, dtype, "[0, 1]")
-    weight = checks.number(name, "weight", weight, dtype, "[0, 1]")
+    window = checks.integer("window", window, 1)
+    if window % 2 == 0:
+        checks.fail(ValueError, "window", window, "an odd integer of at least 1")
+    of_images = {**options, "activation": activation, "per_image": True}
+    pixels = read(logits, labels, of_images)
+    each, scale = _one_against_rest(pixels.data, activation)
+    formula = bind(_entropy, probabilities=activation is None)
+    entropy = sigmoid.cost(formula, each, *scale).each()
 
-    read = competing if pixels.compete else independent
-    data = read(name, logits, labels, class_weights=class_weights, **masks)
-    each, scale = _one_against_rest(data, activation if pixels.compete else "sigmoid")
-    log_pair = _log_pair_of(activation)
-
-    def cost(z: Array, y: Array, *scale: Array) -> Array:
-        hit, miss = log_pair(z, *scale)
-        return numerics.product(y, hit) + numerics.product(1 - y, miss)
-
-    entropy = sigmoid.expected_cost(cost, each, *scale)
     error = jax.lax.stop_gradient(_structural_error(pixels, window, sigma, stability))
     level = beta * error.max(pixels.spatial, keepdims=True, initial=0)
     structural = ~(error <= level)  # NaN is selected
     error = jnp.where(jnp.isnan(level), jnp.nan, error)
-    mask = structural if each.mask is None else structural & each.mask
-    similarity = reduce(
-        name,
+    similarity = reduce_values(
         error * entropy,
-        reduction,
-        mask=mask,
+        options["reduction"],
+        mask=structural if each.mask is None else structural & each.mask,
         weights=each.weights,
         normalizer=each.normalizer,
-        axis_name=axis_name,
+        axis_name=options["axis_name"],
     )
-    plain = reduce_labelled(name, entropy, reduction, each, axis_name)
-    return weight * plain + (1 - weight) * similarity
+    return weight * reduce(entropy, options, each) + (1 - weight) * similarity
 
 
-def _one_against_rest(data: Data, activation: str | None) -> tuple[Independent, tuple[Array, ...]]:
+def _one_against_rest(
+    data: Data, activation: str | None
+) -> tuple[Independent, tuple[Array, ...]]:
     """Returns the elements of the data, and the scale of their softmax if there is one."""
     if isinstance(data, Independent):
         return data, ()
@@ -169,23 +122,20 @@ def _one_against_rest(data: Data, activation: str | None) -> tuple[Independent, 
     return each, () if activation is None else softmax.scale(logits, data.axis)
 
 
-def _log_pair_of(activation: str | None) -> Callable[..., tuple[Array, Array]]:
-    """Returns what gives `-log p` and `-log(1 - p)` of elements and the scale of their softmax."""
-    if activation is None:
-        return sigmoid.log_pair_of_probability
-
-    def log_pair(z: Array, *scale: Array) -> tuple[Array, Array]:
-        return sigmoid.log_pair(softmax.log_odds(z, *scale) if scale else z)
-
-    return log_pair
+def _entropy(z: Array, y: Array, *scale: Array, probabilities: bool) -> Array:
+    """The cross-entropy of each class against the rest."""
+    if probabilities:
+        hit, miss = sigmoid.log_pair_of_probability(z)
+    else:
+        hit, miss = sigmoid.log_pair(softmax.log_odds(z, *scale) if scale else z)
+    return numerics.product(y, hit) + numerics.product(1 - y, miss)
 
 
-def _structural_error(
-    pixels: confusion.Pixels, window: int, sigma: Array, stability: Array
-) -> Array:
+def _structural_error(pixels: Pixels, window: int, sigma: Array, stability: Array) -> Array:
     """Returns `e` of each pixel and class, 0 where a pixel does not count."""
-    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(pixels.p.shape)]
-    valid = jnp.ones(sizes, pixels.p.dtype)
+    p, y = pixels.both()
+    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
+    valid = jnp.ones(sizes, p.dtype)
     if pixels.weight is not None:
         valid = valid * (pixels.weight != 0).astype(valid.dtype)
 
@@ -193,7 +143,7 @@ def _structural_error(
         mean, variance = _window_moments(x, valid, pixels.spatial, window, sigma)
         return (x - mean + stability) / (numerics.sqrt(variance) + stability)
 
-    return valid * numerics.absolute(standing(pixels.y) - standing(pixels.p))
+    return valid * numerics.absolute(standing(y) - standing(p))
 
 
 def _window_moments(

@@ -37,7 +37,7 @@ def fail(error: type[Exception], argument: str, got: object, expected: str) -> N
     raise Refusal(error, argument, got, expected)
 
 
-def named(function: Function) -> Function:
+def named(function: Function, name: str | None = None) -> Function:
     """Puts the name of a public function in front of what it refuses."""
 
     @functools.wraps(function)
@@ -45,7 +45,7 @@ def named(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except Refusal as refusal:
-            raise refusal.by(function.__name__) from None
+            raise refusal.by(name or function.__name__) from None
 
     return call  # type: ignore[return-value]
 

@@ -429,7 +429,7 @@ def score(
         return of_counts(finish, pixels, *parameters, **extra)
     other, (share, rest) = beside.cost, beside.weights
     lean = other.of_statistics and pixels.axis is not None and pixels.shape[pixels.axis] > FEWER
-    same = other.arrays[0] is pixels.arrays[0]
+    same = other.arrays[0].shape == pixels.arrays[0].shape
     if scalar and (lean or same) and pixels.frame.axis_name is None:
         count = reduction.denominator(other, kind, beside.data)
         both = bind(_score_and_cost, finish=finish, parameters=len(parameters))

@@ -72,6 +72,7 @@ class _Parameter(NamedTuple):
     meaning: str
     is_array: bool
     interval: Interval | None
+    choices: tuple[str, ...]
     may_be_none: bool
 
 
@@ -142,6 +143,9 @@ def _sorted(
     traced, fixed = {}, []
     for key, parameter in parameters.items():
         value = values[key]
+        if isinstance(value, str) and value in parameter.choices:
+            fixed.append((key, str, value))
+            continue
         if parameter.interval is not None and value is not None:
             value = _number(key, value, parameter.interval)
         elif parameter.is_array and value is not None:
@@ -255,6 +259,7 @@ def _parameter(shown: inspect.Parameter, hint: Any, of: Family) -> _Parameter:
         meaning=of.data.get(shown.name) or _meanings().get(shown.name, ""),
         is_array=jax.Array in parts,
         interval=intervals[0] if intervals else None,
+        choices=tuple(part for part in parts if isinstance(part, str)),
         may_be_none=type(None) in parts,
     )
 
@@ -264,6 +269,8 @@ def _alternatives(hint: Any) -> Iterator[Any]:
     if typing.get_origin(hint) is Annotated:
         yield from hint.__metadata__
         yield from _alternatives(hint.__origin__)
+    elif typing.get_origin(hint) is typing.Literal:
+        yield from typing.get_args(hint)
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
         for part in typing.get_args(hint):
             yield from _alternatives(part)
@@ -421,3 +428,6 @@ segmentation = family(
     Family(options.Segmentation, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND))
 )
 boundary = family(Family(options.Boundary, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND)))
+segmentation_elements = family(
+    Family(options.Elements, _IMAGES, _PER_CLASS, _raises("`logits`", _FLOAT_LABELS))
+)

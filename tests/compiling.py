@@ -7,13 +7,13 @@ import jax
 # XLA's CPU compiler in a hurry: LLVM optimises nothing, fused loops are written by the older
 # emitter, in one module. It takes a third of the time. `./run test` compiles everything like this,
 # `--all` as users do.
+FUSED = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
 QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
+    **dict.fromkeys(FUSED, False),
     "xla_cpu_parallel_codegen_split_count": 1,
 }
-FUSED = {"xla_cpu_use_fusion_emitters": True}
 USUAL = FUSED | {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,

@@ -54,7 +54,7 @@ def chunks(monkeypatch):
 
 def _loss(name):
     loss, target, options = CALLS[name]
-    return functools.partial(loss.__wrapped__, **options), target  # traced anew for each size
+    return functools.partial(loss, **options), target  # traced anew for each size
 
 
 def _at_once(monkeypatch, function, *arguments):
@@ -69,6 +69,7 @@ def _close(actual, expected, rtol=1e-12):
     )
 
 
+@pytest.mark.rows(4)
 @every_call
 def test_value_and_derivatives(name, chunks, monkeypatch):
     """Of first and second order, in both modes; the loop is really there."""
@@ -89,6 +90,7 @@ def test_value_and_derivatives(name, chunks, monkeypatch):
         _close(compiled(X, slope), expected)
 
 
+@pytest.mark.rows(3)
 @every_call
 def test_mapped_and_sharded(name, chunks, monkeypatch):
     """vmap, scan, and a mesh with Explicit axes."""
@@ -111,7 +113,7 @@ def test_mapped_and_sharded(name, chunks, monkeypatch):
 def test_rows_on_several_devices_are_not_cut(loss, chunks, monkeypatch):
     shape = 2, 8, 6, 3
     pair = RNG.normal(size=shape), RNG.random(shape)
-    run = jax.value_and_grad(loss.__wrapped__)
+    run = jax.value_and_grad(loss)
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, run, *pair)
         with jax.set_mesh(jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))):
@@ -122,7 +124,7 @@ def test_rows_on_several_devices_are_not_cut(loss, chunks, monkeypatch):
 @pytest.mark.parametrize("name", ["ids", "soft", "elements"])
 def test_inside_shard_map(name, chunks, monkeypatch):
     """Value and the gradient of what every device has, a scale."""
-    loss, target = CALLS[name][0].__wrapped__, CALLS[name][1]
+    loss, target = CALLS[name][0], CALLS[name][1]
     axis = PartitionSpec("b")
 
     @functools.partial(
@@ -144,7 +146,7 @@ def test_inside_shard_map(name, chunks, monkeypatch):
 
 def test_derivatives_by_weights_and_parameters(chunks, monkeypatch):
     def loss(weights, gamma, target):
-        return jaxloss.sigmoid_focal.__wrapped__(X, target, gamma=gamma, weights=weights)
+        return jaxloss.sigmoid_focal(X, target, gamma=gamma, weights=weights)
 
     arguments = WEIGHTS, 1.5, SOFT
     with jax.enable_x64(True):
@@ -154,7 +156,7 @@ def test_derivatives_by_weights_and_parameters(chunks, monkeypatch):
 
 def test_derivatives_of_a_region_by_weights_and_parameters(chunks, monkeypatch):
     def loss(x, target, weights, smooth):
-        return jaxloss.dice.__wrapped__(x, target, weights=weights, smooth=smooth)
+        return jaxloss.dice(x, target, weights=weights, smooth=smooth)
 
     arguments, run = (X, SOFT, WEIGHTS, 1.5), jax.grad(loss, (0, 1, 2, 3))
     with jax.enable_x64(True):
@@ -163,7 +165,7 @@ def test_derivatives_of_a_region_by_weights_and_parameters(chunks, monkeypatch):
 
 
 def test_any_class_axis(chunks, monkeypatch):
-    run = jax.value_and_grad(functools.partial(jaxloss.cross_entropy.__wrapped__, axis=1))
+    run = jax.value_and_grad(functools.partial(jaxloss.cross_entropy, axis=1))
     x, labels = np.moveaxis(X, -1, 1), np.moveaxis(SOFT, -1, 1)
     with jax.enable_x64(True):
         for target in (IDS, labels):

@@ -248,6 +248,7 @@ def _program(function, arguments, options):
     return of, run, [jnp.asarray(arguments[i], jnp.float32) for i in moving]
 
 
+@pytest.mark.rows(12)
 @current
 @pytest.mark.parametrize(
     "name, arguments, options",

@@ -37,6 +37,7 @@ def _finite(results):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(results))
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("name", COMPETING)
 @settings()
 @hypothesis.given(logits, ids)

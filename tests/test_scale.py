@@ -348,6 +348,7 @@ def _collectives(row):
     return collectives.read(compiled.compile().as_text())
 
 
+@pytest.mark.rows(5)
 @pytest.mark.parametrize("row", [_marked(row) for row in _rows()])
 def test_devices_exchange_sums_not_pixels(row):
     """At most one number for each image and class; a few for each position, if classes are apart.
@@ -419,7 +420,7 @@ def test_cross_entropy_over_classes_exchanges_a_few_numbers_per_sample(options):
 def test_cross_entropy_over_classes_exchanges_as_little_on_a_gpu_or_tpu(monkeypatch):
     """The form for accelerators sends `3 * devices` numbers per sample."""
     monkeypatch.setattr(softmax, "_two_reductions", softmax._one_reduction)
-    samples, loss = 16, jaxloss.cross_entropy.__wrapped__  # compiled anew
+    samples, loss = 16, jaxloss.cross_entropy
     found = collectives.read(_over_classes(loss, (samples, 4096), AxisType.Auto).as_text())
     assert all(collective.numbers <= 3 * samples for collective in found), found
 

@@ -171,9 +171,10 @@ def _window_moments(
         mean = centre + sum(
             share * (tap[1] - centre) for share, tap in zip(shares, taps, strict=True)
         )
-        variance = sum(
+        spread = [
             share * (tap[2] + (tap[1] - mean) ** 2) for share, tap in zip(shares, taps, strict=True)
-        )
+        ]
+        variance = sum(spread[1:], spread[0])
     return mean, variance
 
 

@@ -104,7 +104,7 @@ def _rows(name):
         "scaled": _scaled(),
         "disjoint": _disjoint(),
     }
-    loss = functools.partial(getattr(jaxloss, name).__wrapped__, **OPTIONS[name])
+    loss = functools.partial(getattr(jaxloss, name), **OPTIONS[name])
 
     def one(a, b):
         value, gradients = jax.value_and_grad(loss, (0, 1))(a, b)
@@ -122,7 +122,7 @@ def _rows(name):
 
 
 def _options(name, **others):
-    return functools.partial(getattr(jaxloss, name).__wrapped__, **OPTIONS[name], **others)
+    return functools.partial(getattr(jaxloss, name), **OPTIONS[name], **others)
 
 
 def test_every_axis_aligned_loss_is_here():
@@ -134,6 +134,7 @@ def test_every_axis_aligned_loss_is_here():
         assert next(iter(inspect.signature(getattr(jaxloss, name)).parameters)) == "boxes"
 
 
+@pytest.mark.rows(6)
 @every_loss
 def test_any_pair_is_finite_in_value_and_gradient_in_both_modes(name):
     _, value, gradients, forward = _rows(name)["degenerate"]
@@ -144,6 +145,7 @@ def test_any_pair_is_finite_in_value_and_gradient_in_both_modes(name):
     assert (np.abs(forward - gradients[0]) <= 1e-5 * largest + 1e-7).all()
 
 
+@pytest.mark.rows(4)
 @every_loss
 def test_no_pair_costs_less_than_nothing(name):
     """Unless a target is larger than the image, as `area_scaled_l2` of huge units would be."""

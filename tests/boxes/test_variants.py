@@ -66,15 +66,12 @@ def _values_and_gradients(losses):
 def test_one_is_the_base(name, option):
     """In value and gradient, the constant of CIoU included."""
     one = [
-        lambda a, b, base=base: getattr(jaxloss, name).__wrapped__(
+        lambda a, b, base=base: getattr(jaxloss, name)(
             a, b, base=base, reduction="none", **{option: 1.0}
         )
         for base in BASES
     ]
-    own = [
-        lambda a, b, base=base: getattr(jaxloss, base).__wrapped__(a, b, reduction="none")
-        for base in BASES
-    ]
+    own = [lambda a, b, base=base: getattr(jaxloss, base)(a, b, reduction="none") for base in BASES]
     found = _values_and_gradients(one + own)
     for variant, base in zip(found[:4], found[4:], strict=True):
         np.testing.assert_allclose(variant[0], base[0], 1e-5, 1e-6)

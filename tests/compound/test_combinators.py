@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import jaxloss
+from tests.compiling import compiled
 from tests.registry import Helper, Invalid, ids
 
 TERMS = {"dice": (0.5, jaxloss.dice), "ce": (2.0, jaxloss.cross_entropy)}
@@ -60,11 +61,6 @@ HELPERS = {
         ),
     ),
 }
-
-
-def compiled(loss):
-    """A call with options that compiles one program: without, each operation compiles alone."""
-    return lambda *arguments, **options: jax.jit(functools.partial(loss, **options))(*arguments)
 
 
 def _pair(**options):

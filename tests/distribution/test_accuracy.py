@@ -422,6 +422,7 @@ def test_where_a_term_underflows(name):
 GRADED = np.flatnonzero((np.abs(SCORE) > 1e-3) & ~UNDERFLOW)[:4000]  # off the kinks at 0
 
 
+@pytest.mark.rows(14)
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.detached])
 def test_ulps_of_gradients(name):
     """The derivative by the score, within 32 ulp times its own condition number.

@@ -129,6 +129,7 @@ def test_almost_equal_distributions_keep_their_digits(name, factor):
     assert (np.abs(gradient / slope - 1).max(-1) <= 4 * 2**-23 / (2 * h)).all()
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_finite_at_every_margin(name):
     """Value where it is finite, gradient by logits and targets, in both modes, zeros included.

@@ -192,6 +192,7 @@ def test_seesaw_closed_form(logits, label, counts, options, expected):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize(
     "loss",
     [

@@ -126,6 +126,7 @@ def test_closed_form(name, p, options, expected):
         np.testing.assert_allclose(value, expected, 2e-6)
 
 
+@pytest.mark.rows(3)
 @pytest.mark.parametrize("labels", ["ids", "soft"])
 @pytest.mark.parametrize(
     "name, options, scale",
@@ -207,6 +208,7 @@ def test_finite_at_every_margin(name, form):
             np.testing.assert_allclose(value[-1], 1 / 0.7, rtol=1e-6)
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_keeps_its_digits_on_confident_samples(name, one_hot):

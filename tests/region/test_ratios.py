@@ -164,6 +164,7 @@ def _both(loss, **options):
     return run
 
 
+@pytest.mark.rows(2)
 @pytest.mark.parametrize("gamma", [0.05, 0.75, 1.0, 4 / 3, 3.0])
 def test_focal_tversky_unet_10_29_smp_perfect_predictions(gamma):
     """A fractional power of 0 gave NaN gradients."""

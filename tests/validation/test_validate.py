@@ -414,11 +414,13 @@ def _of_name(reports, name):
     return next(report for (loss, _), report in reports.items() if loss == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_is_found_in_sound_data(name):
     assert str(_of_name(_of_samples(), name)) == f"jaxloss.{name}: all values are sound"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_nan_in_the_prediction_is_found(name):
     report = _of_name(_of_broken_samples(), name)

@@ -21,6 +21,7 @@ __all__ = [
     "AxisName",
     "Boundary",
     "Boxes",
+    "ClassCounts",
     "Classification",
     "Elements",
     "Format",
@@ -52,11 +53,13 @@ class Interval(NamedTuple):
       bounds: Such as `"[0, inf)"`.
       scalar: Whether it is one number.
       exact: Python numbers for which the formula is another one: they are not traced.
+      some: Whether one of several numbers at least is above 0.
     """
 
     bounds: str
     scalar: bool = True
     exact: tuple[float, ...] = ()
+    some: bool = False
 
 
 Numbers: TypeAlias = ArrayLike | Sequence["Numbers"]
@@ -68,6 +71,7 @@ Positive: TypeAlias = Annotated[Number, Interval("(0, inf)")]
 Fraction: TypeAlias = Annotated[Number, Interval("[0, 1]")]
 Share: TypeAlias = Annotated[Number, Interval("[0, 1)", exact=(0,))]
 PerClass: TypeAlias = Annotated[Numbers, Interval("[0, inf)", scalar=False)]
+ClassCounts: TypeAlias = Annotated[Numbers, Interval("[0, inf)", scalar=False, some=True)]
 
 Absent: TypeAlias = Literal["score", "skip"]
 Activation: TypeAlias = Literal["auto", "softmax", "sigmoid"] | None
@@ -176,9 +180,7 @@ class Segmentation(_Masks, total=False):
 
     include_background: Annotated[
         bool,
-        Option(
-            True, "Whether class 0 takes part in the mean; it always does in the softmax."
-        ),
+        Option(True, "Whether class 0 takes part in the mean; it always does in the softmax."),
     ]
     absent: Annotated[
         Absent,

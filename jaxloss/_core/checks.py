@@ -212,6 +212,18 @@ def interval(argument: str, value: Any, bounds: str) -> None:
         fail(ValueError, argument, value, f"a number in {bounds}")
 
 
+def some_above_0(argument: str, value: Any) -> None:
+    """Requires one number at least above 0, if they are known."""
+    if is_known(value) and not np.any(np.asarray(value) > 0):
+        fail(ValueError, argument, value, "at least one number above 0")
+
+
+def scalar(argument: str, value: Any) -> None:
+    """Requires one number."""
+    if np.ndim(value) != 0:
+        fail(ValueError, argument, f"of shape {np.shape(value)}", "one number")
+
+
 def number(argument: str, value: Any, dtype: Any, bounds: str) -> Array:
     """Casts a number, or one of each class or axis, to `dtype` and requires it in an interval.
 

@@ -168,16 +168,22 @@ def _number(key: str, value: Any, interval: Interval) -> Any:
     if isinstance(value, (list, tuple)):
         value = jnp.asarray(value) if any(map(_is_array, value)) else np.asarray(value)
     checks.interval(key, value, interval.bounds)
-    if interval.scalar and np.ndim(value) != 0:
-        checks.fail(ValueError, key, f"of shape {np.shape(value)}", "one number")
+    if interval.some:
+        checks.some_above_0(key, value)
+    if interval.scalar:
+        checks.scalar(key, value)
     if isinstance(value, (int, float)) and value in interval.exact:
         return _Exact(value)
-    return value
+    return jnp.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def _array(key: str, value: Any) -> Any:
-    """An array, or lists of numbers."""
-    if _is_array(value):
+    """An array of JAX.
+
+    One of NumPy that a program around this one holds would keep its dtype there, which `jax.jit`
+    does not expect.
+    """
+    if isinstance(value, jax.Array):
         return value
     try:
         return jnp.asarray(value)

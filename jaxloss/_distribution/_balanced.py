@@ -1,34 +1,32 @@
 """Binary cross-entropies that weigh positives against negatives by how rare they are."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from typing import Annotated, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import elements
 from jaxloss._core.labels import Independent, independent
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, everywhere, reduce_labelled
+from jaxloss._core.reduction import AxisName, everywhere, reduce
+from jaxloss.options import Elements, Interval, Numbers, PerClass
 
 __all__ = ["balanced_binary_cross_entropy", "weighted_binary_cross_entropy"]
 
 Array = jax.Array
 
 
+@elements
 def weighted_binary_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    beta: ArrayLike | None = None,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    beta: PerClass | None = None,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the cross-entropy of each logit with its positives weighted by their rarity.
 
@@ -46,31 +44,10 @@ def weighted_binary_cross_entropy(
     `beta / (1 - beta)`, which at its `beta = 0.25` makes positives count less.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
-      labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 (another
-        integer gives NaN). Or integer ids without the class axis: one class against the rest.
       beta: The weight of positives, at least 0: a scalar, one per class `[C]`, or the rank of
         `logits` (or of the ids) with each dimension equal or 1. None: from the labels.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights`, `beta` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
       axis_name: Mesh axis over which `beta` and the mean are taken globally inside `shard_map` or
         `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       One positive against three negatives:
@@ -85,32 +62,24 @@ def weighted_binary_cross_entropy(
       Segmentation (weights against class imbalance). MICCAI 2015.
       https://arxiv.org/abs/1505.04597
     """
-    name = "weighted_binary_cross_entropy"
-    data = _read(
-        name, logits, labels, activation, axis, where, weights, ignore_index, class_weights
-    )
+    data = independent(logits, labels, options, activation)
     if beta is None:
-        positives, negatives = _shares(data, axis_name)
+        positives, negatives = _totals(data, options["axis_name"])
         beta = jnp.where(positives == 0, 1, numerics.divide(negatives, positives))
     else:
-        beta = _factor(name, beta, "[0, inf)", data, axis)
-    loss = _weighted(data, activation, beta, jnp.ones_like(beta))
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+        beta = checks.per_class_or_element("beta", beta, data.logits.shape, data.axis)
+    formula = bind(_weighted, probabilities=data.are_probabilities)
+    return reduce(sigmoid.cost(formula, data, beta), options, data)
 
 
+@elements
 def balanced_binary_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    beta: ArrayLike | None = None,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    beta: Annotated[Numbers, Interval("[0, 1]", scalar=False)] | None = None,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the cross-entropy of each logit, positives and negatives weighted to sum 1.
 
@@ -127,32 +96,11 @@ def balanced_binary_cross_entropy(
     :func:`binary_cross_entropy`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
-      labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 (another
-        integer gives NaN). Or integer ids without the class axis: one class against the rest.
       beta: The weight of positives, in `[0, 1]`; negatives weigh `1 - beta`. A scalar, one per
         class `[C]`, or the rank of `logits` (or of the ids) with each dimension equal or 1. None:
         from the labels.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights`, `beta` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
       axis_name: Mesh axis over which `beta` and the mean are taken globally inside `shard_map` or
         `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       One positive against four negatives:
@@ -166,74 +114,40 @@ def balanced_binary_cross_entropy(
       Xie and Tu. Holistically-Nested Edge Detection. ICCV 2015, equation 2.
       https://arxiv.org/abs/1504.06375
     """
-    name = "balanced_binary_cross_entropy"
-    data = _read(
-        name, logits, labels, activation, axis, where, weights, ignore_index, class_weights
-    )
+    data = independent(logits, labels, options, activation)
     if beta is None:
-        positives, negatives = _shares(data, axis_name)
+        positives, negatives = _totals(data, options["axis_name"])
         beta = numerics.divide(negatives, positives + negatives)
     else:
-        beta = _factor(name, beta, "[0, 1]", data, axis)
-    loss = _weighted(data, activation, beta, 1 - beta)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+        beta = checks.per_class_or_element("beta", beta, data.logits.shape, data.axis)
+    formula = bind(_balanced, probabilities=data.are_probabilities)
+    return reduce(sigmoid.cost(formula, data, beta), options, data)
 
 
-def _read(
-    name: str,
-    logits: ArrayLike,
-    labels: ArrayLike,
-    activation: str | None,
-    axis: int | None,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    ignore_index: int | None,
-    class_weights: ArrayLike | None,
-) -> Independent:
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    return independent(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
+def _weighted(x: Array, y: Array, beta: Array, *, probabilities: bool) -> Array:
+    return sigmoid.entropy(x, beta * y, 1 - y, probabilities)
 
 
-def _factor(
-    name: str, beta: ArrayLike, interval: str, data: Independent, axis: int | None
-) -> Array:
-    """One number, one per class, or one per element or position, to broadcast to the logits."""
-    factor = checks.number(name, "beta", beta, data.logits.dtype, interval)
-    shape = data.logits.shape
-    if factor.ndim == 0:
-        return factor
-    if axis is not None and factor.shape == (shape[axis],):
-        return checks.per_class_or_element(name, "beta", factor, shape, axis)
-    return checks.broadcastable(name, "beta", factor, shape, axis)
+def _balanced(x: Array, y: Array, beta: Array, *, probabilities: bool) -> Array:
+    return sigmoid.entropy(x, beta * y, (1 - beta) * (1 - y), probabilities)
 
 
-def _shares(data: Independent, axis_name: AxisName | None) -> tuple[Array, Array]:
+def _totals(data: Independent, axis_name: AxisName | None) -> tuple[Array, Array]:
     """How much of the valid elements is positive, and how much negative; constants."""
-    each = jax.lax.stop_gradient(data._replace(weights=None, class_weights=None))
-    dtype = data.logits.dtype
-    counted = None if data.weights is None else (data.weights != 0).astype(dtype)
-
-    def total(share: Callable[[Array], Array]) -> Array:
-        def cost(x: Array, y: Array) -> Array:
-            return jnp.where(jnp.isnan(y), 0, share(y))  # a bad id spoils its own position only
-
-        sums = sigmoid.costs(cost, each).over(jnp.ones((), dtype), counted)
-        return everywhere(sums, axis_name)
-
-    return total(lambda y: y), total(lambda y: 1 - y)
+    logits, targets = jax.lax.stop_gradient((data.logits, data.targets))
+    each = data._replace(logits=logits, targets=targets, class_weights=None)
+    counted = None if data.weights is None else (data.weights != 0).astype(logits.dtype)
+    one = jnp.ones((), logits.dtype)
+    positives, negatives = (
+        everywhere(sigmoid.cost(share, each).over(one, counted), axis_name)
+        for share in (_positive, _negative)
+    )
+    return positives, negatives
 
 
-def _weighted(data: Independent, activation: str | None, positive: Array, negative: Array) -> Costs:
-    def cost(x: Array, y: Array, positive: Array, negative: Array) -> Array:
-        return sigmoid.entropy(x, positive * y, negative * (1 - y), activation is None)
+def _positive(x: Array, y: Array) -> Array:
+    return jnp.where(jnp.isnan(y), 0, y)  # a bad id spoils its own position only
 
-    return sigmoid.costs(cost, data, positive, negative)
+
+def _negative(x: Array, y: Array) -> Array:
+    return jnp.where(jnp.isnan(y), 0, 1 - y)

@@ -1,12 +1,13 @@
 """Targets and class weights that are made before the loss: smoothing, and weights from counts."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, softmax
 from jaxloss._core.labels import competing
+from jaxloss.options import Number, Numbers
 
 __all__ = [
     "effective_number_weights",
@@ -18,9 +19,10 @@ __all__ = [
 Array = jax.Array
 
 
+@checks.named
 def smooth_labels(
-    labels: ArrayLike,
-    label_smoothing: ArrayLike,
+    labels: Numbers,
+    label_smoothing: Number,
     *,
     num_classes: int | None = None,
     axis: int = -1,
@@ -62,30 +64,30 @@ def smooth_labels(
       Szegedy et al. Rethinking the Inception Architecture for Computer Vision. CVPR 2016,
       section 7. https://arxiv.org/abs/1512.00567
     """
-    name = "smooth_labels"
     array = jnp.asarray(labels)
     dense = jnp.issubdtype(array.dtype, jnp.floating) or array.dtype == bool
-    if num_classes is None:
-        if not dense:
-            got = f"None with labels of dtype {array.dtype}"
-            checks.fail(TypeError, name, "num_classes", got, "the number of classes of the ids")
-        shape = array.shape
-    else:
-        if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
-            checks.fail(TypeError, name, "num_classes", repr(num_classes), "an integer")
+    shape = array.shape
+    if num_classes is not None:
+        classes = checks.integer("num_classes", num_classes, 2)
         if dense:
             got = f"{num_classes} with labels of dtype {array.dtype}"
-            checks.fail(ValueError, name, "num_classes", got, "None, or integer ids")
-        if num_classes < 2:
-            checks.fail(ValueError, name, "num_classes", num_classes, "at least 2")
-        at = checks.axis(name, axis, array.ndim + 1)
-        shape = (*array.shape[:at], int(num_classes), *array.shape[at:])
-    data = competing(name, jnp.zeros(shape, _dtype(array)), array, axis=axis, prediction="labels")
-    smoothing = checks.number(name, "label_smoothing", label_smoothing, data.logits.dtype, "[0, 1)")
-    return softmax.smoothed(data, smoothing)
+            checks.fail(ValueError, "num_classes", got, "None, or integer ids")
+        at = checks.axis(axis, array.ndim + 1)
+        shape = (*shape[:at], classes, *shape[at:])
+    elif not dense:
+        got = f"None with labels of dtype {array.dtype}"
+        checks.fail(TypeError, "num_classes", got, "the number of classes of the ids")
+    dtype = _dtype(array)
+    checks.scalar("label_smoothing", label_smoothing)
+    smoothing = checks.number("label_smoothing", label_smoothing, dtype, "[0, 1)")
+    scores = jnp.zeros(shape, dtype)
+    return softmax.smoothed(
+        competing(scores, array, {"axis": axis}, prediction="labels"), smoothing
+    )
 
 
-def inverse_frequency_weights(counts: ArrayLike) -> Array:
+@checks.named
+def inverse_frequency_weights(counts: Numbers) -> Array:
     """Weighs each class by the inverse of its frequency.
 
     With `n_c` the counts, `N` their sum and `C` their number::
@@ -114,11 +116,12 @@ def inverse_frequency_weights(counts: ArrayLike) -> Array:
     Reference:
       King and Zeng. Logistic Regression in Rare Events Data. Political Analysis 2001.
     """
-    totals = _counts("inverse_frequency_weights", counts)
+    totals = _counts(counts)
     return numerics.divide(totals.sum() / totals.size, totals)
 
 
-def median_frequency_weights(counts: ArrayLike) -> Array:
+@checks.named
+def median_frequency_weights(counts: Numbers) -> Array:
     """Weighs each class by the median frequency over its own.
 
     With `n_c` the counts and the median taken over the classes that have any::
@@ -149,14 +152,15 @@ def median_frequency_weights(counts: ArrayLike) -> Array:
       Multi-Scale Convolutional Architecture. ICCV 2015, section 6.3.2.
       https://arxiv.org/abs/1411.4734
     """
-    totals = _counts("median_frequency_weights", counts)
+    totals = _counts(counts)
     ordered = jnp.sort(jnp.where(totals > 0, totals, jnp.inf))
     held = (totals > 0).sum()
     middle = (ordered[(held - 1) // 2] + ordered[held // 2]) / 2
     return numerics.divide(middle + 0 * totals.sum(), totals)
 
 
-def effective_number_weights(counts: ArrayLike, *, beta: ArrayLike = 0.999) -> Array:
+@checks.named
+def effective_number_weights(counts: Numbers, *, beta: Number = 0.999) -> Array:
     """Weighs each class by the inverse of its effective number of samples.
 
     With `n_c` the counts::
@@ -190,9 +194,9 @@ def effective_number_weights(counts: ArrayLike, *, beta: ArrayLike = 0.999) -> A
       Cui, Jia, Lin, Song and Belongie. Class-Balanced Loss Based on Effective Number of Samples.
       CVPR 2019, equations 2 and 4. https://arxiv.org/abs/1901.05555
     """
-    name = "effective_number_weights"
-    totals = _counts(name, counts)
-    beta = checks.number(name, "beta", beta, totals.dtype, "[0, 1]")
+    totals = _counts(counts)
+    checks.scalar("beta", beta)
+    beta = checks.number("beta", beta, totals.dtype, "[0, 1]")
     inner = jnp.where((beta == 0) | (beta == 1), 0.5, beta)  # the ends are limits
     effective = -jnp.expm1(totals * jnp.log1p(inner - 1)) / (1 - inner)
     effective = jnp.where(beta == 1, totals, jnp.where(beta == 0, 1, effective))
@@ -201,26 +205,25 @@ def effective_number_weights(counts: ArrayLike, *, beta: ArrayLike = 0.999) -> A
     return weights * (held / weights.sum())
 
 
-def class_totals(function: str, argument: str, value: ArrayLike, dtype: jnp.dtype) -> Array:
+def class_totals(argument: str, value: Numbers, dtype: jnp.dtype) -> Array:
     """Reads counts or frequencies of classes: at least 0 and not all 0.
 
     Concrete numbers out of range raise; traced ones become NaN, all of them.
     """
-    totals = checks.number(function, argument, value, dtype, "[0, inf)")
-    traced = isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True)
-    if not traced and not np.any(np.asarray(value) > 0):
-        checks.fail(ValueError, function, argument, value, "at least one number above 0")
+    totals = checks.number(argument, value, dtype, "[0, inf)")
+    checks.some_above_0(argument, value)
     return jnp.where((totals >= 0).all() & (totals > 0).any(), totals, jnp.nan)
 
 
-def _counts(function: str, counts: ArrayLike) -> Array:
+def _counts(counts: Numbers) -> Array:
     array = jnp.asarray(counts)
     if array.ndim != 1:
-        got = f"of shape {array.shape}"
-        checks.fail(ValueError, function, "counts", got, "one axis: one number per class")
+        checks.fail(
+            ValueError, "counts", f"of shape {array.shape}", "one axis: one number per class"
+        )
     dtype = _dtype(array)
-    checks.real(function, "counts", array, dtype)
-    return class_totals(function, "counts", counts, dtype)
+    checks.real("counts", array, dtype)
+    return class_totals("counts", counts, dtype)
 
 
 def _dtype(array: Array) -> jnp.dtype:

@@ -105,6 +105,12 @@ HELPERS = {
             Invalid((np.eye(3),), {"label_smoothing": 0.1, "axis": 2}, ValueError, ("axis", "2")),
             Invalid((np.eye(3),), {"label_smoothing": 1.0}, ValueError, ("label_smoothing", "1.0")),
             Invalid(
+                (np.eye(3),),
+                {"label_smoothing": np.zeros(3)},
+                ValueError,
+                ("label_smoothing", "one number"),
+            ),
+            Invalid(
                 (np.eye(3),), {"label_smoothing": -0.1}, ValueError, ("label_smoothing", "-0.1")
             ),
         ),
@@ -116,6 +122,7 @@ HELPERS = {
         (*_CALLS, ((COUNTS,), {"beta": 0.9}), ((EMPTY,), {"beta": 0.99})),
         _invalid(
             Invalid((), {"counts": COUNTS, "beta": 1.1}, ValueError, ("beta", "1.1", r"\[0, 1\]")),
+            Invalid((), {"counts": COUNTS, "beta": [0.5, 0.9]}, ValueError, ("beta", "one number")),
             Invalid(
                 (), {"counts": COUNTS, "beta": -0.1}, ValueError, ("beta", "-0.1", r"\[0, 1\]")
             ),

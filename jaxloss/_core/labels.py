@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics
+from jaxloss._core import checks, classes, numerics
 from jaxloss._core.cost import Cost, bind, is_split
 
 Array = jax.Array
@@ -51,18 +51,18 @@ class Competing(NamedTuple):
     def of_target(self, per_class: Array) -> Array:
         """Returns `sum_c y_c per_class_c` of each position, 0 where masked."""
         if not self.has_ids:
-            return (self.dense_labels() * per_class).sum(self.axis)
+            return classes.total(self.dense_labels() * per_class, self.axis)
         values = of_ids(jnp.broadcast_to(per_class, self.logits.shape), self.labels, self.axis)
         return values if self.mask is None else jnp.where(self.mask, values, 0)
 
     def at_target(self, values: Array) -> Array:
         """Returns `sum_c y_c values_c` of each position, NaN for a bad id, 0 where masked."""
         if not self.has_ids:
-            return numerics.product(self.dense_labels(), values).sum(self.axis)
+            return classes.total(numerics.product(self.dense_labels(), values), self.axis)
         hits = is_target(self.labels, self.logits.shape, self.axis)
         hits = hits if self.mask is None else hits & jnp.expand_dims(self.mask, self.axis)
         spoiled = jnp.expand_dims(self.poison(), self.axis)
-        return jnp.where(hits | jnp.isnan(spoiled), values * spoiled, 0).sum(self.axis)
+        return classes.total(jnp.where(hits | jnp.isnan(spoiled), values * spoiled, 0), self.axis)
 
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
@@ -371,8 +371,8 @@ def of_ids(values: Array, ids: Array, axis: int) -> Array:
     The derivative compares instead: a gather's would be a scatter. So does the value where the
     classes lie on several devices.
     """
-    if is_split(values, axis):
-        return jnp.where(is_target(ids, values.shape, axis), values, 0).sum(axis)
+    if is_split(values, axis) or classes.are_few(values, axis):
+        return classes.total(jnp.where(is_target(ids, values.shape, axis), values, 0), axis)
     at = jnp.expand_dims(ids, axis)
     return jnp.take_along_axis(values, at, axis, mode="clip").squeeze(axis)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, classes, cost, labels, numerics, reduction, sigmoid, softmax
+from jaxloss._core import checks, cost, labels, numerics, reduction, sigmoid, softmax
 from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
@@ -105,7 +105,7 @@ class _Form(NamedTuple):
         if self.has_ids:
             assert axis is not None
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
-            p, y = classes.softmax(z, axis), labels.one_hot(ids, valid, z, axis)
+            p, y = jax.nn.softmax(z, axis), labels.one_hot(ids, valid, z, axis)
             fn = softmax.missed(z, ids, valid, axis)
             q = jnp.where(y == 1, fn + (jax.lax.stop_gradient(p) - p), 1 - p)
             return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)

@@ -20,6 +20,7 @@ from jaxloss._core.cost import Cost, bind, is_split
 
 Array = jax.Array
 
+FEW = 16  # classes, which are held first
 ACTIVATIONS = ("auto", "softmax", "sigmoid", None)
 
 
@@ -51,18 +52,18 @@ class Competing(NamedTuple):
     def of_target(self, per_class: Array) -> Array:
         """Returns `sum_c y_c per_class_c` of each position, 0 where masked."""
         if not self.has_ids:
-            return classes.total(self.dense_labels() * per_class, self.axis)
+            return (self.dense_labels() * per_class).sum(self.axis)
         values = of_ids(jnp.broadcast_to(per_class, self.logits.shape), self.labels, self.axis)
         return values if self.mask is None else jnp.where(self.mask, values, 0)
 
     def at_target(self, values: Array) -> Array:
         """Returns `sum_c y_c values_c` of each position, NaN for a bad id, 0 where masked."""
         if not self.has_ids:
-            return classes.total(numerics.product(self.dense_labels(), values), self.axis)
+            return numerics.product(self.dense_labels(), values).sum(self.axis)
         hits = is_target(self.labels, self.logits.shape, self.axis)
         hits = hits if self.mask is None else hits & jnp.expand_dims(self.mask, self.axis)
         spoiled = jnp.expand_dims(self.poison(), self.axis)
-        return classes.total(jnp.where(hits | jnp.isnan(spoiled), values * spoiled, 0), self.axis)
+        return jnp.where(hits | jnp.isnan(spoiled), values * spoiled, 0).sum(self.axis)
 
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
@@ -166,6 +167,13 @@ def _of_part(
     has_ids: bool,
     are_probabilities: bool,
 ) -> Array:
+    few = z.ndim - 1 == axis > 1 and z.shape[axis] <= FEW
+    if few:  # a CPU's compiler vectorises the last axis
+        arrays = (z, labels, mask, class_weights, *parameters)
+        z, labels, mask, class_weights, *parameters = (
+            jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a for a in arrays
+        )
+        axis = 1
     part = Competing(
         logits=z,
         labels=labels.squeeze(axis) if has_ids else labels,
@@ -177,7 +185,8 @@ def _of_part(
     )
     values = formula(part, *parameters)
     values = jnp.expand_dims(values.now() if isinstance(values, Cost) else values, axis)
-    return values if mask is None else jnp.where(mask, values, 0)
+    values = values if mask is None else jnp.where(mask, values, 0)
+    return jnp.moveaxis(values, 1, -1) if few else values
 
 
 def resolve(

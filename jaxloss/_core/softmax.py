@@ -100,12 +100,12 @@ def shares(
 
 def probability_pair(logits: Array, axis: int) -> tuple[Array, Array]:
     """Returns the softmax and its complement, neither by a subtraction that cancels."""
-    p = classes.softmax(logits, axis)
+    p = jax.nn.softmax(logits, axis)
     # Written as the softmax is, so that the compiler finds both in the same pass.
-    level = jax.lax.stop_gradient(logits - classes.highest(logits, axis, keepdims=True))
+    level = jax.lax.stop_gradient(logits - logits.max(axis, keepdims=True))
     share, largest = jnp.exp(level), (level == 0).astype(level.dtype)
-    below = classes.total(jnp.where(level < 0, share, 0), axis, True)
-    rest = below + (classes.total(largest, axis, True) - 1)
+    below = jnp.where(level < 0, share, 0).sum(axis, keepdims=True)
+    rest = below + (largest.sum(axis, keepdims=True) - 1)
     q = (rest + (1 - share)) / (1 + rest)
     return p, q + (jax.lax.stop_gradient(p) - p)  # the derivative needs nothing but p
 
@@ -116,10 +116,10 @@ def missed(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
     A GPU gets it as one number for each position, of which it then sums those of each class.
     """
     logits, ids = jax.lax.optimization_barrier(jax.lax.stop_gradient((logits, ids)))
-    share = jnp.exp(logits - classes.highest(logits, axis, True))
+    share = jnp.exp(logits - logits.max(axis, keepdims=True))
     hit = labelled.is_target(ids, logits.shape, axis)
-    others = classes.total(jnp.where(hit, 0, share), axis, True)
-    miss = jax.lax.optimization_barrier(others / classes.total(share, axis, True))
+    others = jnp.where(hit, 0, share).sum(axis, keepdims=True)
+    miss = jax.lax.optimization_barrier(others / share.sum(axis, keepdims=True))
     return miss * labelled.one_hot(ids, mask, logits, axis)
 
 
@@ -226,11 +226,11 @@ def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, An
 
 def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
     """The scale by plain reductions: for a CPU."""
-    top = classes.highest(logits, axis, True)
+    top = logits.max(axis, keepdims=True)
     level = _above(logits, top)
     shares = jnp.exp(level)
     total, below = (
-        classes.total(values, axis, True) for values in (shares, jnp.where(level < 0, shares, 0))
+        values.sum(axis, keepdims=True) for values in (shares, jnp.where(level < 0, shares, 0))
     )
     return top, jnp.where(total - below > 1.5, total - 1, below)  # where several are the largest
 
@@ -303,7 +303,7 @@ def _of_shares(
         pair = sigmoid.log_pair_of_probability(z)
     else:
         pair = sigmoid.log_pair(log_odds(z, *scale(z, part.axis)))
-    return classes.total(numerics.product(shares, formula(*pair, *parameters)), part.axis)
+    return numerics.product(shares, formula(*pair, *parameters)).sum(part.axis)
 
 
 def _shares(part: labelled.Competing, smoothing: Array | None, factors: Array | None) -> Array:
@@ -393,7 +393,7 @@ def _cross_entropy(
 def _entropy(logits: Array, shares: Array, top: Array, rest: Array, axis: int) -> Array:
     """The cost; its derivative by the logits includes that through their scale."""
     surprise = jnp.log1p(rest) - _above(logits, top)
-    return classes.total(numerics.product(shares, surprise), axis, True)
+    return numerics.product(shares, surprise).sum(axis, keepdims=True)
 
 
 @_entropy.defjvp
@@ -402,7 +402,7 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tup
     level = _above(logits, top)
     removed = level == -jnp.inf
     p, q = _probability_pair(logits, top, rest, axis)
-    total = classes.total(jnp.where(removed, 0, shares), axis, True)
+    total = jnp.where(removed, 0, shares).sum(axis, keepdims=True)
     # Not total p - y, which cancels where a class is all but certain.
     slope = jnp.where(removed, 0, p * (total - shares) - shares * q)
     by_share = jnp.log1p(rest) - jnp.where(removed, 0, level)
@@ -438,7 +438,7 @@ def smoothed(data: labelled.Competing, smoothing: Array | None) -> Array:
     if smoothing is None:
         return targets
     present = data.unmasked_logits() > -jnp.inf
-    count = classes.total(present.astype(data.logits.dtype), data.axis, True)
+    count = present.sum(data.axis, keepdims=True).astype(data.logits.dtype)
     share = numerics.divide(smoothing, count)
     targets = (1 - smoothing) * targets + jnp.where(present, share, 0)
     if data.mask is None:

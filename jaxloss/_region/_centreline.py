@@ -62,7 +62,7 @@ def cldice(
     """
     iterations = checks.integer("iterations", iterations, 0)
     pixels = read(logits, labels, options)
-    p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
+    *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
     mask = pixels.arrays[2]
     inside = None if mask is None else jnp.broadcast_to(mask, p.shape)
     of_p, of_y = (_skeleton(v, inside, iterations, pixels.spatial) for v in (p, y))

@@ -25,8 +25,8 @@ from jax import lax
 from jaxloss._core import checks, confusion, numerics
 from jaxloss._core.confusion import Frame, Pixels, difference, read
 from jaxloss._core.cost import bind
-from jaxloss._core.declare import elements, segmentation
-from jaxloss.options import Absent, Elements, Numbers, Segmentation
+from jaxloss._core.declare import segmentation_elements
+from jaxloss.options import Absent, Elements, Numbers
 
 __all__ = ["lovasz_hinge", "lovasz_softmax"]
 
@@ -37,15 +37,16 @@ _LAST = np.uint32(2**31)  # the key behind those of all errors
 _MANY = 2**31 - 1  # pixels of a row: more are counted in 64 bits
 
 
-@segmentation
+@segmentation_elements
 def lovasz_softmax(
     logits: Numbers,
     labels: Numbers,
     *,
     activation: Literal["softmax"] | None = "softmax",
     per_image: bool = False,
+    include_background: bool = True,
     absent: Absent = "skip",
-    **options: Unpack[Segmentation],
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the Lovasz-softmax loss: the exact convex surrogate of each class's Jaccard loss.
 
@@ -78,7 +79,7 @@ def lovasz_softmax(
     Raises:
       ValueError: If shapes do not match (they never broadcast), an axis or a choice does not exist,
         the background is left out of a single class, `ignore_index` comes with float labels, or
-        `axis_name` with pooled errors.
+        `axis_name` comes with pooled errors.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -94,14 +95,14 @@ def lovasz_softmax(
       https://arxiv.org/abs/1705.08790
     """
     checks.option("activation", activation, ("softmax", None))
-    own = {"activation": activation, "per_image": per_image, "absent": absent}
-    pixels = _read(logits, labels, {**options, **own})
-    p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
+    own = {"per_image": per_image, "absent": absent, "include_background": include_background}
+    pixels = _read(logits, labels, {**options, **own, "activation": activation})
+    *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
     errors = numerics.absolute(difference(p, q, y)) * jnp.where(jnp.isnan(y), jnp.nan, 1)
     return _reduced(errors, y, pixels, labels, {**options, **own})
 
 
-@elements
+@segmentation_elements
 def lovasz_hinge(
     logits: Numbers,
     labels: Numbers,
@@ -130,10 +131,6 @@ def lovasz_hinge(
     floats.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the shape of `logits`: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes the loss of its image (of
-        the batch, if pooled) and its own gradient NaN.
       include_background: Whether class 0 takes part in the mean.
       per_image: Whether each image is sorted by itself (the authors' default); False pools the
         batch.
@@ -149,7 +146,7 @@ def lovasz_hinge(
     Raises:
       ValueError: If shapes do not match (they never broadcast), an axis or a choice does not exist,
         the background is left out of a single class, `ignore_index` comes with float labels, or
-        `axis_name` with pooled errors.
+        `axis_name` comes with pooled errors.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss

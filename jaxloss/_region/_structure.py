@@ -67,7 +67,7 @@ def ssim(
     """
     pixels = read(logits, labels, options)
     gaussian = _gaussian(window, sigma, pixels)
-    p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
+    *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
     weight = _pixel_weight(pixels)
     of_p, of_y, of_difference = (
         _moments(x, weight, gaussian, pixels.spatial) for x in (p, y, difference(p, q, y))

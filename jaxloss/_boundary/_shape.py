@@ -1,36 +1,35 @@
 """Shape-aware cross-entropy: errors cost more where the predicted contour is far from the true."""
 
+from __future__ import annotations
+
 import functools
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boundary._labelled import Labelled, map_of_targets, read
 from jaxloss._boundary._maps import Sampling, neighbours, spacing_of
 from jaxloss._core import checks, maps, numerics
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.reduction import reduce
+from jaxloss.options import Activation, Elements, Numbers
 
 __all__ = ["shape_aware"]
 
 Array = jax.Array
 
 
+@segmentation_elements
 def shape_aware(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    distance: str = "curve",
-    distance_map: ArrayLike | None = None,
+    distance: Literal["curve", "pixel"] = "curve",
+    distance_map: Numbers | None = None,
     sampling: Sampling = None,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    activation: Activation = "auto",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the cross-entropy of each pixel, larger where the predicted shape is wrong.
 
@@ -49,36 +48,13 @@ def shape_aware(
     ignored pixels are on no contour, but border on another label.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its pixel's loss and
-        gradient NaN.
       distance: `"curve"` or `"pixel"`.
       distance_map: The distance of each pixel to the true contour, if computed before, in the shape
         of `logits`, where that of the target's class counts, or in the shape of the ids.
-      sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN,
-        and belongs to no label.
-      weights: Factor of each pixel, shaped like `where`, in value and denominator.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: Factor of each class, shape `[C]`, in value and denominator.
-      reduction: `"mean"` (0 if nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
 
     Returns:
       A scalar; with `reduction="none"` the shape of the ids where classes compete, else that of
       `logits`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -95,32 +71,21 @@ def shape_aware(
       Jadon. A Survey of Loss Functions for Semantic Segmentation. 2020.
       https://arxiv.org/abs/2006.14822
     """
-    name = "shape_aware"
-    checks.option(name, "distance", distance, ("curve", "pixel"))
-    found = read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
+    checks.option("distance", distance, ("curve", "pixel"))
+    found = read(logits, labels, {**options, "activation": activation})
     if distance_map is None:
-        spacing = spacing_of(name, sampling, found.costs.dtype, len(found.spatial))
+        spacing = spacing_of(sampling, found.cost.dtype, len(found.spatial))
         away = ~_contour(found, found.labels)
         error = maps.edt(away, spacing, jnp.zeros_like(spacing, shape=()), axes=found.spatial)
     else:
-        error = map_of_targets(name, distance_map, found.data)
+        error = map_of_targets(distance_map, found.data)
     if distance == "curve":
         contour = _contour(found, found.predicted)
         total = jnp.where(contour, error, 0).sum(found.spatial, keepdims=True)
         length = contour.astype(error.dtype).sum(found.spatial, keepdims=True)
         error = numerics.divide(total, length)
     factor = 1 + jnp.where(found.predicted != found.labels, error, 0)
-    return reduce_labelled(name, found.weighted(factor), reduction, found.data, axis_name)
+    return reduce(found.cost.times(factor), options, found.data)
 
 
 def _contour(found: Labelled, labels: Array) -> Array:

@@ -1,30 +1,34 @@
 """Regression of signed distance maps."""
 
+from __future__ import annotations
+
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boundary._maps import Sampling, given_map, spacing_of
-from jaxloss._core import checks, confusion, labels, maps, numerics
-from jaxloss._core.reduction import AxisName
+from jaxloss._core import checks, labels, maps, numerics
+from jaxloss._core.confusion import Frame
+from jaxloss._core.declare import regression
+from jaxloss._core.reduction import reduce_values
+from jaxloss.options import NonNegative, Numbers, Regression
 
 __all__ = ["signed_distance_regression"]
 
 Array = jax.Array
 
 
+@regression
 def signed_distance_regression(
-    predictions: ArrayLike,
-    mask: ArrayLike,
+    predictions: Numbers,
+    mask: Numbers,
     *,
-    smooth: ArrayLike = 1e-5,
-    distance_map: ArrayLike | None = None,
+    smooth: NonNegative = 1e-5,
+    distance_map: Numbers | None = None,
     sampling: Sampling = None,
     axis: int | None = None,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the loss of a network that predicts the signed distance map of a mask.
 
@@ -43,26 +47,15 @@ def signed_distance_regression(
     Args:
       predictions: Signed distances, shape `[B, ...]` with at least one pixel axis, floating.
       mask: The mask of the object, boolean or 0 and 1 of any dtype, in the shape of `predictions`.
-      smooth: Added to numerator and denominator, at least 0.
       distance_map: The map, if computed before, in the shape of `predictions`.
       sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1. Equal
         sizes cancel.
       axis: An axis of several masks of one image, such as its organs. None: one mask an image. The
         first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of `predictions` with each dimension equal or 1.
-        What is False reaches neither value nor gradient, not even as NaN, and is outside of `mask`.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      reduction: `"mean"` over images (0 if nothing is valid) and their masks, `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
 
     Returns:
       A scalar; with `reduction="none"` shape `[B]`, or `[B, C]` with an `axis`. float32 for
       half-precision input.
-
-    Raises:
-      TypeError: If `predictions` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        or a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -77,37 +70,35 @@ def signed_distance_regression(
       Xue, Tang, Qiao, Gong, Yin, Qian, Huang, Fan and Huang. Shape-Aware Organ Segmentation by
       Predicting Signed Distance Maps. AAAI 2020. https://arxiv.org/abs/1912.03849
     """
-    name = "signed_distance_regression"
     held = jnp.asarray(mask)
     held = held.astype(jnp.float32) if held.dtype == bool else held
-    f, y, valid, factor = labels.paired(
-        name, predictions, held, names=("predictions", "mask"), where=where, weights=weights
-    )
+    f, y, valid, weight = labels.paired(predictions, held, options, names=("predictions", "mask"))
     rank = 2 if axis is None else 3
-    checks.minimum_rank(name, "predictions", f, rank, "images and their pixels (one is x[None])")
+    checks.minimum_rank("predictions", f, rank, "images and their pixels (one is x[None])")
     if axis is not None:
-        axis = checks.axis(name, axis, f.ndim)
+        axis = checks.axis(axis, f.ndim)
     if valid is not None:
-        factor = valid.astype(f.dtype) * (1 if factor is None else factor)
-    pixels = confusion.Pixels(
-        p=f,
-        y=y,
-        weight=factor,
-        class_weights=None,
-        axis=axis,
-        compete=False,
-        per_image=True,
-        axis_name=axis_name,
-    )
-    smooth = checks.number(name, "smooth", smooth, f.dtype, "[0, inf)")
+        weight = valid.astype(f.dtype) * (1 if weight is None else weight)
+    frame = Frame(f.ndim, axis, per_image=True, axis_name=None)
     if distance_map is None:
-        spacing = spacing_of(name, sampling, f.dtype, len(pixels.spatial))
-        phi = maps.both_sides(y > 0.5, spacing, axes=pixels.spatial, normalize=True)
+        spacing = spacing_of(sampling, f.dtype, len(frame.spatial))
+        phi = maps.both_sides(y > 0.5, spacing, axes=frame.spatial, normalize=True)
     else:
-        phi = given_map(name, distance_map, f.shape, f.dtype)
-    if factor is not None:
-        phi = jnp.where(factor == 0, 0, phi)
-    both = pixels.total(f * phi) + smooth
-    overlap = numerics.divide(both, both + pixels.total(f * f) + pixels.total(phi * phi))
-    error = numerics.divide(pixels.total(numerics.absolute(f - phi)), pixels.valid())
-    return confusion.reduce(name, error - overlap, pixels, pixels.total(y), reduction)
+        phi = given_map(distance_map, f.shape, f.dtype)
+    if weight is not None:
+        phi = jnp.where(weight == 0, 0, phi)
+    products = (f * phi, f * f, phi * phi, numerics.absolute(f - phi))
+    n = frame.count(f, weight)
+    loss = _regression(*(frame.total(x, weight) for x in products), n, smooth)
+    part, kind = jnp.zeros_like(loss, bool) | (n > 0), options["reduction"]
+    if axis is not None and kind == "mean":
+        count = part.astype(loss.dtype).sum(-1)
+        loss, part = numerics.divide(jnp.where(part, loss, 0).sum(-1), count), count > 0
+    return reduce_values(loss, kind, mask=part, axis_name=options["axis_name"])
+
+
+def _regression(
+    f_phi: Array, f_f: Array, phi_phi: Array, error: Array, n: Array, smooth: Array
+) -> Array:
+    both = f_phi + smooth
+    return numerics.divide(error, n) - numerics.divide(both, both + f_f + phi_phi)

@@ -1,33 +1,30 @@
 """Boundary (surface) loss."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
 import jax
-from jax.typing import ArrayLike
 
 from jaxloss._boundary._maps import Sampling, poison, scored, spacing_of
-from jaxloss._core import confusion, maps, numerics
-from jaxloss._core.reduction import AxisName
+from jaxloss._core import declare, maps, numerics
+from jaxloss._core.confusion import Confusion, Pixels, read, score
+from jaxloss.options import Boundary, Numbers
 
 __all__ = ["boundary"]
 
 Array = jax.Array
 
 
+@declare.boundary
 def boundary(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    distance_map: ArrayLike | None = None,
+    distance_map: Numbers | None = None,
     sampling: Sampling = None,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    per_image: bool = True,
-    include_background: bool | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Boundary],
 ) -> Array:
     """Computes the boundary loss: probabilities weighted by the distance to the true boundary.
 
@@ -45,38 +42,7 @@ def boundary(
     loader rounds its maps to integers; these are not.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       distance_map: The signed distances, if computed before, in the shape of `logits`.
-      sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; None: unless classes compete.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -92,42 +58,23 @@ def boundary(
       Kervadec et al. Boundary Loss for Highly Unbalanced Segmentation. MIDL 2019.
       https://arxiv.org/abs/1812.07032
     """
-    name = "boundary"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    pixels, phi = scored(name, pixels, include_background, distance_map)
-    return boundary_of(name, pixels, phi, sampling, reduction)
+    return boundary_of(read(logits, labels, options), options, distance_map, sampling)
 
 
 def boundary_of(
-    function: str,
-    pixels: confusion.Pixels,
-    phi: Array | None,
-    sampling: Sampling,
-    reduction: str,
+    pixels: Pixels, options: Mapping[str, Any], distance_map: Array | None, sampling: Array | None
 ) -> Array:
-    """Returns the reduced loss; without a map it is computed."""
+    """Returns the reduced boundary loss."""
+    pixels, phi = scored(pixels, options["include_background"], distance_map)
     if phi is None:
-        spacing = spacing_of(function, sampling, pixels.p.dtype, len(pixels.spatial))
-        phi = maps.signed(pixels.y > 0.5, spacing, axes=pixels.spatial)
+        spacing = spacing_of(sampling, pixels.dtype, len(pixels.spatial))
+        phi = maps.signed(pixels.both()[1] > 0.5, spacing, axes=pixels.spatial)
+    return score(_boundary, pixels, options, pixels.valid(), more=_moved, maps=(phi,))
 
-    def moved(p: Array, y: Array, phi: Array) -> tuple[Array]:
-        return (phi * p + poison(p, y),)
 
-    def loss(counts: confusion.Confusion, valid: Array) -> Array:
-        return numerics.divide(counts.more[0], valid)
+def _boundary(counts: Confusion, n: Array) -> Array:
+    return numerics.divide(counts.more[0], n)
 
-    return confusion.score(
-        function, loss, pixels, reduction, pixels.valid(), more=moved, extra=(phi,)
-    )
+
+def _moved(p: Array, q: Array, y: Array, phi: Array) -> tuple[Array]:
+    return (phi * p + poison(p, y),)

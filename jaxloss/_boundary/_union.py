@@ -1,36 +1,35 @@
 """Boundary difference over union."""
 
+from __future__ import annotations
+
 import functools
+from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boundary._maps import neighbours, scored
-from jaxloss._core import checks, confusion, numerics
-from jaxloss._core.reduction import AxisName
+from jaxloss._core import numerics
+from jaxloss._core.confusion import Confusion, difference, read, score
+from jaxloss._core.declare import segmentation_elements
+from jaxloss.options import Activation, Elements, Interval, NonNegative, Number, Numbers
 
 __all__ = ["boundary_dou"]
 
 Array = jax.Array
 
 
+@segmentation_elements
 def boundary_dou(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    alpha_max: ArrayLike = 0.8,
-    smooth: ArrayLike = 1e-5,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
+    alpha_max: Annotated[Number, Interval("[0, 1)")] = 0.8,
+    smooth: NonNegative = 1e-5,
+    activation: Activation = "auto",
     per_image: bool = True,
     include_background: bool = True,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the boundary difference over union: the error over what of the union is interior.
 
@@ -47,38 +46,8 @@ def boundary_dou(
     image is not target, nor is a pixel that does not count.
 
     Args:
-      logits: Scores, shape `[B, ..., C]` (`C` at `axis`) with at least one pixel axis, floating.
-      labels: Integer ids, shape `[B, ...]`, or labels of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its image's loss and
-        gradient NaN.
       alpha_max: Largest `a`, in `[0, 1)`.
       smooth: Added to the denominator, at least 0.
-      activation: `"auto"` (softmax for ids, sigmoid for labels of the logits' shape), `"softmax"`,
-        `"sigmoid"`, or None where `logits` already are probabilities. One-hot labels that are
-        meant to compete need `"softmax"`.
-      axis: The class axis; any axis works (1 for NCHW). None: binary masks without a class axis,
-        labels of the logits' shape. The first remaining axis is the image, the others its pixels.
-      where: Boolean mask of the pixels, the rank of the ids (sigmoid: or of the logits) with each
-        dimension equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of the pixels in every sum, shaped like `where`.
-      ignore_index: The integer label of pixels to leave out.
-      class_weights: The weights of the mean over classes, shape `[C]`; they are normalised.
-      per_image: Whether each image is scored by itself; False pools the batch.
-      include_background: Whether class 0 takes part in the mean; it always does in the softmax.
-      reduction: `"mean"` over the classes of an image that take part, then over images (0 if
-        nothing is valid), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean (the sums, if pooled) is taken globally inside
-        `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, `[B]`
-      for `axis=None`. float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, there is no pixel axis, an axis or option does not exist,
-        a number is out of its range, the background is excluded from a single class, or
-        `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -91,36 +60,21 @@ def boundary_dou(
       Sun, Luo and Li. Boundary Difference Over Union Loss for Medical Image Segmentation. MICCAI
       2023. https://arxiv.org/abs/2308.00220
     """
-    name = "boundary_dou"
-    pixels = confusion.read(
-        name,
-        logits,
-        labels,
-        activation=activation,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        per_image=per_image,
-        axis_name=axis_name,
-    )
-    pixels, _ = scored(name, pixels, include_background)
-    dtype = pixels.p.dtype
-    limit = checks.number(name, "alpha_max", alpha_max, dtype, "[0, 1)")
-    smooth = checks.number(name, "smooth", smooth, dtype, "[0, inf)")
-    target = pixels.y > 0.5
+    own = {"activation": activation, "per_image": per_image}
+    pixels, _ = scored(read(logits, labels, {**options, **own}), include_background)
+    target = pixels.both()[1] > 0.5
     if pixels.weight is not None:
         target = target & (pixels.weight != 0)
     inner = functools.reduce(jnp.logical_and, neighbours(target, pixels.spatial))
-    contour = pixels.total((target & ~inner).astype(dtype))
+    contour = pixels.total((target & ~inner).astype(pixels.dtype))
+    return score(_boundary_dou, pixels, options, contour, alpha_max, smooth, more=_apart)
 
-    def apart(p: Array, y: Array) -> tuple[Array]:
-        return ((p - y) ** 2 + y * (1 - y),)
 
-    def loss(counts: confusion.Confusion, contour: Array, limit: Array, smooth: Array) -> Array:
-        a = jnp.minimum(1 - 2 * numerics.divide(contour, counts.actual), limit)
-        difference = counts.more[0]
-        return numerics.divide(difference, difference + (1 - a) * counts.tp + smooth)
+def _boundary_dou(counts: Confusion, contour: Array, alpha_max: Array, smooth: Array) -> Array:
+    alpha = jnp.minimum(1 - 2 * numerics.divide(contour, counts.actual), alpha_max)
+    (difference,) = counts.more
+    return numerics.divide(difference, difference + (1 - alpha) * counts.tp + smooth)
 
-    return confusion.score(name, loss, pixels, reduction, contour, limit, smooth, more=apart)
+
+def _apart(p: Array, q: Array, y: Array) -> tuple[Array]:
+    return (difference(p, q, y) ** 2 + y * (1 - y),)

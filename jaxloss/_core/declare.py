@@ -242,7 +242,7 @@ def _options(of: Any) -> dict[str, tuple[str, Any, Option]]:
 def _of_option(name: str, written: str, hint: Any, option: Option, of: Family) -> _Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     shown = inspect.Parameter(name, kind, default=option.default, annotation=_Shown(written))
-    return _parameter(shown, hint, of)
+    return _parameter(shown, hint, of)._replace(meaning=of.data.get(name) or option.meaning)
 
 
 @functools.cache

@@ -141,14 +141,15 @@ def generalized_of(
 ) -> Array:
     """Returns the reduced loss of all images, every error counted `1 + k` times."""
     checks.option("weighting", weighting, tuple(EXPONENTS))
-    checks.option("absent", options["absent"], confusion.ABSENT)
+    absent = options.get("absent", "score")
+    checks.option("absent", absent, confusion.ABSENT)
     checks.option("reduction", options["reduction"], reduction.REDUCTIONS)
     scored = pixels.foreground(options["include_background"])
     finish = bind(
         _of_images,
         exponent=EXPONENTS[weighting],
         has_classes=scored.axis is not None,
-        skip_absent=options["absent"] == "skip",
+        skip_absent=absent == "skip",
         kind=options["reduction"],
         axis_name=options["axis_name"] if options["per_image"] else None,
     )

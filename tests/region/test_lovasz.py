@@ -211,6 +211,34 @@ def test_more_pixels_than_float32_counts():
     assert steps[-1] == np.float32(1 / (2**24 + 6))
 
 
+def test_more_pixels_than_32_bits_count(monkeypatch):
+    """From 2^31 pixels of a row on they are counted in 64 bits; of a small row, the same way."""
+    rng = np.random.default_rng(5)
+    errors = jnp.asarray(rng.random((3, 41)), jnp.float32)
+    y, mask = jnp.asarray(rng.random((2, 3, 41)) < 0.4)
+
+    def run(errors):
+        hard = _lovasz._of_hard_labels(errors, y, mask.astype(jnp.float32), False)
+        return hard.sum() + _lovasz._of_soft_labels(errors, 0.9 * y.astype(jnp.float32), None).sum()
+
+    expected = jax.jit(jax.value_and_grad(run))(errors)
+    monkeypatch.setattr(_lovasz, "_MANY", 40)
+    jax.clear_caches()
+    for others, wide in zip(expected, jax.jit(jax.value_and_grad(run))(errors), strict=True):
+        np.testing.assert_allclose(wide, others, 1e-6)
+        assert wide.dtype == jnp.float32
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_of_more_than_2_31_pixels_can_be_traced(name):
+    x = jax.ShapeDtypeStruct((8200, 512, 512, 2), jnp.float32)
+    y = jax.ShapeDtypeStruct(x.shape[:-1], jnp.int32)
+    value, gradient = jax.eval_shape(jax.value_and_grad(getattr(jaxloss, name)), x, y)
+    assert value.shape == ()
+    assert gradient.shape == x.shape
+
+
 def test_confident_predictions_keep_their_digits():
     x = jnp.array([[[30.0, 0.0], [0.0, 25.0], [28.0, 0.0]]])
     y = jnp.array([[0, 1, 0]])

@@ -412,8 +412,9 @@ def test_a_sharded_batch_stays_where_it_is(name, kind):
     function = getattr(distance, name)
     expected = function(data)
     split = PartitionSpec("data")
-    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(kind,))):
-        placed = jax.device_put(data, NamedSharding(jax.sharding.get_mesh(), split))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(data, NamedSharding(mesh, split))
         program = jax.jit(function).lower(placed).compile()
         assert not re.search("all-gather|all-to-all|collective-permute", program.as_text())
         found = program(placed)
@@ -433,8 +434,9 @@ def test_data_parallel_losses_gather_no_mask():
         "hausdorff_dt": {},
         "shape_aware": {},
     }
-    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))):
-        placed = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        placed = NamedSharding(mesh, PartitionSpec("data"))
         pair = [jax.device_put(x, placed) for x in (logits, LARGE.astype(np.int32))]
         run = jax.jit(
             lambda x, y: [jax.grad(getattr(jaxloss, name))(x, y) for name in losses],

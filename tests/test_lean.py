@@ -103,8 +103,9 @@ def test_mapped_and_sharded(name, chunks, monkeypatch):
         _close(jax.tree.map(lambda x: x[1], mapped), expected)
         scanned = quick_jit(lambda xs: jax.lax.scan(lambda c, x: (c, run(*x)), 0, xs)[1])(stacked)
         _close(jax.tree.map(lambda x: x[1], scanned), expected)
-        with jax.set_mesh(jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))):
-            sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("b"))
+        mesh = jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            sharding = NamedSharding(mesh, PartitionSpec("b"))
             placed = jax.device_put((X, target), sharding)
             _close(quick_jit(run)(*placed), expected)
 
@@ -116,8 +117,9 @@ def test_rows_on_several_devices_are_not_cut(loss, chunks, monkeypatch):
     run = jax.value_and_grad(loss)
     with jax.enable_x64(True):
         expected = _at_once(monkeypatch, run, *pair)
-        with jax.set_mesh(jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))):
-            sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec(None, "b"))
+        mesh = jax.make_mesh((4,), ("b",), axis_types=(AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            sharding = NamedSharding(mesh, PartitionSpec(None, "b"))
             _close(quick_jit(lambda *pair: run(*pair))(*jax.device_put(pair, sharding)), expected)
 
 

@@ -269,8 +269,9 @@ def test_deep_supervision_on_a_mesh_with_explicit_axes():
     outputs, labels = [jnp.tile(o, (2, 1, 1, 1)) for o in outputs], jnp.tile(labels, (2, 1, 1))
     loss = jax.jit(jaxloss.deep_supervision(jaxloss.cross_entropy, [0.5, 0.3, 0.2]))
     expected = loss(outputs, labels)
-    with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))):
-        sharding = jax.NamedSharding(jax.sharding.get_mesh(), PartitionSpec("batch"))
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        sharding = jax.NamedSharding(mesh, PartitionSpec("batch"))
         placed = jax.device_put((outputs, labels), sharding)
         np.testing.assert_allclose(loss(*placed), expected, 1e-6)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import jax
 from jax import lax
 
-from jaxloss._boundary._hausdorff import hausdorff_of
+from jaxloss._boundary._hausdorff import Power, hausdorff_of
 from jaxloss._boundary._maps import Sampling
 from jaxloss._boundary._surface import boundary_of
 from jaxloss._compound._parts import read
-from jaxloss._core import confusion, numerics
+from jaxloss._core import numerics
 from jaxloss._core.declare import boundary
 from jaxloss._region._generalized import Weighting, generalized_of
 from jaxloss._region._overlap import Squared, dice_of
@@ -72,7 +72,11 @@ def dice_boundary(
       Kervadec et al. Boundary Loss for Highly Unbalanced Segmentation. MIDL 2019.
       https://arxiv.org/abs/1812.07032
     """
-    TODO
+    pixels = read(logits, labels, options)
+    scored = pixels.foreground(options["include_background"])
+    every: dict[str, Any] = {**options, "include_background": True, "absent": "score"}
+    dice = generalized_of(scored, every, weighting, smooth)
+    return alpha * dice + (1 - alpha) * boundary_of(pixels, options, distance_map, sampling)
 
 
 @boundary
@@ -124,4 +128,9 @@ def dice_hausdorff(
       Karimi and Salcudean. Reducing the Hausdorff Distance in Medical Image Segmentation with
       Convolutional Neural Networks. IEEE TMI 2020. https://arxiv.org/abs/1904.10030
     """
-    TODO
+    pixels = read(logits, labels, options)
+    hausdorff = hausdorff_of(pixels, options, alpha, log, distance_map, sampling)
+    dice = dice_of(pixels, options, smooth, squared)
+    if isinstance(dice_weight, str):
+        dice_weight = lax.stop_gradient(numerics.divide(hausdorff, dice))
+    return dice_weight * dice + hausdorff_weight * hausdorff

@@ -80,8 +80,7 @@ def _bi_tempered(part: Competing, smoothing: Array | None, t1: Array, t2: Array)
     log_p = -lead - _behind(z, top, lead, t2 - 1)
     if smoothing is not None:
         y = _smoothed(y, z, smoothing, part.axis)
-    loss = _divergence(log_p, y, 1 - t1).sum(part.axis)
-    return loss if part.normalizer is None else loss * part.normalizer
+    return part.weighted(_divergence(log_p, y, 1 - t1).sum(part.axis))
 
 
 def _gap(z: Array, top: Array, lead: Array, rate: Array) -> Array:

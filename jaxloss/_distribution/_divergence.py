@@ -108,8 +108,7 @@ def _reduced(
 
 
 def _weighted(part: Competing, *, divergence: Callable[..., Array]) -> Array:
-    loss = divergence(part.unmasked_logits(), part.dense_labels(), part.axis)
-    return loss if part.normalizer is None else loss * part.normalizer
+    return part.weighted(divergence(part.unmasked_logits(), part.dense_labels(), part.axis))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -49,6 +49,10 @@ class Competing(NamedTuple):
         """The class weight of each position; None: 1."""
         return None if self.class_weights is None else self.of_target(self.class_weights)
 
+    def weighted(self, values: Array) -> Array:
+        """Returns the value of each position times the class weight of its target."""
+        return values if self.class_weights is None else values * self.of_target(self.class_weights)
+
     def of_target(self, per_class: Array) -> Array:
         """Returns `sum_c y_c per_class_c` of each position, 0 where masked."""
         if not self.has_ids:
@@ -463,9 +467,7 @@ def _not_ignored(labels: Array, ignore_index: int) -> Array:
     return _int32(labels) != ignore_index
 
 
-def _mask(
-    where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None
-) -> Array | None:
+def _mask(where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None) -> Array | None:
     if where is None:
         return None
     array = checks.boolean("where", where)

@@ -1,17 +1,19 @@
 """The bi-tempered logistic loss: a bounded logarithm of a heavy-tailed softmax."""
 
+from __future__ import annotations
+
 import functools
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics
-from jaxloss._core import labels as labelled
-from jaxloss._core.labels import Competing, competing
-from jaxloss._core.reduction import AxisName, reduce_labelled
-from jaxloss._distribution._cross_entropy import spread
+from jaxloss._core import numerics, softmax
+from jaxloss._core.declare import classification
+from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.reduction import reduce
 from jaxloss._distribution._tempered import log_derivative, log_t, phi, surprise
+from jaxloss.options import Classification, Fraction, Numbers, Positive, Share
 
 __all__ = ["bi_tempered"]
 
@@ -20,20 +22,15 @@ Array = jax.Array
 _STEPS = 50  # a dozen are the most ever seen, at t2 = 0.001
 
 
+@classification
 def bi_tempered(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    t1: ArrayLike = 0.8,
-    t2: ArrayLike = 1.2,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    t1: Fraction = 0.8,
+    t2: Positive = 1.2,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the bi-tempered logistic loss of each position.
 
@@ -56,30 +53,10 @@ def bi_tempered(
     weights multiply a position's whole loss by `sum_c w_c y_c`.
 
     Args:
-      logits: Scores, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       t1: Temperature of the logarithm, in `[0, 1]`.
       t2: Temperature of the exponential, above 0.
       label_smoothing: The share of each target that moves to the other classes, in `[0, 1)`. (The
         other losses spread it over all classes: `e C/(C-1)` here is their `e`.)
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -91,34 +68,19 @@ def bi_tempered(
       Amid, Warmuth, Anil and Koren. Robust Bi-Tempered Logistic Loss Based on Bregman Divergences.
       NeurIPS 2019. https://arxiv.org/abs/1906.03361
     """
-    name = "bi_tempered"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    t1 = checks.number(name, "t1", t1, dtype, "[0, 1]")
-    t2 = checks.number(name, "t2", t2, dtype, "(0, inf)")
-    smoothing = spread(name, label_smoothing, dtype)
+    data = competing(logits, labels, options)
+    smoothing = softmax.smoothing_of(label_smoothing)
+    return reduce(per_position(_bi_tempered, data, smoothing, t1, t2), options, data)
 
-    def of_part(part: Competing, smoothing: Array | None, t1: Array, t2: Array) -> Array:
-        z, targets = part.unmasked_logits(), part.dense_labels()
-        top = jax.lax.stop_gradient(z).max(part.axis, keepdims=True)
-        lead = _lead(z, top, t2 - 1, part.axis)
-        log_p = -lead - _behind(z, top, lead, t2 - 1)
-        if smoothing is not None:
-            targets = _smoothed(targets, z, smoothing, part.axis)
-        loss = _divergence(log_p, targets, 1 - t1).sum(part.axis)
-        return loss if part.normalizer is None else loss * part.normalizer
 
-    loss = labelled.costs(of_part, data, smoothing, t1, t2)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+def _bi_tempered(part: Competing, smoothing: Array | None, t1: Array, t2: Array) -> Array:
+    z, y = part.unmasked_logits(), part.dense_labels()
+    top = jax.lax.stop_gradient(z).max(part.axis, keepdims=True)
+    lead = _lead(z, top, t2 - 1, part.axis)
+    log_p = -lead - _behind(z, top, lead, t2 - 1)
+    if smoothing is not None:
+        y = _smoothed(y, z, smoothing, part.axis)
+    return part.weighted(_divergence(log_p, y, 1 - t1).sum(part.axis))
 
 
 def _gap(z: Array, top: Array, lead: Array, rate: Array) -> Array:

@@ -172,8 +172,7 @@ def _nll(part: Competing) -> Array:
 
 def _with_z_loss(part: Competing, smoothing: Array | None, z_loss: Array) -> Array:
     penalty = z_loss * softmax.log_sum_exp(part) ** 2
-    penalty = penalty if part.normalizer is None else part.normalizer * penalty
-    return softmax.cross_entropy(part, smoothing).now() + penalty
+    return softmax.cross_entropy(part, smoothing).now() + part.weighted(penalty)
 
 
 def _binary_cross_entropy(

@@ -1,35 +1,33 @@
 """What dense detectors score: joint quality, key-point heatmaps and the bins of a distance."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core import labels as labelled
-from jaxloss._core.labels import Competing, Independent, competing, independent
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.cost import Cost, bind
+from jaxloss._core.declare import elements, regression
+from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
+from jaxloss._core.reduction import reduce
+from jaxloss.options import Elements, NonNegative, Numbers, Regression
 
 __all__ = ["distribution_focal", "gaussian_focal", "quality_focal", "varifocal"]
 
 Array = jax.Array
 
 
+@elements
 def quality_focal(
-    logits: ArrayLike,
-    quality: ArrayLike,
+    logits: Numbers,
+    quality: Numbers,
     *,
-    beta: ArrayLike = 2.0,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    beta: NonNegative = 2.0,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the quality focal loss: the focal loss of a target that is a quality in `[0, 1]`.
 
@@ -42,28 +40,8 @@ def quality_focal(
     the weight too. Detectors divide the sum by the number of positives: `reduction="sum"`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
       quality: Targets in `[0, 1]` of the same shape; one outside gives NaN there, and only there.
       beta: Focusing exponent, at least 0; larger values discount good predictions more.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights`; None if there is none.
-      where: Boolean, the rank of `logits` (or one less, without the class axis) with each dimension
-        equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The value of elements to leave out, where `quality` holds integers.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        `beta` is negative, or `ignore_index` comes with a float quality.
 
     Example:
       A quality met exactly, one underrated, and a false alarm:
@@ -77,38 +55,20 @@ def quality_focal(
       Li et al. Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense
       Object Detection. NeurIPS 2020, equation 5. https://arxiv.org/abs/2006.04388
     """
-    name = "quality_focal"
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    options = (axis, where, weights, ignore_index, class_weights)
-    data = _read(name, "quality", logits, quality, *options)
-    exponent = checks.number(name, "beta", beta, data.logits.dtype, "[0, inf)")
-
-    def cost(x: Array, q: Array, beta: Array) -> Array:
-        q = _fraction(q)
-        if activation is None:
-            focus = numerics.power(numerics.absolute(q - x), beta)
-        else:
-            focus = _focused_gap(x, q, beta)
-        return numerics.product(focus, sigmoid.entropy(x, q, 1 - q, activation is None))
-
-    loss = sigmoid.costs(cost, data, exponent)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = _read("quality", logits, quality, options, activation)
+    formula = bind(_quality_focal, probabilities=data.are_probabilities)
+    return reduce(sigmoid.cost(formula, data, beta), options, data)
 
 
+@elements
 def varifocal(
-    logits: ArrayLike,
-    quality: ArrayLike,
+    logits: Numbers,
+    quality: Numbers,
     *,
-    alpha: ArrayLike = 0.75,
-    gamma: ArrayLike = 2.0,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    alpha: NonNegative = 0.75,
+    gamma: NonNegative = 2.0,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the varifocal loss: only negatives are focused, positives weigh their quality.
 
@@ -122,29 +82,9 @@ def varifocal(
     positives, or by the sum of their qualities: `reduction="sum"`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
       quality: Targets in `[0, 1]` of the same shape; one outside gives NaN there, and only there.
       alpha: The weight of negatives, at least 0.
       gamma: Focusing exponent of negatives, at least 0.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights`; None if there is none.
-      where: Boolean, the rank of `logits` (or one less, without the class axis) with each dimension
-        equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The value of elements to leave out, where `quality` holds integers.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist, a
-        number is out of its range, or `ignore_index` comes with a float quality.
 
     Example:
       A good and a poor match, and a false alarm:
@@ -158,41 +98,20 @@ def varifocal(
       Zhang, Wang, Dayoub and Sunderhauf. VarifocalNet: An IoU-aware Dense Object Detector. CVPR
       2021, equation 2. https://arxiv.org/abs/2008.13367
     """
-    name = "varifocal"
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    options = (axis, where, weights, ignore_index, class_weights)
-    data = _read(name, "quality", logits, quality, *options)
-    log_pair = sigmoid.log_pair_of_probability if activation is None else sigmoid.log_pair
-    parameters = (
-        checks.number(name, "alpha", alpha, data.logits.dtype, "[0, inf)"),
-        checks.number(name, "gamma", gamma, data.logits.dtype, "[0, inf)"),
-    )
-
-    def cost(x: Array, q: Array, alpha: Array, gamma: Array) -> Array:
-        q = _fraction(q)
-        hit, miss = log_pair(x)
-        focus = jnp.exp(-gamma * numerics.finite(hit))  # p^gamma
-        positive = numerics.product(q * q, hit) + numerics.product(q * (1 - q), miss)
-        return jnp.where(q == 0, numerics.product(alpha * focus, miss), positive)
-
-    loss = sigmoid.costs(cost, data, *parameters)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = _read("quality", logits, quality, options, activation)
+    formula = bind(_varifocal, probabilities=data.are_probabilities)
+    return reduce(sigmoid.cost(formula, data, alpha, gamma), options, data)
 
 
+@elements
 def gaussian_focal(
-    logits: ArrayLike,
-    heatmap: ArrayLike,
+    logits: Numbers,
+    heatmap: Numbers,
     *,
-    alpha: ArrayLike = 2.0,
-    beta: ArrayLike = 4.0,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    alpha: NonNegative = 2.0,
+    beta: NonNegative = 4.0,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the penalty-reduced focal loss of a heatmap with a bump around each key point.
 
@@ -206,30 +125,10 @@ def gaussian_focal(
     `reduction="sum"`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
       heatmap: Targets in `[0, 1]` of the same shape; exactly 1 at the key points. One outside the
         range gives NaN there, and only there.
       alpha: Focusing exponent, at least 0.
       beta: How fast the cost falls off towards a key point, at least 0.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights`; None if there is none.
-      where: Boolean, the rank of `logits` (or one less, without the class axis) with each dimension
-        equal or 1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The value of elements to leave out, where `heatmap` holds integers.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist, a
-        number is out of its range, or `ignore_index` comes with a float heatmap.
 
     Example:
       The key point, a pixel beside it and one far away, all rated 0.5:
@@ -243,37 +142,19 @@ def gaussian_focal(
       Law and Deng. CornerNet: Detecting Objects as Paired Keypoints. ECCV 2018, equation 1.
       https://arxiv.org/abs/1808.01244
     """
-    name = "gaussian_focal"
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    options = (axis, where, weights, ignore_index, class_weights)
-    data = _read(name, "heatmap", logits, heatmap, *options)
-    log_pair = sigmoid.log_pair_of_probability if activation is None else sigmoid.log_pair
-    parameters = (
-        checks.number(name, "alpha", alpha, data.logits.dtype, "[0, inf)"),
-        checks.number(name, "beta", beta, data.logits.dtype, "[0, inf)"),
-    )
-
-    def cost(x: Array, y: Array, alpha: Array, beta: Array) -> Array:
-        y = _fraction(y)
-        hit, miss = log_pair(x)
-        p, q = (jnp.exp(-alpha * numerics.finite(surprise)) for surprise in (hit, miss))
-        elsewhere = numerics.product(numerics.power(1 - y, beta) * p, miss)
-        return jnp.where(y == 1, numerics.product(q, hit), elsewhere)
-
-    loss = sigmoid.costs(cost, data, *parameters)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = _read("heatmap", logits, heatmap, options, activation)
+    formula = bind(_gaussian_focal, probabilities=data.are_probabilities)
+    return reduce(sigmoid.cost(formula, data, alpha, beta), options, data)
 
 
+@regression
 def distribution_focal(
-    logits: ArrayLike,
-    target: ArrayLike,
+    logits: Numbers,
+    target: Numbers,
     *,
     axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    class_weights: Numbers | None = None,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the distribution focal loss of a distance that is predicted as a softmax over bins.
 
@@ -290,20 +171,10 @@ def distribution_focal(
       target: Distances in bins, in `[0, bins - 1]`, shape `[...]`; one outside makes its position's
         loss and gradient NaN.
       axis: The axis of the bins; any axis works.
-      where: Boolean, the rank of `target` with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
       class_weights: One factor of value and denominator per bin, shape `[bins]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
 
     Returns:
       A scalar, or the shape of `target` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, or an axis or option does not exist.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -315,30 +186,52 @@ def distribution_focal(
       Li et al. Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense
       Object Detection. NeurIPS 2020, equation 6. https://arxiv.org/abs/2006.04388
     """
-    name = "distribution_focal"
-    scores = checks.floating(name, "logits", logits)
-    checks.minimum_rank(name, "logits", scores, 1, "one of them holds the bins")
-    axis = checks.axis(name, axis, scores.ndim)
-    t = checks.real(name, "target", target, checks.compute_dtype(scores))
+    scores = checks.floating("logits", logits)
+    checks.minimum_rank("logits", scores, 1, "one of them holds the bins")
+    axis = checks.axis(axis, scores.ndim)
+    t = checks.real("target", target, checks.compute_dtype(scores))
     meaning = "that of the logits without the bins"
-    checks.shape(name, "target", t, checks.without(scores.shape, axis), meaning)
+    checks.shape("target", t, checks.without(scores.shape, axis), meaning)
     last = scores.shape[axis] - 1
     if last < 1:
-        checks.fail(ValueError, name, "logits", f"of shape {scores.shape}", "two bins or more")
-    t = jnp.expand_dims(jnp.where((t >= 0) & (t <= last), t, jnp.nan), axis)
-    shares = _between_bins(t, scores.shape, axis)
-    data = competing(
-        name, scores, shares, axis=axis, where=where, weights=weights, class_weights=class_weights
-    )
-
-    def of_part(part: Competing) -> Costs:
-        t = jnp.expand_dims(part.labels, axis)
-        shares = _between_bins(t, part.logits.shape, axis)
-        return softmax.entropy(part._replace(labels=shares), None)
-
+        checks.fail(ValueError, "logits", f"of shape {scores.shape}", "two bins or more")
+    t = jnp.where((t >= 0) & (t <= last), t, jnp.nan)
+    shares = _between_bins(jnp.expand_dims(t, axis), scores.shape, axis)
+    every = {**options, "axis": axis, "class_weights": class_weights}
+    data = competing(scores, shares, every)
     # The target is no id, but has the shape of ids: the shares fill the memory of a part only.
-    loss = labelled.costs(of_part, data._replace(labels=t.squeeze(axis)))
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    return reduce(per_position(_distribution_focal, data._replace(labels=t)), options, data)
+
+
+def _quality_focal(x: Array, q: Array, beta: Array, *, probabilities: bool) -> Array:
+    q = _fraction(q)
+    if probabilities:
+        focus = numerics.power(numerics.absolute(q - x), beta)
+    else:
+        focus = _focused_gap(x, q, beta)
+    return numerics.product(focus, sigmoid.entropy(x, q, 1 - q, probabilities))
+
+
+def _varifocal(x: Array, q: Array, alpha: Array, gamma: Array, *, probabilities: bool) -> Array:
+    q = _fraction(q)
+    hit, miss = _log_pair(x, probabilities)
+    focus = jnp.exp(-gamma * numerics.finite(hit))  # p^gamma
+    positive = numerics.product(q * q, hit) + numerics.product(q * (1 - q), miss)
+    return jnp.where(q == 0, numerics.product(alpha * focus, miss), positive)
+
+
+def _gaussian_focal(x: Array, y: Array, alpha: Array, beta: Array, *, probabilities: bool) -> Array:
+    y = _fraction(y)
+    hit, miss = _log_pair(x, probabilities)
+    p, q = (jnp.exp(-alpha * numerics.finite(surprise)) for surprise in (hit, miss))
+    elsewhere = numerics.product(numerics.power(1 - y, beta) * p, miss)
+    return jnp.where(y == 1, numerics.product(q, hit), elsewhere)
+
+
+def _distribution_focal(part: Competing) -> Cost:
+    t = jnp.expand_dims(part.labels, part.axis)
+    shares = _between_bins(t, part.logits.shape, part.axis)
+    return softmax.cross_entropy(part._replace(labels=shares))
 
 
 def _between_bins(t: Array, shape: tuple[int, ...], axis: int) -> Array:
@@ -349,22 +242,21 @@ def _between_bins(t: Array, shape: tuple[int, ...], axis: int) -> Array:
 
 
 def _read(
-    name: str, argument: str, logits: ArrayLike, target: ArrayLike, *options: Any
+    argument: str,
+    logits: Numbers,
+    target: Numbers,
+    options: Mapping[str, Any],
+    activation: str | None,
 ) -> Independent:
     """Reads logits and a target of their shape."""
-    axis, where, weights, ignore_index, class_weights = options
-    scores, array = checks.floating(name, "logits", logits), jnp.asarray(target)
-    checks.shape(name, argument, array, scores.shape, "that of the logits")
-    return independent(
-        name,
-        scores,
-        array,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
+    scores, array = checks.floating("logits", logits), jnp.asarray(target)
+    checks.shape(argument, array, scores.shape, "that of the logits")
+    return independent(scores, array, options, activation)
+
+
+def _log_pair(x: Array, probabilities: bool) -> tuple[Array, Array]:
+    """`-log p` and `-log(1 - p)`."""
+    return sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
 
 
 def _fraction(y: Array) -> Array:

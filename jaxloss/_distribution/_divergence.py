@@ -1,35 +1,33 @@
 """Divergences between a target distribution and the softmax, free of cancellation."""
 
+from __future__ import annotations
+
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.labels import Competing, competing
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import classification
+from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.reduction import reduce
+from jaxloss.options import Classification, Numbers
 
 __all__ = ["js_divergence", "kl_divergence"]
 
 Array = jax.Array
 
 
+@classification
 def kl_divergence(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    logits: Numbers,
+    targets: Numbers,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the Kullback-Leibler divergence of the softmax from each position's target.
 
@@ -48,26 +46,8 @@ def kl_divergence(
     log-probabilities, and its `"mean"` divides by the number of elements: `"batchmean"` is ours.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
       targets: The distribution of each position, in the shape of `logits`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the logits without `axis` with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
       ignore_index: The integer target of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the logits without `axis` with `reduction="none"`; float32 for
-      half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, or `ignore_index` comes
-        with float targets.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -78,23 +58,14 @@ def kl_divergence(
     Reference:
       Kullback and Leibler. On Information and Sufficiency. Annals of Mathematical Statistics 1951.
     """
-    data = _read(
-        "kl_divergence", logits, targets, axis, where, weights, ignore_index, class_weights
-    )
-    return reduce_labelled("kl_divergence", _of_positions(_kl, data), reduction, data, axis_name)
+    return _reduced(_kl, logits, targets, options)
 
 
+@classification
 def js_divergence(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    logits: Numbers,
+    targets: Numbers,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the Jensen-Shannon divergence between the softmax and each position's target.
 
@@ -109,26 +80,8 @@ def js_divergence(
     multiply a position's whole divergence by `sum_c w_c y_c`.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
       targets: The distribution of each position, in the shape of `logits`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the logits without `axis` with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
       ignore_index: The integer target of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the logits without `axis` with `reduction="none"`; float32 for
-      half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, or `ignore_index` comes
-        with float targets.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -140,58 +93,22 @@ def js_divergence(
       Lin. Divergence Measures Based on the Shannon Entropy. IEEE Transactions on Information Theory
       1991.
     """
-    data = _read(
-        "js_divergence", logits, targets, axis, where, weights, ignore_index, class_weights
-    )
-    return reduce_labelled(
-        "js_divergence",
-        _of_positions(_js, data),
-        reduction,
-        data,
-        axis_name,
-    )
+    return _reduced(_js, logits, targets, options)
 
 
-def _read(
-    name: str,
-    logits: ArrayLike,
-    targets: ArrayLike,
-    axis: int,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    ignore_index: int | None,
-    class_weights: ArrayLike | None,
-) -> Competing:
+def _reduced(
+    divergence: Callable[..., Array], logits: Numbers, targets: Numbers, options: Mapping[str, Any]
+) -> Array:
+    """Reduces each position's divergence, times the class weight of its target."""
     if np.shape(targets) != np.shape(logits):
-        got, expected = f"of shape {np.shape(targets)}", f"{np.shape(logits)}, that of the logits"
-        checks.fail(ValueError, name, "targets", got, expected)
-    return competing(
-        name,
-        logits,
-        targets,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
+        expected = f"{np.shape(logits)}, that of the logits"
+        checks.fail(ValueError, "targets", f"of shape {np.shape(targets)}", expected)
+    data = competing(logits, targets, options)
+    return reduce(per_position(bind(_weighted, divergence=divergence), data), options, data)
 
 
-def _of_positions(divergence: Callable[..., Array], data: Competing) -> Costs:
-    """Returns each position's divergence, times the class weight of its target."""
-    axis = data.axis
-
-    def of_position(z: Array, y: Array, mask: Array | None, class_weights: Array | None) -> Array:
-        if mask is not None:
-            z, y = jnp.where(mask, z, 0), jnp.where(mask, y, 0)
-        loss = jnp.expand_dims(divergence(z, y, axis), axis)
-        loss = loss if mask is None else jnp.where(mask, loss, 0)
-        if class_weights is None:
-            return loss
-        return loss * (y * class_weights).sum(axis, keepdims=True)
-
-    mask = None if data.mask is None else jnp.expand_dims(data.mask, axis)
-    return Costs(of_position, (data.logits, data.labels, mask, data.class_weights), axis)
+def _weighted(part: Competing, *, divergence: Callable[..., Array]) -> Array:
+    return part.weighted(divergence(part.unmasked_logits(), part.dense_labels(), part.axis))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

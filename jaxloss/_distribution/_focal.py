@@ -97,6 +97,7 @@ def sigmoid_focal(
     `reduction="sum"`.
 
     Args:
+      logits: Log-odds, any shape `[...]`, floating.
       gamma: Focusing exponent, at least 0; larger values discount easy examples more.
       alpha: The weight of positives, in `[0, 1]`; negatives weigh `1 - alpha` (the paper uses
         0.25). A scalar, or one per class `[C]`. It never enters the mean's denominator. None: both

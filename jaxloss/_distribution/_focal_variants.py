@@ -1,34 +1,33 @@
 """Variants of the focal loss: a plateau for hard examples, and one focus per side."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Annotated, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.labels import competing, independent, resolve
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import either, elements
+from jaxloss._core.labels import Competing, independent, read
+from jaxloss._core.reduction import reduce
+from jaxloss.options import Activation, Elements, Interval, NonNegative, Number, Numbers
 
 __all__ = ["asymmetric", "reduced_focal"]
 
 Array = jax.Array
 
 
+@either
 def reduced_focal(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    gamma: ArrayLike = 2.0,
-    threshold: ArrayLike = 0.5,
-    activation: str | None = "auto",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    gamma: NonNegative = 2.0,
+    threshold: Annotated[Number, Interval("(0, 1]")] = 0.5,
+    activation: Activation = "auto",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the reduced focal loss: hard examples keep their full cross-entropy.
 
@@ -46,31 +45,8 @@ def reduced_focal(
     stay finite however confident the logit.
 
     Args:
-      logits: Scores, shape `[..., C]` (`C` at `axis`) or, with `axis=None`, any; floating.
-      labels: Integer ids, shape `[...]`, or targets of the logits' shape: float, boolean, or
-        integer 0 and 1. An id outside `[0, C)` that is not ignored makes its position NaN.
       gamma: Focusing exponent, at least 0; larger values discount easy examples more.
       threshold: The probability of the target from which on an example is easy, in `(0, 1]`.
-      activation: `"auto"`, `"softmax"`, `"sigmoid"`, or None where `logits` already are
-        probabilities, whose logarithms are cut at -100. One-hot labels that are meant to compete
-        need `"softmax"`.
-      axis: The class axis; None if there is none.
-      where: Boolean, the rank of the ids (sigmoid: or of the logits) with each dimension equal or
-        1. What is False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of positions or elements to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over what is valid, 0 if nothing is), `"sum"` or `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar; with `reduction="none"` the shape of the ids (softmax) or of the logits (sigmoid).
-      float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       A confident hit, an easy hit and a miss, which costs its cross-entropy:
@@ -84,66 +60,25 @@ def reduced_focal(
       Sergievskiy and Ponamarev. Reduced Focal Loss: 1st Place Solution to xView Object Detection in
       Satellite Imagery. 2019. https://arxiv.org/abs/1903.01347
     """
-    name = "reduced_focal"
-    activation, compete = resolve(name, activation, logits, labels, axis)
-    options: dict[str, Any] = {
-        "axis": axis,
-        "where": where,
-        "weights": weights,
-        "ignore_index": ignore_index,
-        "class_weights": class_weights,
-    }
-    probabilities = activation is None
-
-    def of_position(hit: Array, miss: Array, gamma: Array, threshold: Array) -> Array:
-        cut = jnp.log(threshold)
-        easy = ~(hit > -cut)  # NaN stays NaN
-        excess = jnp.where(easy, numerics.finite(miss) + cut, 0)
-        return numerics.product(jnp.exp(-gamma * excess), hit)
-
-    def of_element(x: Array, y: Array, gamma: Array, threshold: Array) -> Array:
-        if probabilities:
-            p, q = x, 1 - x
-            focus = numerics.power(y * q + (1 - y) * p, gamma)
-        else:
-            p, q = sigmoid.probability_pair(x)
-            focus = sigmoid.focusing(x, y, gamma)
-        focus = numerics.product(focus, jnp.exp(-gamma * jnp.log(threshold)))
-        weight = jnp.where(y * p + (1 - y) * q < threshold, 1, focus)
-        return numerics.product(weight, sigmoid.entropy(x, y, 1 - y, probabilities))
-
-    def parameters(dtype: Any) -> tuple[Array, Array]:
-        return (
-            checks.number(name, "gamma", gamma, dtype, "[0, inf)"),
-            checks.number(name, "threshold", threshold, dtype, "(0, 1]"),
-        )
-
-    if compete:
-        data = competing(name, logits, labels, **options)
-        loss = softmax.costs(
-            of_position, data, *parameters(data.logits.dtype), probabilities=probabilities
-        )
-        return reduce_labelled(name, loss, reduction, data, axis_name)
-    each = independent(name, logits, labels, **options)
-    loss = sigmoid.costs(of_element, each, *parameters(each.logits.dtype))
-    return reduce_labelled(name, loss, reduction, each, axis_name)
+    data = read(logits, labels, activation, options)
+    if isinstance(data, Competing):
+        cost = softmax.cost(_reduced_softmax_focal, data, gamma, threshold)
+    else:
+        formula = bind(_reduced_sigmoid_focal, probabilities=data.are_probabilities)
+        cost = sigmoid.cost(formula, data, gamma, threshold)
+    return reduce(cost, options, data)
 
 
+@elements
 def asymmetric(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    gamma_positive: ArrayLike = 1.0,
-    gamma_negative: ArrayLike = 4.0,
-    clip: ArrayLike = 0.05,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    gamma_positive: NonNegative = 1.0,
+    gamma_negative: NonNegative = 4.0,
+    clip: Annotated[Number, Interval("[0, 1)")] = 0.05,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the asymmetric loss of each logit: negatives are focused harder, and shifted.
 
@@ -159,31 +94,9 @@ def asymmetric(
     `gamma_positive = gamma_negative = 0, clip = 0` is :func:`binary_cross_entropy`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
-      labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 (another
-        integer gives NaN). Or integer ids without the class axis: one class against the rest.
       gamma_positive: Focusing exponent of positives, at least 0.
       gamma_negative: Focusing exponent of negatives, at least 0.
       clip: The probability below which a negative costs nothing, in `[0, 1)`.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        a number is out of its range, or `ignore_index` comes with float labels.
 
     Example:
       An easy, an unsure and a confidently wrong negative:
@@ -197,38 +110,45 @@ def asymmetric(
       Ridnik et al. Asymmetric Loss For Multi-Label Classification. ICCV 2021.
       https://arxiv.org/abs/2009.14119
     """
-    name = "asymmetric"
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    data = independent(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    parameters = (
-        checks.number(name, "gamma_positive", gamma_positive, dtype, "[0, inf)"),
-        checks.number(name, "gamma_negative", gamma_negative, dtype, "[0, inf)"),
-        checks.number(name, "clip", clip, dtype, "[0, 1)"),
-    )
+    data = independent(logits, labels, options, activation)
+    formula = bind(_asymmetric, probabilities=data.are_probabilities)
+    cost = sigmoid.cost(formula, data, gamma_positive, gamma_negative, clip)
+    return reduce(cost, options, data)
 
-    def cost(x: Array, y: Array, g_positive: Array, g_negative: Array, m: Array) -> Array:
-        if activation is None:
-            p, q = x, 1 - x
-            hit, miss = sigmoid.log_pair_of_probability(x)[0], _log_of_complement(x, m)
-        else:
-            p, q = sigmoid.probability_pair(x)
-            hit, miss = sigmoid.log_pair(x)[0], _shifted_miss(x, m)
-        focus = numerics.power(q, g_positive), numerics.power(jnp.maximum(p - m, 0), g_negative)
-        positive, negative = jax.lax.stop_gradient(focus)
-        return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
 
-    loss = sigmoid.costs(cost, data, *parameters)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+def _reduced_softmax_focal(hit: Array, miss: Array, gamma: Array, threshold: Array) -> Array:
+    cut = jnp.log(threshold)
+    easy = ~(hit > -cut)  # NaN stays NaN
+    excess = jnp.where(easy, numerics.finite(miss) + cut, 0)
+    return numerics.product(jnp.exp(-gamma * excess), hit)
+
+
+def _reduced_sigmoid_focal(
+    x: Array, y: Array, gamma: Array, threshold: Array, *, probabilities: bool
+) -> Array:
+    if probabilities:
+        p, q = x, 1 - x
+        focus = numerics.power(y * q + (1 - y) * p, gamma)
+    else:
+        p, q = sigmoid.probability_pair(x)
+        focus = sigmoid.focusing(x, y, gamma)
+    focus = numerics.product(focus, jnp.exp(-gamma * jnp.log(threshold)))
+    weight = jnp.where(y * p + (1 - y) * q < threshold, 1, focus)
+    return numerics.product(weight, sigmoid.entropy(x, y, 1 - y, probabilities))
+
+
+def _asymmetric(
+    x: Array, y: Array, g_positive: Array, g_negative: Array, m: Array, *, probabilities: bool
+) -> Array:
+    if probabilities:
+        p, q = x, 1 - x
+        hit, miss = sigmoid.log_pair_of_probability(x)[0], _log_of_complement(x, m)
+    else:
+        p, q = sigmoid.probability_pair(x)
+        hit, miss = sigmoid.log_pair(x)[0], _shifted_miss(x, m)
+    focus = numerics.power(q, g_positive), numerics.power(jnp.maximum(p - m, 0), g_negative)
+    positive, negative = jax.lax.stop_gradient(focus)
+    return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
 
 
 def _log_of_complement(p: Array, m: Array) -> Array:

@@ -1,38 +1,35 @@
 """Gradient harmonizing: examples weigh by how rare the length of their gradient is."""
 
+from __future__ import annotations
+
 import functools
-from typing import Any
+from typing import Annotated, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid
-from jaxloss._core.labels import Independent, independent
-from jaxloss._core.lean import of_sums
-from jaxloss._core.reduction import AxisName, everywhere, reduce_labelled
+from jaxloss._core.cost import bind, of_sums
+from jaxloss._core.declare import elements
+from jaxloss._core.labels import Independent, independent, of_each
+from jaxloss._core.reduction import everywhere, reduce
+from jaxloss.options import Elements, Interval, Number, Numbers, PerClass
 
 __all__ = ["ghm"]
 
 Array = jax.Array
 
 
+@elements
 def ghm(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
     bins: int = 10,
-    momentum: ArrayLike = 0.0,
-    counts: ArrayLike | None = None,
-    activation: str | None = "sigmoid",
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    momentum: Annotated[Number, Interval("[0, 1)")] = 0.0,
+    counts: PerClass | None = None,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
 ) -> Array | tuple[Array, Array]:
     """Computes the gradient-harmonizing classification loss (GHM-C) of each logit.
 
@@ -57,34 +54,15 @@ def ghm(
     denominator holds `weights` and `class_weights`, never `w`.
 
     Args:
-      logits: Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.
-      labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 (another
-        integer gives NaN). Or integer ids without the class axis: one class against the rest.
       bins: The number of bins, at least 1.
       momentum: The share of the previous counts, in `[0, 1)`; the paper uses 0.75.
       counts: The counts that the previous call returned, shape `[bins]`, at least 0.
-      activation: `"sigmoid"`, or None where `logits` already are probabilities: their logarithms
-        are cut at -100, beyond which the gradient is 0. Prefer logits.
-      axis: The class axis of `class_weights` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
       axis_name: Mesh axis over which the counts and the mean are taken globally inside `shard_map`
         or `pmap`.
 
     Returns:
       A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
       With `counts`, a pair of that and the new counts.
-
-    Raises:
-      TypeError: If `logits` is not floating, `where` not boolean or `bins` no integer.
-      ValueError: If shapes do not match (they never broadcast), `counts` has another length than
-        `bins`, an axis or option does not exist, a number is out of its range, or `ignore_index`
-        comes with float labels.
 
     Example:
       Three easy negatives share the weight of their bin, the hard one has its bin to itself:
@@ -101,59 +79,66 @@ def ghm(
       Li, Liu and Wang. Gradient Harmonized Single-stage Detector. AAAI 2019, equations 7 and 8.
       https://arxiv.org/abs/1811.05181
     """
-    name = "ghm"
-    checks.option(name, "activation", activation, ("sigmoid", None))
-    if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)):
-        checks.fail(TypeError, name, "bins", repr(bins), "an integer")
-    if bins < 1:
-        checks.fail(ValueError, name, "bins", bins, "at least 1")
-    data = independent(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
+    bins = checks.integer("bins", bins, 1)
+    data = independent(logits, labels, options, activation)
     dtype = data.logits.dtype
-    keep = checks.number(name, "momentum", momentum, dtype, "[0, 1)")
-    previous = jnp.zeros(bins, dtype)
-    if counts is not None:
-        previous = checks.number(name, "counts", counts, dtype, "[0, inf)")
-        checks.shape(name, "counts", previous, (bins,), "one count per bin")
-
-    probabilities = activation is None
-    held = everywhere(_sizes(data, bins, probabilities), axis_name)
-    held = held.astype(dtype)
-    blend = keep * previous + (1 - keep) * held
-    updated = jnp.where(held > 0, blend, jnp.where(keep == 0, 0, previous))
+    previous = jnp.zeros(bins, dtype) if counts is None else counts
+    checks.shape("counts", previous, (bins,), "one count per bin")
+    held = everywhere(_sizes(data, bins), options["axis_name"]).astype(dtype)
+    blend = momentum * previous + (1 - momentum) * held
+    updated = jnp.where(held > 0, blend, jnp.where(momentum == 0, 0, previous))
     filled = (held > 0).sum().astype(dtype)
-    factors = jax.lax.stop_gradient(numerics.divide(held.sum(), updated * filled))
-
-    def cost(x: Array, y: Array, factors: Array, weights: Array | None) -> Array:
-        factor = _of_bin(factors, _bins(x, y, bins, probabilities))
-        entropy = sigmoid.entropy(x, y, 1 - y, probabilities)
-        return factor * entropy if weights is None else jnp.where(weights == 0, 0, factor * entropy)
-
-    values = sigmoid.costs(cost, data, factors, data.weights)
-    loss = reduce_labelled(name, values, reduction, data, axis_name)
-    return loss if counts is None else (loss, jax.lax.stop_gradient(updated))
+    factors, updated = jax.lax.stop_gradient(
+        (numerics.divide(held.sum(), updated * filled), updated)
+    )
+    formula = bind(_ghm, probabilities=data.are_probabilities)
+    loss = reduce(sigmoid.cost(formula, data, factors, data.weights), options, data)
+    return loss if counts is None else (loss, updated)
 
 
-def _sizes(data: Independent, bins: int, probabilities: bool) -> Array:
+def _ghm(
+    x: Array, y: Array, factors: Array, weights: Array | None, *, probabilities: bool
+) -> Array:
+    factor = _of_bin(factors, _bins(x, y, factors.size, probabilities))
+    loss = factor * sigmoid.entropy(x, y, 1 - y, probabilities)
+    return loss if weights is None else jnp.where(weights == 0, 0, loss)
+
+
+def _sizes(data: Independent, bins: int) -> Array:
     """How many valid elements each bin holds; a constant."""
-
-    def counted(x: Array, targets: Array, classes: Any, mask: Any, weights: Any) -> tuple[Array]:
-        at = _bins(x, data.read(targets, classes, x.dtype), bins, probabilities)
-        for valid in (mask, None if weights is None else weights != 0):
-            at = at if valid is None else jnp.where(valid, at, bins)
-        return (_histogram(at, bins).reshape((1,) * at.ndim + (bins,)),)
-
-    arguments = (data.logits, data.targets, data.classes, data.mask, data.weights)
+    classes = None if data.classes is None else data.classes.size
+    counted = bind(_counted, bins=bins, classes=classes, probabilities=data.are_probabilities)
+    arrays = (data.logits, data.targets, data.classes, data.mask, data.weights)
     every = tuple(range(data.logits.ndim))
-    return of_sums(counted, every, jax.lax.stop_gradient(arguments), lambda sums: sums[0], ())
+    return of_sums(counted, every, jax.lax.stop_gradient(arrays), _only, ())
+
+
+def _only(sums: tuple[Array]) -> Array:
+    return sums[0]
+
+
+def _counted(
+    x: Array,
+    targets: Array,
+    ids: Array | None,
+    mask: Array | None,
+    weights: Array | None,
+    *,
+    bins: int,
+    classes: int | None,
+    probabilities: bool,
+) -> tuple[Array]:
+    """How many of some elements each bin holds, along a last axis."""
+    at = _bins(x, of_each(targets, ids, classes, x.dtype), bins, probabilities)
+    for valid in (mask, None if weights is None else weights != 0):
+        at = at if valid is None else jnp.where(valid, at, bins)
+    return (_histogram(at, bins).reshape((1,) * at.ndim + (bins,)),)
+
+
+@functools.partial(jax.jit, static_argnames="bins")
+def _histogram(at: Array, bins: int) -> Array:
+    """How many elements each bin holds, in one pass over their bins for each."""
+    return jax.lax.map(lambda b: (at == b).sum(dtype=jnp.int32), jnp.arange(bins, dtype=at.dtype))
 
 
 def _bins(x: Array, y: Array, bins: int, probabilities: bool) -> Array:
@@ -165,15 +150,9 @@ def _bins(x: Array, y: Array, bins: int, probabilities: bool) -> Array:
     return at.astype(jnp.uint8 if bins < 256 else jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames="bins")
-def _histogram(at: Array, bins: int) -> Array:
-    """How many elements each bin holds, in one pass over their bins for each."""
-    return jax.lax.map(lambda b: (at == b).sum(dtype=jnp.int32), jnp.arange(bins, dtype=at.dtype))
-
-
 def _of_bin(values: Array, at: Array) -> Array:
     """The value of each element's bin, NaN for an element without."""
-    found = jnp.full_like(at, jnp.nan, values.dtype)
-    for b in range(values.shape[0]):  # unrolled, this fuses with what uses it
+    found = jnp.where(at == values.size, jnp.nan, values[0])
+    for b in range(1, values.size):  # unrolled, this fuses with what uses it
         found = jnp.where(at == b, values[b], found)
     return found

@@ -1,33 +1,28 @@
 """Margin losses: nothing to pay once the right side leads by 1."""
 
-import functools
-from typing import Any
+from __future__ import annotations
+
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import numerics, sigmoid
-from jaxloss._core.labels import Independent, competing, independent, is_target, poison
-from jaxloss._core.lean import Costs, lean
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core.declare import classification, elements
+from jaxloss._core.labels import Competing, competing, independent, is_target, per_position
+from jaxloss._core.reduction import reduce
+from jaxloss.options import Classification, Elements, Numbers
 
 __all__ = ["hinge", "multiclass_hinge", "squared_hinge"]
 
 Array = jax.Array
 
 
+@elements
 def hinge(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    logits: Numbers,
+    labels: Numbers,
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the hinge loss of each score.
 
@@ -42,23 +37,6 @@ def hinge(
       labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1. Another
         number, such as the -1 of other libraries, gives NaN there. Or integer ids without the class
         axis: one class against the rest.
-      axis: The class axis of `class_weights` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -69,23 +47,15 @@ def hinge(
     Reference:
       Cortes and Vapnik. Support-Vector Networks. Machine Learning 1995.
     """
-    options = (axis, where, weights, ignore_index, class_weights)
-    data = _read("hinge", logits, labels, *options)
-    loss = sigmoid.costs(_shortfall, data)
-    return reduce_labelled("hinge", loss, reduction, data, axis_name)
+    data = independent(logits, labels, options)
+    return reduce(sigmoid.cost(_shortfall, data), options, data)
 
 
+@elements
 def squared_hinge(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    axis: int | None = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    logits: Numbers,
+    labels: Numbers,
+    **options: Unpack[Elements],
 ) -> Array:
     """Computes the squared hinge loss of each score.
 
@@ -100,23 +70,6 @@ def squared_hinge(
       labels: Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1. Another
         number, such as the -1 of other libraries, gives NaN there. Or integer ids without the class
         axis: one class against the rest.
-      axis: The class axis of `class_weights` and ids; None if there is none.
-      where: Boolean, the rank of `logits` (or of the ids) with each dimension equal or 1. What is
-        False reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The integer label of elements (or ids of positions) to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid elements, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of `logits` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match (they never broadcast), an axis or option does not exist,
-        or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -128,23 +81,15 @@ def squared_hinge(
       Lee and Mangasarian. SSVM: A Smooth Support Vector Machine for Classification. Computational
       Optimization and Applications 2001.
     """
-    options = (axis, where, weights, ignore_index, class_weights)
-    data = _read("squared_hinge", logits, labels, *options)
-    loss = sigmoid.costs(lambda x, y: _shortfall(x, y) ** 2, data)
-    return reduce_labelled("squared_hinge", loss, reduction, data, axis_name)
+    data = independent(logits, labels, options)
+    return reduce(sigmoid.cost(_squared_shortfall, data), options, data)
 
 
+@classification
 def multiclass_hinge(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    logits: Numbers,
+    labels: Numbers,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the multiclass hinge loss of Crammer and Singer for each position.
 
@@ -158,28 +103,6 @@ def multiclass_hinge(
     cancels before anything is rounded. A logit of -inf is a class that has been removed: it costs
     nothing where the label has no mass, and +inf with zero gradient where it has.
 
-    Args:
-      logits: Scores, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, or `ignore_index` comes
-        with float labels.
-
     Example:
       >>> import jax.numpy as jnp, jaxloss
       >>> logits = jnp.array([[2.0, 0.5, 0.0], [2.0, 1.5, 0.0], [2.0, 3.0, 0.0]])
@@ -190,58 +113,25 @@ def multiclass_hinge(
       Crammer and Singer. On the Algorithmic Implementation of Multiclass Kernel-based Vector
       Machines. JMLR 2001.
     """
-    name = "multiclass_hinge"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-
-    expanded = functools.partial(jnp.expand_dims, axis=data.axis)
-
-    def cost(x: Array, labels: Array, mask: Array | None, factor: Array | None) -> Array:
-        if mask is not None:
-            x = jnp.where(mask, x, 0)
-        if data.has_ids:
-            hit = is_target(labels.squeeze(data.axis), x.shape, data.axis)
-            score = jnp.where(hit, x, 0).sum(data.axis, keepdims=True)
-        else:
-            score = numerics.product(labels, x).sum(data.axis, keepdims=True)
-        removed = score == -jnp.inf
-        ahead = x - numerics.finite(jnp.where(removed, 0, score))
-        if data.has_ids:
-            valid = None if mask is None else mask.squeeze(data.axis)
-            spoiled = poison(labels.squeeze(data.axis), valid, x.shape[data.axis], x.dtype)
-            lead = jnp.where(hit, 0, (ahead + 1) * expanded(spoiled))
-        else:
-            lead = jnp.where((x == jnp.inf) & (labels == 1), 0, ahead + (1 - labels))
-        loss = jnp.where(removed, jnp.inf, lead.max(data.axis, keepdims=True))
-        loss = loss if mask is None else jnp.where(mask, loss, 0)
-        return loss if factor is None else loss * factor
-
-    labels = expanded(data.labels) if data.has_ids else data.labels
-    mask, factor = (None if a is None else expanded(a) for a in (data.mask, data.normalizer))
-    loss = Costs(lean(cost), (data.logits, labels, mask, factor), data.axis)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    return reduce(per_position(_multiclass_hinge, data), options, data)
 
 
-def _read(name: str, logits: ArrayLike, labels: ArrayLike, *options: Any) -> Independent:
-    axis, where, weights, ignore_index, class_weights = options
-    return independent(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
+def _multiclass_hinge(part: Competing) -> Array:
+    x, axis = part.unmasked_logits(), part.axis
+    if part.has_ids:
+        hit = is_target(part.labels, x.shape, axis)
+        score = jnp.where(hit, x, 0).sum(axis, keepdims=True)
+    else:
+        y = part.dense_labels()
+        score = numerics.product(y, x).sum(axis, keepdims=True)
+    removed = score == -jnp.inf
+    ahead = x - numerics.finite(jnp.where(removed, 0, score))
+    if part.has_ids:
+        lead = jnp.where(hit, 0, (ahead + 1) * jnp.expand_dims(part.poison(), axis))
+    else:
+        lead = jnp.where((x == jnp.inf) & (y == 1), 0, ahead + (1 - y))
+    return part.weighted(jnp.where(removed.squeeze(axis), jnp.inf, lead.max(axis)))
 
 
 def _shortfall(x: Array, y: Array) -> Array:
@@ -249,3 +139,7 @@ def _shortfall(x: Array, y: Array) -> Array:
     y = jnp.where((y >= 0) & (y <= 1), y, jnp.nan)
     missing = 1 - numerics.product(2 * y - 1, x)
     return jnp.where(missing <= 0, 0, missing)
+
+
+def _squared_shortfall(x: Array, y: Array) -> Array:
+    return _shortfall(x, y) ** 2

@@ -3,42 +3,46 @@
 Soft labels give `sum_c y_c` times the loss of class `c`: for one-hot labels that of the id.
 """
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core import labels as labelled
-from jaxloss._core.labels import Competing, competing, is_target, of_ids, per_class
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
+from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core.cost import Cost
+from jaxloss._core.declare import classification
+from jaxloss._core.labels import (
+    Competing,
+    competing,
+    is_target,
+    of_ids,
+    per_class,
+    per_position,
+)
+from jaxloss._core.reduction import reduce
 from jaxloss._distribution._class_weights import class_totals
-from jaxloss._distribution._cross_entropy import competing_entropy, spread
 from jaxloss._distribution._margins import centred, margin_entropy
+from jaxloss.options import ClassCounts, Classification, NonNegative, Numbers, Positive, Share
 
 __all__ = ["ldam", "logit_adjusted", "seesaw"]
 
 Array = jax.Array
 
 
+@classification
 def ldam(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    class_counts: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
+    class_counts: ClassCounts,
     *,
-    max_margin: ArrayLike = 0.5,
-    scale: ArrayLike = 30.0,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    max_margin: NonNegative = 0.5,
+    scale: Positive = 30.0,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the label-distribution-aware margin loss: rare classes must win by more.
 
@@ -54,30 +58,9 @@ def ldam(
     weights; `scale` is the authors' `s`, which their text leaves out.
 
     Args:
-      logits: Cosines or other scores before scaling, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       class_counts: Training samples of each class, shape `[C]`, at least 0 and not all 0.
       max_margin: The margin of the rarest class, at least 0.
       scale: What the logits are multiplied by after the margin, positive.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       Equal logits cost more for the rare class:
@@ -91,49 +74,23 @@ def ldam(
       Cao, Wei, Gaidon, Arechiga and Ma. Learning Imbalanced Datasets with Label-Distribution-Aware
       Margin Loss. NeurIPS 2019, equations 10 and 13. https://arxiv.org/abs/1906.07413
     """
-    name = "ldam"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    largest = checks.number(name, "max_margin", max_margin, dtype, "[0, inf)")
-    scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
-    counts = _per_class(name, "class_counts", class_counts, data)
-    rarest = jnp.where(counts > 0, counts, jnp.inf).min()
-    ratio = jnp.where(counts == 0, 1, numerics.divide(rarest, counts))
-    margin = largest * ratio**0.25
-    smoothing = spread(name, label_smoothing, dtype)
-
-    def of_part(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
-        if part.has_ids and smoothing is None:
-            margin = of_ids(jnp.broadcast_to(margin, part.logits.shape), part.labels, part.axis)
-        return margin_entropy(centred(part), scale, margin, smoothing)
-
-    loss = labelled.costs(of_part, data, scale, margin, smoothing)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    n = _per_class("class_counts", class_counts, data)
+    rarest = jnp.where(n > 0, n, jnp.inf).min()
+    margin = max_margin * jnp.where(n == 0, 1, numerics.divide(rarest, n)) ** 0.25
+    smoothing = softmax.smoothing_of(label_smoothing)
+    return reduce(per_position(_ldam, data, scale, margin, smoothing), options, data)
 
 
+@classification
 def logit_adjusted(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    priors: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
+    priors: ClassCounts,
     *,
-    tau: ArrayLike = 1.0,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    tau: NonNegative = 1.0,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the cross-entropy of logits that are shifted by the log of the class priors.
 
@@ -149,29 +106,8 @@ def logit_adjusted(
     where it has.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       priors: Frequencies or counts of the classes, shape `[C]`, at least 0 and not all 0.
       tau: How strongly the priors act, at least 0; 0 is the cross-entropy.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       Equal logits cost what the prior says:
@@ -187,47 +123,25 @@ def logit_adjusted(
       Ren et al. Balanced Meta-Softmax for Long-Tailed Visual Recognition. NeurIPS 2020.
       https://arxiv.org/abs/2007.10740
     """
-    name = "logit_adjusted"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    strength = checks.number(name, "tau", tau, data.logits.dtype, "[0, inf)")
-    priors = _per_class(name, "priors", priors, data)
-    present = priors != 0
-    log_prior = jnp.log(jnp.where(present, priors, 1)) - jnp.log(priors.sum())
-    shift = numerics.product(strength, jnp.where(present, log_prior, -jnp.inf))
-    smoothing = spread(name, label_smoothing, data.logits.dtype)
-
-    def of_part(part: Competing, shift: Array, smoothing: Array | None) -> Costs:
-        shifted = jnp.where(shift == -jnp.inf, -jnp.inf, centred(part).logits + shift)
-        return competing_entropy(part._replace(logits=shifted), smoothing)
-
-    loss = labelled.costs(of_part, data, shift, smoothing)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    pi = _per_class("priors", priors, data)
+    present = pi != 0
+    log_prior = jnp.log(jnp.where(present, pi, 1)) - jnp.log(pi.sum())
+    shift = numerics.product(tau, jnp.where(present, log_prior, -jnp.inf))
+    smoothing = softmax.smoothing_of(label_smoothing)
+    return reduce(per_position(_logit_adjusted, data, shift, smoothing), options, data)
 
 
+@classification
 def seesaw(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    class_counts: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
+    class_counts: ClassCounts,
     *,
-    p: ArrayLike = 0.8,
-    q: ArrayLike = 2.0,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    p: NonNegative = 0.8,
+    q: NonNegative = 2.0,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the seesaw loss: frequent classes push rare rivals down less.
 
@@ -248,30 +162,9 @@ def seesaw(
     one-hot labels that is the loss of the id. It compares every pair of classes: prefer ids.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       class_counts: Samples of each class, shape `[C]`, at least 0 and not all 0.
       p: Exponent of the mitigation, at least 0; 0 switches it off.
       q: Exponent of the compensation, at least 0; 0 switches it off.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       Equal logits cost less where the rival is rare:
@@ -285,36 +178,33 @@ def seesaw(
       Wang et al. Seesaw Loss for Long-Tailed Instance Segmentation. CVPR 2021, equations 3 to 6.
       https://arxiv.org/abs/2008.10032
     """
-    name = "seesaw"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    p = checks.number(name, "p", p, dtype, "[0, inf)")
-    q = checks.number(name, "q", q, dtype, "[0, inf)")
-    smoothing = spread(name, label_smoothing, dtype)
-    log_counts = jnp.log(jnp.maximum(_per_class(name, "class_counts", class_counts, data), 1))
-
-    def of_part(part: Competing, smoothing: Array | None, *constants: Array) -> Array:
-        if part.has_ids and smoothing is None:
-            odds = _seesaw_odds(part.unmasked_logits(), part.labels, *constants, axis=part.axis)
-            loss = sigmoid.log_pair(odds * part.poison())[0]
-            return loss if part.normalizer is None else loss * part.normalizer
-        shares = softmax.smoothed(part, smoothing)
-        shares = shares if part.class_weights is None else shares * part.class_weights
-        odds = _seesaw_odds_of_classes(part.unmasked_logits(), *constants, axis=part.axis)
-        return numerics.product(shares, sigmoid.log_pair(odds)[0]).sum(part.axis)
-
+    data = competing(logits, labels, options)
+    log_counts = jnp.log(jnp.maximum(_per_class("class_counts", class_counts, data), 1))
     constants = jax.lax.stop_gradient((p, q, log_counts))
-    loss = labelled.costs(of_part, data, smoothing, *constants)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    smoothing = softmax.smoothing_of(label_smoothing)
+    return reduce(per_position(_seesaw, data, smoothing, *constants), options, data)
+
+
+def _ldam(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
+    if part.has_ids and smoothing is None:
+        margin = of_ids(jnp.broadcast_to(margin, part.logits.shape), part.labels, part.axis)
+    return margin_entropy(centred(part), scale, margin, smoothing)
+
+
+def _logit_adjusted(part: Competing, shift: Array, smoothing: Array | None) -> Cost:
+    shifted = jnp.where(shift == -jnp.inf, -jnp.inf, centred(part).logits + shift)
+    return softmax.cross_entropy(part._replace(logits=shifted), smoothing)
+
+
+def _seesaw(part: Competing, smoothing: Array | None, *constants: Array) -> Array:
+    z, axis = part.unmasked_logits(), part.axis
+    if part.has_ids and smoothing is None:
+        odds = _seesaw_odds(z, part.labels, *constants, axis=axis)
+        return part.weighted(sigmoid.log_pair(odds * part.poison())[0])
+    t = softmax.smoothed(part, smoothing)
+    t = t if part.class_weights is None else t * part.class_weights
+    odds = _seesaw_odds_of_classes(z, *constants, axis=axis)
+    return numerics.product(t, sigmoid.log_pair(odds)[0]).sum(axis)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
@@ -368,9 +258,9 @@ def _seesaw_odds(
     return jnp.where(removed, -jnp.inf, odds)
 
 
-def _per_class(function: str, argument: str, value: ArrayLike, data: Competing) -> Array:
+def _per_class(argument: str, value: Numbers, data: Competing) -> Array:
     """Counts or frequencies of the classes, to broadcast against the logits."""
-    totals = class_totals(function, argument, value, data.logits.dtype)
-    shaped = per_class(function, argument, totals, data.logits, data.axis)
+    totals = class_totals(argument, value, data.logits.dtype)
+    shaped = per_class(argument, totals, data.logits, data.axis)
     assert shaped is not None
     return shaped

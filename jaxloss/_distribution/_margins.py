@@ -1,35 +1,43 @@
 """Margin losses: the target's score must win by a margin, in angle or in cosine."""
 
+from __future__ import annotations
+
+import math
+from typing import Annotated, TypeAlias, Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core import labels as labelled
-from jaxloss._core.labels import Competing, competing, of_ids
-from jaxloss._core.lean import Costs
-from jaxloss._core.reduction import AxisName, reduce_labelled
-from jaxloss._distribution._cross_entropy import spread
+from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core.cost import Cost
+from jaxloss._core.declare import classification
+from jaxloss._core.labels import Competing, competing, of_ids, per_position
+from jaxloss._core.reduction import reduce
+from jaxloss.options import (
+    Classification,
+    Interval,
+    NonNegative,
+    Number,
+    Numbers,
+    Positive,
+    Share,
+)
 
 __all__ = ["arcface", "cosface"]
 
 Array = jax.Array
+Angle: TypeAlias = Annotated[Number, Interval(f"[0, {math.pi}]")]
 
 
+@classification
 def arcface(
-    cosines: ArrayLike,
-    labels: ArrayLike,
+    cosines: Numbers,
+    labels: Numbers,
     *,
-    scale: ArrayLike = 64.0,
-    margin: ArrayLike = 0.5,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    scale: Positive = 64.0,
+    margin: Angle = 0.5,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the additive angular margin loss.
 
@@ -53,28 +61,8 @@ def arcface(
     Args:
       cosines: Cosines between the features and the class centres, shape `[..., C]` (`C` at `axis`),
         floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       scale: What the cosines are multiplied by (the paper's `s`), positive.
       margin: The angle in radians that is added to the target's, in `[0, pi]`.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `cosines` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       The same angle to both centres still costs, because of the margin:
@@ -88,51 +76,20 @@ def arcface(
       Deng, Guo, Xue and Zafeiriou. ArcFace: Additive Angular Margin Loss for Deep Face Recognition.
       CVPR 2019, equation 3. https://arxiv.org/abs/1801.07698
     """
-    name = "arcface"
-    data = competing(
-        name,
-        cosines,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        prediction="cosines",
-    )
-    dtype = data.logits.dtype
-    scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
-    margin = checks.number(name, "margin", margin, dtype, f"[0, {jnp.pi}]")
-    smoothing = spread(name, label_smoothing, dtype)
-
-    def of_part(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
-        part = part._replace(logits=_within_ends(part.unmasked_logits()))
-        # Any finite value does for a removed class, whose own cost is infinite.
-        cosine = jnp.where(part.logits == -jnp.inf, 0, part.logits)
-        if part.has_ids and smoothing is None:
-            cosine = of_ids(cosine, part.labels, part.axis)
-        sine = numerics.sqrt((1 - cosine) * (1 + cosine))
-        drop = cosine * (2 * jnp.sin(margin / 2) ** 2) + sine * jnp.sin(margin)
-        return margin_entropy(part, scale, drop, smoothing)
-
-    loss = labelled.costs(of_part, data, scale, margin, smoothing)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = competing(cosines, labels, options, prediction="cosines")
+    smoothing = softmax.smoothing_of(label_smoothing)
+    return reduce(per_position(_arcface, data, scale, margin, smoothing), options, data)
 
 
+@classification
 def cosface(
-    cosines: ArrayLike,
-    labels: ArrayLike,
+    cosines: Numbers,
+    labels: Numbers,
     *,
-    scale: ArrayLike = 64.0,
-    margin: ArrayLike = 0.35,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    scale: Positive = 64.0,
+    margin: NonNegative = 0.35,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the additive cosine margin loss, also known as AM-Softmax.
 
@@ -150,28 +107,8 @@ def cosface(
     Args:
       cosines: Cosines between the features and the class centres, shape `[..., C]` (`C` at `axis`),
         floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       scale: What the cosines are multiplied by (the paper's `s`), positive.
       margin: What is subtracted from the target's cosine, at least 0.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `cosines` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       The same angle to both centres still costs, because of the margin:
@@ -187,32 +124,28 @@ def cosface(
       Wang, Cheng, Liu and Liu. Additive Margin Softmax for Face Verification. IEEE Signal
       Processing Letters 2018. https://arxiv.org/abs/1801.05599
     """
-    name = "cosface"
-    data = competing(
-        name,
-        cosines,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-        prediction="cosines",
-    )
-    dtype = data.logits.dtype
-    scale = checks.number(name, "scale", scale, dtype, "(0, inf)")
-    margin = checks.number(name, "margin", margin, dtype, "[0, inf)")
-    smoothing = spread(name, label_smoothing, dtype)
-
-    def of_part(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
-        part = part._replace(logits=_within_ends(part.unmasked_logits()))
-        return margin_entropy(part, scale, margin, smoothing)
-
-    loss = labelled.costs(of_part, data, scale, margin, smoothing)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+    data = competing(cosines, labels, options, prediction="cosines")
+    smoothing = softmax.smoothing_of(label_smoothing)
+    return reduce(per_position(_cosface, data, scale, margin, smoothing), options, data)
 
 
-def margin_entropy(data: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Costs:
+def _arcface(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
+    part = part._replace(logits=_within_ends(part.unmasked_logits()))
+    # Any finite value does for a removed class, whose own cost is infinite.
+    cosine = jnp.where(part.logits == -jnp.inf, 0, part.logits)
+    if part.has_ids and smoothing is None:
+        cosine = of_ids(cosine, part.labels, part.axis)
+    sine = numerics.sqrt((1 - cosine) * (1 + cosine))
+    drop = cosine * (2 * jnp.sin(margin / 2) ** 2) + sine * jnp.sin(margin)
+    return margin_entropy(part, scale, drop, smoothing)
+
+
+def _cosface(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
+    part = part._replace(logits=_within_ends(part.unmasked_logits()))
+    return margin_entropy(part, scale, margin, smoothing)
+
+
+def margin_entropy(data: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
     """Returns `sum_c w_c y_c CE_c` of each position, `CE_c` that of `scale (x - margin_c e_c)`.
 
     `e_c` is the unit vector of class `c`: each class has its margin while it is the target. A lower
@@ -225,16 +158,12 @@ def margin_entropy(data: Competing, scale: Array, margin: Array, smoothing: Arra
         broadcasts to the logits.
       smoothing: `y` becomes `(1 - e) y + e / C`; None: 0.
     """
+    scaled = data._replace(logits=numerics.product(scale, data.unmasked_logits()))
+    return softmax.cost(_lowered, scaled, scale * margin, label_smoothing=smoothing)
 
-    def cost(hit: Array, miss: Array, drop: Array) -> Array:
-        return sigmoid.log_pair(miss - hit - drop)[0]
 
-    return softmax.costs(
-        cost,
-        data._replace(logits=numerics.product(scale, data.unmasked_logits())),
-        scale * margin,
-        smoothing=smoothing,
-    )
+def _lowered(hit: Array, miss: Array, drop: Array) -> Array:
+    return sigmoid.log_pair(miss - hit - drop)[0]
 
 
 def centred(data: Competing) -> Competing:

@@ -1,36 +1,42 @@
 """Losses on competing classes that trust a label less than the cross-entropy does."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core import labels as labelled
-from jaxloss._core.labels import Competing, competing
-from jaxloss._core.reduction import AxisName, reduce_labelled
-from jaxloss._distribution._cross_entropy import spread
+from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core.declare import classification
+from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.reduction import reduce
 from jaxloss._distribution._tempered import log_t
+from jaxloss.options import (
+    Classification,
+    Fraction,
+    Interval,
+    NonNegative,
+    Number,
+    Numbers,
+    Real,
+    Share,
+)
 
 __all__ = ["generalized_cross_entropy", "poly1", "symmetric_cross_entropy"]
 
 Array = jax.Array
 
 
+@classification
 def generalized_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    q: ArrayLike = 0.7,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    q: Fraction = 0.7,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the generalised cross-entropy of each position, which no wrong label can dominate.
 
@@ -45,28 +51,7 @@ def generalized_cross_entropy(
     position's whole loss by `sum_c w_c y_c`.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       q: How far to move from the cross-entropy (0) to the absolute error (1), in `[0, 1]`.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -79,48 +64,25 @@ def generalized_cross_entropy(
       Zhang and Sabuncu. Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
       Labels. NeurIPS 2018. https://arxiv.org/abs/1805.07836
     """
-    name = "generalized_cross_entropy"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    q = checks.number(name, "q", q, dtype, "[0, 1]")
-    smoothing = spread(name, label_smoothing, dtype)
+    data = competing(logits, labels, options)
+    smoothing = softmax.smoothing_of(label_smoothing)
     if data.has_ids and smoothing is None:
-        values = softmax.costs(lambda hit, miss, q: -log_t(-hit, q), data, q)
-        return reduce_labelled(name, values, reduction, data, axis_name)
-
-    def of_part(part: Competing, smoothing: Array | None, q: Array) -> Array:
-        shares = softmax.smoothed(part, smoothing)
-        hit, _ = sigmoid.log_pair(_mixture_log_odds(part.unmasked_logits(), shares, part.axis))
-        return _weighted(-log_t(-hit, q), part)
-
-    loss = labelled.costs(of_part, data, smoothing, q)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+        cost = softmax.cost(_generalized, data, q)
+    else:
+        cost = per_position(_generalized_of_shares, data, smoothing, q)
+    return reduce(cost, options, data)
 
 
+@classification
 def symmetric_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    alpha: ArrayLike = 0.1,
-    beta: ArrayLike = 1.0,
-    log_zero: ArrayLike = -4.0,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    alpha: NonNegative = 0.1,
+    beta: NonNegative = 1.0,
+    log_zero: Annotated[Number, Interval("(-inf, 0]")] = -4.0,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the cross-entropy of each position plus the reverse one, which is bounded.
 
@@ -136,30 +98,9 @@ def symmetric_cross_entropy(
     targets at 1e-4 instead, which is `log_zero=-9.21`.
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       alpha: Weight of the cross-entropy, at least 0.
       beta: Weight of the reverse cross-entropy, at least 0.
       log_zero: The least logarithm of a target, at most 0 and finite.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -172,56 +113,23 @@ def symmetric_cross_entropy(
       Wang, Ma, Chen, Luo, Yi and Bailey. Symmetric Cross Entropy for Robust Learning with Noisy
       Labels. ICCV 2019. https://arxiv.org/abs/1908.06112
     """
-    name = "symmetric_cross_entropy"
-    data = competing(
-        name,
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    alpha = checks.number(name, "alpha", alpha, dtype, "[0, inf)")
-    beta = checks.number(name, "beta", beta, dtype, "[0, inf)")
-    log_zero = checks.number(name, "log_zero", log_zero, dtype, "(-inf, 0]")
-    smoothing = spread(name, label_smoothing, dtype)
+    data = competing(logits, labels, options)
+    smoothing = softmax.smoothing_of(label_smoothing)
     if data.has_ids and smoothing is None:
-
-        def both(hit: Array, miss: Array, alpha: Array, scale: Array) -> Array:
-            return numerics.product(alpha, hit) + scale * jnp.exp(-miss)
-
-        values = softmax.costs(both, data, alpha, -beta * log_zero)
-        return reduce_labelled(name, values, reduction, data, axis_name)
-
-    def of_part(part: Competing, smoothing: Array | None, *parameters: Array) -> Array:
-        alpha, beta, log_zero = parameters
-        z, shares = part.unmasked_logits(), softmax.smoothed(part, smoothing)
-        hit, _ = sigmoid.log_pair(softmax.log_odds(z, *softmax.scale(z, part.axis)))
-        weighted = shares if part.class_weights is None else shares * part.class_weights
-        forward = numerics.product(weighted, hit).sum(part.axis)
-        reverse = (_surprise(shares, log_zero) * jnp.exp(-hit)).sum(part.axis)
-        return numerics.product(alpha, forward) + beta * _weighted(reverse, part)
-
-    loss = labelled.costs(of_part, data, smoothing, alpha, beta, log_zero)
-    return reduce_labelled(name, loss, reduction, data, axis_name)
+        cost = softmax.cost(_symmetric, data, alpha, beta, log_zero)
+    else:
+        cost = per_position(_symmetric_of_shares, data, smoothing, alpha, beta, log_zero)
+    return reduce(cost, options, data)
 
 
+@classification
 def poly1(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    labels: Numbers,
     *,
-    epsilon: ArrayLike = 2.0,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    epsilon: Real = 2.0,
+    label_smoothing: Share = 0.0,
+    **options: Unpack[Classification],
 ) -> Array:
     """Computes the cross-entropy of each position with another weight of its leading term.
 
@@ -232,29 +140,8 @@ def poly1(
         PL1 = sum_c w_c t_c (-log p_c + epsilon (1 - p_c))
 
     Args:
-      logits: Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.
-      labels: Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An id outside
-        `[0, C)` that is not ignored makes its position's loss and gradient NaN.
       epsilon: What is added to the factor of `1 - p_y`. The paper takes 2 for ImageNet and -1 for
         detection; from -1 on the loss cannot be negative.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
-      axis: The class axis; any axis works (1 for NCHW).
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `logits` is not floating or `where` not boolean.
-      ValueError: If shapes do not match, an axis or option does not exist, a number is out of its
-        range, or `ignore_index` comes with float labels.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -266,30 +153,38 @@ def poly1(
       Leng, Tan, Liu, Cubuk, Shi, Cheng and Anguelov. PolyLoss: A Polynomial Expansion Perspective
       of Classification Loss Functions. ICLR 2022. https://arxiv.org/abs/2204.12511
     """
-    data = competing(
-        "poly1",
-        logits,
-        labels,
-        axis=axis,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-        class_weights=class_weights,
-    )
-    dtype = data.logits.dtype
-    epsilon = checks.number("poly1", "epsilon", epsilon, dtype, "(-inf, inf)")
-    loss = softmax.costs(
-        lambda hit, miss, epsilon: hit + epsilon * jnp.exp(-miss),
-        data,
-        epsilon,
-        smoothing=spread("poly1", label_smoothing, dtype),
-    )
-    return reduce_labelled("poly1", loss, reduction, data, axis_name)
+    data = competing(logits, labels, options)
+    cost = softmax.cost(_poly1, data, epsilon, label_smoothing=label_smoothing)
+    return reduce(cost, options, data)
 
 
-def _weighted(loss: Array, data: Competing) -> Array:
-    """Multiplies each position by the class weight of its target."""
-    return loss if data.normalizer is None else loss * data.normalizer
+def _generalized(hit: Array, miss: Array, q: Array) -> Array:
+    return -log_t(-hit, q)
+
+
+def _generalized_of_shares(part: Competing, smoothing: Array | None, q: Array) -> Array:
+    t = softmax.smoothed(part, smoothing)
+    odds = _mixture_log_odds(part.unmasked_logits(), t, part.axis)
+    return part.weighted(_generalized(*sigmoid.log_pair(odds), q))
+
+
+def _symmetric(hit: Array, miss: Array, alpha: Array, beta: Array, log_zero: Array) -> Array:
+    return numerics.product(alpha, hit) - beta * log_zero * jnp.exp(-miss)
+
+
+def _symmetric_of_shares(
+    part: Competing, smoothing: Array | None, alpha: Array, beta: Array, log_zero: Array
+) -> Array:
+    z, t = part.unmasked_logits(), softmax.smoothed(part, smoothing)
+    hit, _ = sigmoid.log_pair(softmax.log_odds(z, *softmax.scale(z, part.axis)))
+    weighted = t if part.class_weights is None else t * part.class_weights
+    forward = numerics.product(weighted, hit).sum(part.axis)
+    reverse = (_surprise(t, log_zero) * jnp.exp(-hit)).sum(part.axis)
+    return numerics.product(alpha, forward) + beta * part.weighted(reverse)
+
+
+def _poly1(hit: Array, miss: Array, epsilon: Array) -> Array:
+    return hit + epsilon * jnp.exp(-miss)
 
 
 def _surprise(targets: Array, log_zero: Array) -> Array:

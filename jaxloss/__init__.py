@@ -1,23 +1,80 @@
 """Loss functions of computer vision and segmentation as pure JAX functions.
 
-Every loss is a top-level function, lower is better: `jaxloss.focal(logits, labels, gamma=2)`.
-Distance transforms live in `jaxloss.distance`, Optax's names in `jaxloss.optax_compat`.
+Every loss is a top-level function, lower is better: `jaxloss.focal(logits, labels, gamma=2)`. What
+the losses of a family share stands in `jaxloss.options`, distance transforms in
+`jaxloss.distance`, overlaps of boxes in `jaxloss.geometry`, whole detection heads in
+`jaxloss.detection`, and Optax's names in `jaxloss.optax_compat`.
 """
-import importlib, sys
-__version__ = "0"
-__all__ = []
-_FAILED = {}
-for _f in ("_boundary._hausdorff _boundary._penalized _boundary._shape _boundary._signed _boundary._surface _boundary._union "
-  "_boxes._distances _boxes._focusing _boxes._gaussian _boxes._gaussian_overlap _boxes._overlap _boxes._robust _boxes._rotated _boxes._sides _boxes._variants "
-  "_compound._combinators _compound._combo _compound._exp_log _compound._structural _compound._sums _compound._unified _compound._with_boundary "
-  "_distribution._balanced _distribution._bi_tempered _distribution._class_weights _distribution._cross_entropy _distribution._dense_detection _distribution._divergence _distribution._focal _distribution._focal_variants _distribution._gradient_harmonizing _distribution._hard_examples _distribution._hinge _distribution._long_tail _distribution._margins _distribution._noise_robust "
-  "_region._centreline _region._generalized _region._logarithms _region._lovasz _region._overlap _region._rates _region._ratios _region._structure _region._wasserstein "
-  "_regression._errors _regression._likelihood _regression._robust distance geometry optax_compat _validate _report").split():
-    try:
-        _m = importlib.import_module("jaxloss." + _f)
-        if _f.startswith("_") or _f=="distance":
-            for _n in getattr(_m, "__all__", []):
-                if _f != "distance" or _n.startswith("compute_edts"):
-                    globals()[_n] = getattr(_m, _n); __all__.append(_n)
-    except Exception as _e:
-        _FAILED[_f] = repr(_e)
+
+import difflib
+import importlib.metadata
+from typing import TYPE_CHECKING, NoReturn
+
+from jaxloss import distance as distance
+from jaxloss import geometry as geometry
+from jaxloss import optax_compat as optax_compat
+from jaxloss import options as options
+from jaxloss._boundary import *
+from jaxloss._boxes import *
+from jaxloss._compound import *
+from jaxloss._distribution import *
+from jaxloss._region import *
+from jaxloss._regression import *
+from jaxloss._report import Report as Report
+from jaxloss._validate import validate as validate
+from jaxloss.distance import compute_edts_for_hausdorff_loss as compute_edts_for_hausdorff_loss
+from jaxloss.distance import compute_edts_for_penalized_loss as compute_edts_for_penalized_loss
+
+try:
+    __version__ = importlib.metadata.version("jaxloss")
+except importlib.metadata.PackageNotFoundError:  # from a folder that is not installed
+    __version__ = "unknown"
+
+_MODULES = ("detection", "distance", "geometry", "optax_compat", "options")
+__all__ = sorted(
+    name
+    for name, value in globals().items()
+    if getattr(value, "__module__", "").startswith("jaxloss.") and callable(value)
+)
+__all__.remove("Report")
+
+_OTHER_NAMES = {
+    "bce": "binary_cross_entropy",
+    "bceloss": "binary_cross_entropy",
+    "bcewithlogitsloss": "binary_cross_entropy",
+    "ce": "cross_entropy",
+    "crossentropyloss": "cross_entropy",
+    "diceceloss": "dice_cross_entropy",
+    "dicefocalloss": "dice_focal",
+    "diceloss": "dice",
+    "focalloss": "focal",
+    "generalizeddiceloss": "generalized_dice",
+    "hausdorffdtloss": "hausdorff_dt",
+    "iouloss": "iou",
+    "jaccardloss": "jaccard",
+    "kldivloss": "kl_divergence",
+    "l1loss": "l1",
+    "lovaszloss": "lovasz_softmax",
+    "mae": "l1",
+    "mse": "l2",
+    "mseloss": "l2",
+    "nllloss": "nll",
+    "smoothl1loss": "smooth_l1",
+    "softcldiceloss": "cldice",
+    "ssimloss": "ssim",
+    "tverskyloss": "tversky",
+}
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_MODULES, "Report", "__version__"]
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> NoReturn:
+        plain = name.replace("_", "").lower()
+        near = difflib.get_close_matches(plain.removesuffix("loss"), __all__, 1, cutoff=0.6)
+        near = _OTHER_NAMES.get(plain) or (near[0] if near else None)
+        hint = f"; did you mean jaxloss.{near}?" if near and not name.startswith("__") else ""
+        raise AttributeError(f"jaxloss has no {name!r}{hint}")

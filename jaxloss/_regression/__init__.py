@@ -1,1 +1,5 @@
 """Losses on real-valued predictions."""
+
+from jaxloss._regression._errors import *
+from jaxloss._regression._likelihood import *
+from jaxloss._regression._robust import *

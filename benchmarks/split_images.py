@@ -118,7 +118,9 @@ def main() -> None:
         *LOSSES.items(),
         ("signed_distance_regression", jaxloss.signed_distance_regression),
     ]:
-        print(f"| {name} | {' | '.join(f'{x:.3f}' for x in of_loss(loss, IMAGE, mesh))} |", flush=True)
+        print(
+            f"| {name} | {' | '.join(f'{x:.3f}' for x in of_loss(loss, IMAGE, mesh))} |", flush=True
+        )
     for shape in (IMAGE[:-1], VOLUME[:-1]):
         print(f"\n| distance.*, {shape} | numbers | bytes | temporary |")
         print("|---|---|---|---|")

@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 Array = jax.Array
 AxisName = str | tuple[str, ...]
 
-_DEVICES = 16  # a number of blocks that the usual numbers of devices divide
-_ROWS = 8  # of a block at least: with fewer, the lines themselves are sooner sent
+_MANY = 16  # blocks, where they are only supposed to be of use: what is exchanged grows with them
 
 
 def far(dtype: Any) -> int | float:
@@ -32,18 +31,7 @@ def far(dtype: Any) -> int | float:
 
 def steps_dtype(size: int) -> Any:
     """The dtype that counts steps along a line."""
-    return jnp.int16 if size <= far(jnp.int16) else jnp.int32
-
-
-def number(size: int, devices: int = 1) -> int:
-    """Into how many blocks to part an axis: a divisor near the root of its size.
-
-    It is a multiple of `devices`, over which the axis is known to be split. Where nothing is known
-    many devices should have whole blocks.
-    """
-    most = max(devices, size // _ROWS)
-    divisors = [n for n in range(devices, most + 1, devices) if size % n == 0]
-    return min(divisors, key=lambda n: (-math.gcd(n, _DEVICES), abs(n - math.sqrt(size))))
+    return jnp.int16 if size < far(jnp.int16) else jnp.int32
 
 
 def shards(x: Array, axis: int) -> int:
@@ -52,6 +40,24 @@ def shards(x: Array, axis: int) -> int:
     names = sharding.spec[axis] or ()
     names = names if isinstance(names, tuple) else (names,)
     return math.prod(sharding.mesh.shape[name] for name in names)
+
+
+def number(x: Array, axis: int) -> int:
+    """Into how many blocks to part an axis, so that each lies on one device.
+
+    Where types do not tell how an axis is split, the program's devices: any of them may have a part
+    of it, as far as they divide it.
+    """
+    known = shards(x, axis)
+    if known > 1:
+        return known
+    mesh = jax.typeof(x).sharding.mesh
+    kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    silent = math.prod(size for size, kind in kinds if kind == AxisType.Auto)
+    count = math.gcd(x.shape[axis], jax.device_count() if mesh.empty else silent)
+    while count > _MANY and count % 2 == 0:
+        count //= 2
+    return count
 
 
 def whole(x: Array, axes: Sequence[int]) -> Array:
@@ -93,7 +99,8 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
     if count == 1:
         nothing = jnp.full_like(first, far(dtype), dtype)
         return nothing, nothing
-    row = jnp.arange(size).reshape([size if a == axis + 1 else 1 for a in range(blocks.ndim)])
+    row = jnp.arange(size, dtype=dtype)
+    row = jnp.expand_dims(row, [a for a in range(blocks.ndim) if a != axis + 1])
     top, bottom = (jnp.expand_dims(x, axis + 1) for x in (first, last))
     # No first change is at row 0, no last one at the last row: these stand for none.
     up = jnp.min(jnp.where(blocks != top, row, size), axis + 1) % size
@@ -114,13 +121,12 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
         # exchange, and its result be sent.
         change = jnp.expand_dims(packed, axis) - jnp.expand_dims(label, axis + 1)
         alike = (change >= 0) & (change < size)
-        change = change.astype(jnp.int32)
+        change = change.astype(dtype)
         inwards = change if sign > 0 else size - 1 - change  # from the edge that faces this block
-        inwards = jnp.where(alike, jnp.where(inwards == 0, far(jnp.int32), inwards), 0)
+        inwards = jnp.where(alike, jnp.where(inwards == 0, far(dtype), inwards), 0)
         apart = sign * (jnp.arange(count)[None] - me[:, None])
-        apart = apart.reshape(*apart.shape, *(1,) * (label.ndim - axis - 1))
-        apart = jnp.expand_dims(apart, range(axis))
-        steps = jnp.where(apart > 0, inwards + (apart - 1) * size + 1, far(jnp.int32))
-        return jnp.minimum(jnp.min(steps, axis + 1), far(dtype)).astype(dtype)
+        apart = jnp.expand_dims(apart, [*range(axis), *range(axis + 2, change.ndim)])
+        edge = ((apart - 1) * size + 1).astype(dtype)
+        return jnp.min(jnp.where(apart > 0, inwards + edge, far(dtype)), axis + 1)
 
     return nearest(ends, first, -1), nearest(begins, last, 1)

@@ -99,8 +99,8 @@ def _first_in_blocks(
     order = sorted(range(len(axes)), key=lambda n: -devices[axes[n]])
     first, *others = (axes[n] for n in order)
     size, last = elements.shape[first], tuple(range(-len(axes), 0))
-    one = axis_name is not None or max(elements.shape[axis] for axis in axes) <= _SMALL
-    count = devices[first] if one else blocks.number(size, devices[first])
+    small = axis_name is not None or size <= _SMALL
+    count = devices[first] if small else blocks.number(elements, first)
     moved = jnp.moveaxis(blocks.whole(elements, others), (first, *others), last)
     before, after = moved.shape[: -len(axes)], moved.shape[1 - len(axes) :] if others else ()
     parts = moved.reshape(*before, count, size // count, *after)
@@ -125,7 +125,11 @@ def _passes(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> 
 
 @_passes.def_vmap
 def _mapped(
-    size: int, mapped: tuple[Any, ...], elements: Array, edges: tuple[Array, Array], spacings: Spacings
+    size: int,
+    mapped: tuple[Any, ...],
+    elements: Array,
+    edges: tuple[Array, Array],
+    spacings: Spacings,
 ) -> tuple[Array, bool]:
     """A mapped axis is one more batch axis: the loops below stay loops over scalars."""
     elements_mapped, edges_mapped, spacings_mapped = mapped
@@ -159,9 +163,7 @@ def _lesser(a: Array, b: Array) -> Array:
     return jnp.where(a < b, a, b)
 
 
-def _passes_by_reduction(
-    elements: Array, edges: tuple[Array, Array], spacings: Spacings
-) -> Array:
+def _passes_by_reduction(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> Array:
     rows = elements.ndim - len(spacings)
     f = _cost_of_steps(_steps_by_reduction(elements, edges, rows), spacings[0])
     if elements.dtype == bool:
@@ -172,7 +174,7 @@ def _passes_by_reduction(
 
 
 def _offsets(size: int, axis: int, rank: int) -> Array:
-    """i - j for all i along `axis` and j along the next, of an array with so many more axes."""
+    """I - j for all i along `axis` and j along the next, of an array with so many more axes."""
     position = jnp.arange(size, dtype=jnp.int32)
     offset = position[:, None] - position[None, :]
     return jnp.expand_dims(offset, [a for a in range(rank + 1) if a not in (axis, axis + 1)])
@@ -184,7 +186,7 @@ def _steps_by_reduction(elements: Array, edges: tuple[Array, Array], axis: int) 
     unlike = jnp.expand_dims(elements, axis) != jnp.expand_dims(elements, axis + 1)
     apart = jnp.abs(_offsets(size, axis, elements.ndim))
     steps = jnp.min(jnp.where(unlike, apart, far(jnp.int32)), axis=axis + 1)
-    row = jnp.arange(size).reshape([size if a == axis else 1 for a in range(elements.ndim)])
+    row = jnp.expand_dims(jnp.arange(size), [a for a in range(elements.ndim) if a != axis])
     for edge, rest, n in zip(edges, (row, size - 1 - row), (0, -1), strict=True):
         alike = elements == lax.index_in_dim(elements, n, axis)
         edge = jnp.where(edge < far(edge.dtype), edge.astype(jnp.int32), far(jnp.int32))
@@ -203,9 +205,7 @@ def _envelope_by_reduction(f: Array, elements: Array, axis: int, spacing: Array 
     return jnp.min(source + _cost(offset, spacing), axis=axis + 1)
 
 
-def _passes_by_neighbours(
-    elements: Array, edges: tuple[Array, Array], spacings: Spacings
-) -> Array:
+def _passes_by_neighbours(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> Array:
     """One pass over all elements, then the others a few rows at a time, which stay in the cache.
 
     A few rows of each block: a slice across the blocks would take them from their devices.
@@ -231,7 +231,7 @@ def _passes_by_neighbours(
         f = along(0, start, length)
         for axis in range(1, len(spacings)):
             best = _lesser(f, along(axis, start, length)) if axis < counted else f
-            f = _envelope_by_neighbours(f, best, rows, rows + axis, spacings[axis])
+            f = _envelope_by_neighbours(f, best, rows - 1, rows + axis, spacings[axis])
         return lax.dynamic_update_slice_in_dim(out, f, start, rows)
 
     dtype = jnp.int32 if spacings[0] is None else spacings[0].dtype

@@ -14,7 +14,8 @@ from scipy import ndimage
 
 import jaxloss
 from jaxloss import distance
-from jaxloss._core import transform
+from jaxloss._core import blocks, transform
+from tests.compiling import quick_jit
 
 
 def brute_force(masks):
@@ -79,21 +80,36 @@ def every_mask(size):
 BODIES = [transform._passes_by_neighbours, transform._passes_by_reduction]
 
 
+def in_blocks(body, count=1):
+    """A body on elements and spacings of the last axes, the first of which is parted in blocks."""
+
+    def run(elements, spacings):
+        axis = elements.ndim - len(spacings)
+        parts = elements.reshape(*elements.shape[:axis], count, -1, *elements.shape[axis + 1 :])
+        spacings = tuple(s if s is None else s[None] for s in spacings)
+        squared = body(parts, blocks.beyond(parts, axis), spacings)
+        return squared.reshape(elements.shape)
+
+    return jax.jit(run)
+
+
 @pytest.mark.parametrize("size", [3, 4])
 def test_squared_edt_of_every_small_mask_is_brute_force(size):
     masks = every_mask(size)
     expected = brute_force(masks)
     np.testing.assert_array_equal(distance.squared_edt(masks), expected)
     for body in BODIES:
-        found = jax.jit(body)(jnp.asarray(masks), (None, None))
-        np.testing.assert_array_equal(found, np.where(np.isinf(expected), 2**30, expected))
+        for count in {1, size // 2, size}:
+            found = in_blocks(body, count)(jnp.asarray(masks), (None, None))
+            np.testing.assert_array_equal(found, np.where(np.isinf(expected), 2**30, expected))
 
 
-def test_both_sides_of_every_small_mask_are_brute_force():
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_both_sides_of_every_small_mask_are_brute_force(count):
     masks = every_mask(4)
     expected = np.where(masks, brute_force(masks), brute_force(~masks))
     for body in BODIES:
-        found = jax.jit(body)(jnp.asarray(masks, jnp.int8), (None, None))
+        found = in_blocks(body, count)(jnp.asarray(masks, jnp.int8), (None, None))
         far = found >= 2**30
         np.testing.assert_array_equal(far, np.isinf(expected))
         np.testing.assert_array_equal(np.where(far, np.inf, found), expected)
@@ -135,8 +151,8 @@ def test_edt_takes_any_number_of_spatial_axes(shape):
     ids=["far", "line", "random"],
 )
 def test_both_algorithms_are_scipy(mask, monkeypatch):
-    monkeypatch.setattr(transform, "_BLOCK", 7 * 60)  # the last block overlaps the one before
-    for passes in map(jax.jit, BODIES):
+    monkeypatch.setattr(transform, "_CACHED", 7 * 60)  # the last rows overlap those before
+    for passes in map(in_blocks, BODIES):
         squared = passes(jnp.asarray(mask), (None, None))
         np.testing.assert_array_equal(squared, np.round(scipy_edt(mask) ** 2))
         for sampling in [(1.0, 1.7), (1.7, 1.0)]:
@@ -157,7 +173,7 @@ def test_both_algorithms_are_scipy(mask, monkeypatch):
 )
 def test_both_algorithms_measure_all_labels_at_once(shape, monkeypatch):
     """Each label's distances are those from its own mask to the rest."""
-    monkeypatch.setattr(transform, "_BLOCK", 7 * 60)
+    monkeypatch.setattr(transform, "_CACHED", 7 * 60)
     rng = np.random.default_rng(0)
     rank = len(shape)
     blobs = ndimage.zoom(
@@ -174,8 +190,8 @@ def test_both_algorithms_measure_all_labels_at_once(shape, monkeypatch):
         if sampling is not None:
             spacings = tuple(jnp.full((1,) * labels.ndim, spacing) for spacing in sampling)
         for body in BODIES:
-            squared = jax.jit(body)(jnp.asarray(labels, jnp.int32), spacings)
-            squared = np.where(squared >= transform._far(squared.dtype), np.inf, squared)
+            squared = in_blocks(body)(jnp.asarray(labels, jnp.int32), spacings)
+            squared = np.where(squared >= blocks.far(squared.dtype), np.inf, squared)
             np.testing.assert_allclose(squared, expected**2, rtol=1e-6)
 
 
@@ -447,7 +463,7 @@ def test_data_parallel_losses_gather_no_mask():
 
 
 def test_the_reduction_runs_on_an_explicit_mesh():
-    passes = functools.partial(transform._passes_by_reduction, spacings=(None, None))
+    passes = functools.partial(in_blocks(transform._passes_by_reduction), spacings=(None, None))
     mesh = jax.make_mesh((4,), ("data",))
     split = PartitionSpec("data")
     with jax.set_mesh(mesh):

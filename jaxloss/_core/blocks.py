@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from jaxloss._core.reduction import AxisName
+
 Array = jax.Array
-AxisName = str | tuple[str, ...]
 
 _MANY = 16  # blocks, where they are only supposed to be of use: what is exchanged grows with them
 
@@ -92,7 +93,7 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
     """
     count, size = blocks.shape[axis : axis + 2]
     first, last = (lax.index_in_dim(blocks, n, axis + 1, keepdims=False) for n in (0, -1))
-    me = jnp.arange(count)
+    me = jnp.arange(count, dtype=jnp.int32)
     if axis_name is not None:
         me, count = lax.axis_index(axis_name)[None], lax.axis_size(axis_name)
     dtype = steps_dtype(count * size)
@@ -124,7 +125,7 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
         change = change.astype(dtype)
         inwards = change if sign > 0 else size - 1 - change  # from the edge that faces this block
         inwards = jnp.where(alike, jnp.where(inwards == 0, far(dtype), inwards), 0)
-        apart = sign * (jnp.arange(count)[None] - me[:, None])
+        apart = sign * (jnp.arange(count, dtype=jnp.int32) - me[:, None])
         apart = jnp.expand_dims(apart, [*range(axis), *range(axis + 2, change.ndim)])
         edge = ((apart - 1) * size + 1).astype(dtype)
         return jnp.min(jnp.where(apart > 0, inwards + edge, far(dtype)), axis + 1)

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss._core import blocks
-from jaxloss._core.blocks import AxisName, far
+from jaxloss._core.blocks import far
+from jaxloss._core.reduction import AxisName
 
 Array = jax.Array
 Spacings = tuple[Array | None, ...]
@@ -186,7 +187,9 @@ def _steps_by_reduction(elements: Array, edges: tuple[Array, Array], axis: int) 
     unlike = jnp.expand_dims(elements, axis) != jnp.expand_dims(elements, axis + 1)
     apart = jnp.abs(_offsets(size, axis, elements.ndim))
     steps = jnp.min(jnp.where(unlike, apart, far(jnp.int32)), axis=axis + 1)
-    row = jnp.expand_dims(jnp.arange(size), [a for a in range(elements.ndim) if a != axis])
+    row = jnp.expand_dims(
+        jnp.arange(size, dtype=jnp.int32), [a for a in range(elements.ndim) if a != axis]
+    )
     for edge, rest, n in zip(edges, (row, size - 1 - row), (0, -1), strict=True):
         alike = elements == lax.index_in_dim(elements, n, axis)
         edge = jnp.where(edge < far(edge.dtype), edge.astype(jnp.int32), far(jnp.int32))

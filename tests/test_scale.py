@@ -364,6 +364,42 @@ def test_devices_exchange_sums_not_pixels(row):
         assert found[0].total <= 4 * POSITIONS + BATCH * CLASSES, found
 
 
+ROWS, LINES, FEW = 128, 24, 3  # of an image, whose rows are split; and its classes
+
+# How many maps are measured along each line.
+MAPS = {
+    "boundary": FEW - 1,
+    "distance_penalized_cross_entropy": 1,
+    "distance_penalized_dice": FEW - 1,
+    "hausdorff_dt": 2 * (FEW - 1),
+    "signed_distance_regression": FEW,
+}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "boundary" else pytest.mark.slow) for name in MAPS],
+)
+def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, kind):
+    """One block of a line lies on each device; beyond its two numbers there are sums and loops."""
+    mesh, loss = _mesh(kind), getattr(jaxloss, name)
+    rows = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    logits = jax.ShapeDtypeStruct((1, ROWS, LINES, FEW), jnp.float32, sharding=rows)
+    target = jax.ShapeDtypeStruct(logits.shape[:-1], jnp.int32, sharding=rows)
+    if name == "signed_distance_regression":
+        loss = functools.partial(loss, axis=-1)
+        target = jax.ShapeDtypeStruct(logits.shape, jnp.bool_, sharding=rows)
+    with jax.set_mesh(mesh):
+        run = quick_jit(jax.value_and_grad(loss), out_shardings=(None, rows))
+        found = collectives.read(run.lower(logits, target).compile().as_text())
+    packed = [one for one in found if one.kind == "all-gather"]
+    assert sum(one.total for one in packed) == 2 * DEVICES * MAPS[name] * LINES, found
+    assert sum(one.bytes for one in packed) == 2 * sum(one.numbers for one in packed), found
+    rest = [one.total for one in found if one.kind != "all-gather"]
+    assert sum(rest) <= 4 * MAPS[name] * LINES, found
+
+
 PROGRAM = """
 %body (p: f32[8,3]) -> f32[8,3] {
   %p = f32[8,3]{1,0} parameter(0)

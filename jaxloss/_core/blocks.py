@@ -89,28 +89,27 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
 
     Returns:
       How far above the first and below the last row of a block the nearest unlike element is
-      outside of it, shaped like these rows; `far` if there is none.
+      outside of it, shaped like these rows; `far` or more if there is none.
     """
     count, size = blocks.shape[axis : axis + 2]
-    first, last = (lax.index_in_dim(blocks, n, axis + 1, keepdims=False) for n in (0, -1))
     me = jnp.arange(count, dtype=jnp.int32)
     if axis_name is not None:
         me, count = lax.axis_index(axis_name)[None], lax.axis_size(axis_name)
     dtype = steps_dtype(count * size)
+    first, last = (lax.index_in_dim(blocks, n, axis + 1) for n in (0, -1))
     if count == 1:
-        nothing = jnp.full_like(first, far(dtype), dtype)
+        nothing = jnp.full_like(first.squeeze(axis + 1), far(dtype), dtype)
         return nothing, nothing
     row = jnp.arange(size, dtype=dtype)
     row = jnp.expand_dims(row, [a for a in range(blocks.ndim) if a != axis + 1])
-    top, bottom = (jnp.expand_dims(x, axis + 1) for x in (first, last))
     # No first change is at row 0, no last one at the last row: these stand for none.
-    up = jnp.min(jnp.where(blocks != top, row, size), axis + 1) % size
-    down = jnp.max(jnp.where(blocks != bottom, row, -1), axis + 1) % size
+    up = jnp.min(jnp.where(blocks != first, row, size), axis + 1) % size
+    down = jnp.max(jnp.where(blocks != last, row, -1), axis + 1) % size
     # Label and change become one number, the difference of two of which fits too.
     bits = 1 if blocks.dtype == bool else jnp.iinfo(blocks.dtype).bits
-    packed_dtype = jnp.int16 if size << bits <= 2**15 else jnp.int32
-    first, last = (x.astype(packed_dtype) * size for x in (first, last))
-    begins, ends = first + up.astype(packed_dtype), last + down.astype(packed_dtype)
+    packed = jnp.int16 if size << bits <= 2**15 else jnp.int32
+    first, last = (x.squeeze(axis + 1).astype(packed) * size for x in (first, last))
+    begins, ends = first + up.astype(packed), last + down.astype(packed)
     if axis_name is None:
         begins, ends = (whole(x, (axis,)) for x in (begins, ends))
     else:
@@ -125,9 +124,9 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
         change = change.astype(dtype)
         inwards = change if sign > 0 else size - 1 - change  # from the edge that faces this block
         inwards = jnp.where(alike, jnp.where(inwards == 0, far(dtype), inwards), 0)
-        apart = sign * (jnp.arange(count, dtype=jnp.int32) - me[:, None])
+        apart = sign * (jnp.arange(count, dtype=jnp.int32)[None] - me[:, None])
         apart = jnp.expand_dims(apart, [*range(axis), *range(axis + 2, change.ndim)])
-        edge = ((apart - 1) * size + 1).astype(dtype)
-        return jnp.min(jnp.where(apart > 0, inwards + edge, far(dtype)), axis + 1)
+        between = ((apart - 1) * size + 1).astype(dtype)
+        return jnp.min(jnp.where(apart > 0, inwards + between, far(dtype)), axis + 1)
 
     return nearest(ends, first, -1), nearest(begins, last, 1)

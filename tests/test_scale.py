@@ -147,7 +147,7 @@ def test_a_training_on_many_devices_takes_the_same_steps(kind):
 
 
 def test_two_processes_give_the_numbers_of_one():
-    """Each process sees its own half of the batch; gloo carries the sums between them."""
+    """Each sees its own half of the batch, or of an image's rows; gloo carries what they tell."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -163,14 +163,16 @@ def test_two_processes_give_the_numbers_of_one():
     finally:
         for process in processes:
             process.kill()
-    expected = jax.device_get(two_processes.run(*two_processes.batch()))
+    expected = two_processes.run(*two_processes.batch())
+    expected["split image"] = two_processes.train(*two_processes.split_image())
+    expected = jax.device_get(expected)
     for process, (out, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
         found = json.loads(out.splitlines()[-1])
         assert found.keys() == expected.keys()
-        for name, (value, gradient) in expected.items():
+        for name, (value, array) in expected.items():
             np.testing.assert_allclose(found[name][0], value, rtol=1e-5)
-            np.testing.assert_allclose(found[name][1], gradient, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(found[name][1], array, rtol=1e-5, atol=1e-7)
 
 
 # `axis_name`, with the checks of the default `shard_map` and without.

@@ -2,8 +2,8 @@
 
 Compiles value and gradient of one image, its height over eight devices: a slide or a volume that is
 too large for one. Printed for each loss, over the logits of one device: the numbers and the bytes
-that come to or leave it, and its temporary memory. The gradient lies where the logits lie. A second
-table has the distance transform alone, over its mask.
+that come to or leave it, and its temporary memory. The gradient lies where the logits lie. Two more
+tables have the maps alone, over the bytes of a map in float32.
 
 The devices are those of a TPU v5e 2x4, if the package `libtpu` is there (see `pod.py`; no TPU is
 needed), else eight fake ones on a CPU, whose programs are others; `--cpu` asks for these.
@@ -45,6 +45,7 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
         "distance_penalized_cross_entropy",
         "distance_penalized_dice",
         "hausdorff_dt",
+        "signed_distance_regression",
         "shape_aware",
         "cldice",
     )
@@ -61,16 +62,14 @@ class Row(NamedTuple):
 
 
 def measured(function: Callable[..., Any], arguments: Sequence[Any], out: Any) -> Row:
-    """Compiles a function; the share is that of its first argument."""
+    """Compiles a function; the share is that of its first argument, in float32."""
     compiled = jax.jit(function, out_shardings=out).lower(*arguments).compile()
     found = collectives.read(compiled.as_text())
     share = arguments[0].size / arguments[0].sharding.mesh.size
-    temporary = compiled.memory_analysis().temp_size_in_bytes
-    size = share * arguments[0].dtype.itemsize
     return Row(
         sum(one.total for one in found) / share,
-        sum(one.bytes * one.times for one in found) / size,
-        temporary / size,
+        sum(one.bytes * one.times for one in found) / (4 * share),
+        compiled.memory_analysis().temp_size_in_bytes / (4 * share),
     )
 
 
@@ -114,19 +113,18 @@ def main() -> None:
     print(f"{name}, JAX {jax.__version__}. Exchanged and held by one of them, over its share:\n")
     print(f"| value and gradient, {IMAGE} | numbers | bytes | temporary |")
     print("|---|---|---|---|")
-    for name, loss in [
-        *LOSSES.items(),
-        ("signed_distance_regression", jaxloss.signed_distance_regression),
-    ]:
-        print(
-            f"| {name} | {' | '.join(f'{x:.3f}' for x in of_loss(loss, IMAGE, mesh))} |", flush=True
-        )
+    for name, loss in LOSSES.items():
+        print_row(name, of_loss(loss, IMAGE, mesh))
     for shape in (IMAGE[:-1], VOLUME[:-1]):
         print(f"\n| distance.*, {shape} | numbers | bytes | temporary |")
         print("|---|---|---|---|")
         for name, function in MAPS.items():
-            row = of_map(function, shape, mesh)
-            print(f"| {name} | {' | '.join(f'{x:.2f}' for x in row)} |", flush=True)
+            print_row(name, of_map(function, shape, mesh))
+
+
+def print_row(name: str, row: Row) -> None:
+    """Prints a line of a table."""
+    print(f"| {name} | {' | '.join(f'{x:.3f}' for x in row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -402,6 +402,20 @@ def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, ki
     assert sum(rest) <= 4 * MAPS[name] * LINES, found
 
 
+def test_recipes_of_split_images_give_the_numbers_of_one_device():
+    rng = np.random.default_rng(7)
+    logits = rng.normal(size=(1, 64, 9, 2)).astype(np.float32)
+    labels = np.sort(rng.random(logits.shape) < 0.6, 1)
+    run = quick_jit(jax.value_and_grad(jaxloss.boundary))
+    value, slope = run(logits, labels)
+    split = run(*_recipe("share_rows")({}, (logits, labels))[1])
+    mesh = jax.make_mesh((DEVICES,), ("rows",), axis_types=(AxisType.Auto,))
+    mapped = functools.partial(_recipe("boundary_in_shard_map"), mesh=mesh)
+    for found in (split, quick_jit(jax.value_and_grad(mapped))(logits, labels.astype(np.float32))):
+        np.testing.assert_allclose(found[0], value, rtol=1e-5)
+        np.testing.assert_allclose(found[1], slope, rtol=1e-5, atol=1e-7)
+
+
 PROGRAM = """
 %body (p: f32[8,3]) -> f32[8,3] {
   %p = f32[8,3]{1,0} parameter(0)

@@ -3,7 +3,10 @@
 import functools
 import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+Size = tuple[int, int]  # in numbers and in bytes
 
 KINDS = (
     "all-gather",
@@ -17,7 +20,7 @@ KINDS = (
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?(\S+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)(.*)")
 _LAYOUT = re.compile(r"\{[^{}=%]*\}")
-_ARRAY = re.compile(r"[a-z]\w*\[([\d,]*)\]")
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(
     r"(?:body|condition|calls|to_apply|\w+_computations?)=\{?(%[^,}\s]+(?:, %[^,}\s]+)*)"
 )
@@ -30,12 +33,14 @@ class Collective(NamedTuple):
     Attributes:
       kind: `"all-reduce"`, `"all-gather"`, ...
       numbers: How many numbers go in or come out, whichever is more, on one device.
+      bytes: The same in bytes.
       times: How often it happens, in loops of a length that the compiler knows; else once.
       source: The path of the operation in the program that was traced.
     """
 
     kind: str
     numbers: int
+    bytes: int
     times: int
     source: str
 
@@ -50,9 +55,9 @@ def read(hlo: str) -> list[Collective]:
 
     Several arrays that the compiler sends at once are one exchange.
     """
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Size] = {}
     callers: dict[str, list[tuple[str, int]]] = {}  # and how often each calls
-    found: list[tuple[str, int, str, str]] = []
+    found: list[tuple[str, Size, str, str]] = []
     inside = entry = ""
     for line in hlo.splitlines():
         if header := _COMPUTATION.match(line):
@@ -62,17 +67,19 @@ def read(hlo: str) -> list[Collective]:
         if not match:
             continue
         name, result, operation, operands, rest = match.groups()
-        sizes[name] = _numbers(result)
+        sizes[name] = _size(result)
         trips = _TRIPS.search(line) if operation == "while" else None
         for called in re.findall(r"%([\w.\-]+)", " ".join(_CALLED.findall(line))):
             callers.setdefault(called, []).append((inside, int(trips[1]) if trips else 1))
         kind = operation.removesuffix("-start")
         if kind not in KINDS:
             continue
-        read = _numbers(operands) or sum(sizes[o] for o in re.findall(r"%([\w.\-]+)", operands))
+        read = _size(operands)
+        if not any(read):
+            read = _sum(sizes[o] for o in re.findall(r"%([\w.\-]+)", operands))
         written = sizes[name]
-        if operation != kind and kind != "all-reduce":
-            written -= read  # what starts and is not awaited hands its operands on
+        if operation != kind and kind != "all-reduce":  # it hands its operands on
+            written = (written[0] - read[0], written[1] - read[1])
         source = re.search(r'op_name="(.*?)"', rest)
         found.append((kind, max(read, written), inside, source[1] if source else ""))
 
@@ -82,11 +89,23 @@ def read(hlo: str) -> list[Collective]:
             return 1
         return sum(times(caller) * trips for caller, trips in callers.get(computation, ()))
 
-    each = [Collective(kind, numbers, times(at), path) for kind, numbers, at, path in found]
+    each = [Collective(kind, *size, times(at), path) for kind, size, at, path in found]
     return sorted(each, key=lambda collective: -collective.total)
 
 
-def _numbers(types: str) -> int:
-    """The size of all arrays in a text of types."""
-    shapes = (shape.split(",") for shape in _ARRAY.findall(types))
-    return sum(math.prod(int(n) for n in shape if n) for shape in shapes)
+def _size(types: str) -> Size:
+    """The numbers and bytes of all arrays in a text of types."""
+    arrays = ((dtype, shape.split(",")) for dtype, shape in _ARRAY.findall(types))
+    counts = [(math.prod(int(n) for n in shape if n), dtype) for dtype, shape in arrays]
+    return _sum((count, count * _width(dtype)) for count, dtype in counts)
+
+
+def _width(dtype: str) -> int:
+    """Bytes of a number: the bits of `s32`, `bf16`, `f8e4m3fn` or `c64`; a `pred` has one byte."""
+    bits = re.search(r"\d+", dtype)
+    return -(-int(bits[0]) // 8) if bits else 1
+
+
+def _sum(sizes: Iterable[Size]) -> Size:
+    sizes = tuple(sizes)
+    return sum(numbers for numbers, _ in sizes), sum(size for _, size in sizes)

@@ -7,8 +7,9 @@ to three pixels wide, and no digit of the test scenes was seen in training: the 
 choice of the loss decides. Leaves a picture and an Orbax checkpoint in the output folder and prints
 the intersection over union (IoU) of each digit. Takes a minute or two on two CPU cores.
 
-With `--devices 8` each of eight devices takes an eighth of every batch. On a machine without
-accelerators eight fake ones share the processor: no faster, but the same program.
+With `--devices 8` each of eight devices takes an eighth of every batch, or with `--split height` an
+eighth of the rows of every scene, as volumes and slides need that are too large for one. On a
+machine without accelerators eight fake ones share the processor: no faster, but the same program.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ CLASSES = 11  # Background, then the digits 0 to 9.
 # One score for each digit over the whole batch: an image holds three digits at most, and a score
 # for each of the seven absent ones would teach the network to predict background everywhere.
 REGION = {"per_image": False}
+
+SPLITS = {"batch": PartitionSpec("devices"), "height": PartitionSpec(None, "devices")}
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # Of logits, labels and the step.
 
@@ -88,13 +91,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=int, default=64, help="side of a scene, a multiple of 16")
     add("--seed", type=int, default=0, help="of the scenes, the network and the batches")
     add("--devices", type=int, default=1, help="that share each batch, on a CPU fake ones")
+    add("--split", choices=list(SPLITS), default="batch", help="what the devices share")
     add("--output", type=pathlib.Path, default="output", help="folder of the results")
     options = parser.parse_args(argv)
     if options.size < 16 or options.size % 16:
         parser.error(f"argument --size: {options.size} is not a multiple of 16")
-    if options.devices < 1 or options.batch % options.devices:
+    shared = {"batch": options.batch, "height": options.size}[options.split]
+    if options.devices < 1 or shared % options.devices:
         parser.error(
-            f"argument --devices: a batch of {options.batch} cannot be shared equally among "
+            f"argument --devices: a {options.split} of {shared} cannot be shared equally among "
             f"{options.devices} devices"
         )
     return options
@@ -118,20 +123,20 @@ def make_loss(name: str, steps: int) -> Loss:
 
 
 def make_mesh(devices: int) -> Mesh:
-    """Arranges so many devices in one axis, along which a batch is shared."""
+    """Arranges so many devices in one axis, along which batches or scenes are shared."""
     if devices > 1:
         with contextlib.suppress(RuntimeError):  # JAX has started and its devices stay.
             jax.config.update("jax_num_cpu_devices", devices)
     if jax.device_count() < devices:
         raise SystemExit(f"--devices {devices}: this machine has {jax.device_count()}")
-    return jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((devices,), ("devices",), axis_types=(AxisType.Auto,))
 
 
 def train(scenes: Scenes, options: argparse.Namespace) -> tuple[UNet, np.ndarray]:
     """Returns the trained network and the loss of every step."""
     mesh = make_mesh(options.devices)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    shared = NamedSharding(mesh, PartitionSpec("batch"))
+    shared = NamedSharding(mesh, SPLITS[options.split])
     key = jax.random.key(options.seed, impl="rbg")  # On CPUs the default takes long to compile.
     model = nnx.jit(lambda: UNet(CLASSES, rngs=nnx.Rngs(key)))()
     rate = optax.cosine_onecycle_schedule(options.steps, peak_value=6e-3, pct_start=0.2)
@@ -173,7 +178,7 @@ def train_step(
     """Draws a batch, varies its light, and updates the network: one compiled program.
 
     Only the batch is told where it goes; the compiler shares all that follows among the devices,
-    and the loss is that of the whole batch.
+    which send each other the rows that convolutions need. The loss is that of the whole batch.
     """
     step = optimizer.step[...]
     choice, light = jax.random.split(jax.random.fold_in(key, step))

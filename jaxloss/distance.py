@@ -2,8 +2,11 @@
 
 All functions share:
 
-- `axes` are the spatial axes, one or more of any length; all other axes are batch axes. The
-  spatial axes must not be sharded; the batch axes may be.
+- `axes` are the spatial axes, one or more of any length; all other axes are batch axes. Batch axes
+  may lie on several devices, and so may one spatial axis: the first (on a mesh of Explicit axes
+  any), see docs/scale.md. The result is the same.
+- `space_axis_name` is the mesh axis over which `shard_map` has split the first of `axes`, each
+  device having as much of it. The distances then are those of the whole image.
 - `sampling` is the positive distance between neighbouring elements: one number, or one for each of
   `axes`; `None` is 1. It may be traced; a traced one that is not positive makes the result NaN.
 - The result is float32, or float64 if `sampling` is an array of that dtype. It is a constant: its
@@ -18,6 +21,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, maps
+from jaxloss._core.reduction import AxisName
 
 __all__ = [
     "border_weights",
@@ -35,7 +39,12 @@ Sampling = ArrayLike | Sequence[ArrayLike] | None
 
 
 def edt(
-    mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None, empty: ArrayLike = jnp.inf
+    mask: ArrayLike,
+    *,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+    empty: ArrayLike = jnp.inf,
+    space_axis_name: AxisName | None = None,
 ) -> Array:
     """Computes the exact distance of each True element to the nearest False element.
 
@@ -51,6 +60,7 @@ def edt(
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       empty: The value of an image without a False element, a scalar.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Distances in the units of `sampling`, shape `[...]`.
@@ -76,11 +86,18 @@ def edt(
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
     mask, axes, sampling = _checked("edt", mask, axes, sampling)
-    return maps.edt(mask, sampling, _scalar("edt", empty, sampling), axes=axes)
+    return maps.edt(
+        mask, sampling, _scalar("edt", empty, sampling), axes=axes, split=space_axis_name
+    )
 
 
 def squared_edt(
-    mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None, empty: ArrayLike = jnp.inf
+    mask: ArrayLike,
+    *,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+    empty: ArrayLike = jnp.inf,
+    space_axis_name: AxisName | None = None,
 ) -> Array:
     """Computes the square of :func:`edt`, without the rounding of a square root.
 
@@ -96,6 +113,7 @@ def squared_edt(
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       empty: The value of an image without a False element, a scalar; it is not squared.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Squared distances, shape `[...]`.
@@ -117,10 +135,18 @@ def squared_edt(
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
     mask, axes, sampling = _checked("squared_edt", mask, axes, sampling)
-    return maps.squared_edt(mask, sampling, _scalar("squared_edt", empty, sampling), axes=axes)
+    return maps.squared_edt(
+        mask, sampling, _scalar("squared_edt", empty, sampling), axes=axes, split=space_axis_name
+    )
 
 
-def signed_distance(mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None) -> Array:
+def signed_distance(
+    mask: ArrayLike,
+    *,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+    space_axis_name: AxisName | None = None,
+) -> Array:
     """Computes the signed distance map of the boundary loss: negative inside, 0 on the rim.
 
     With `d(i)` the distance to the nearest element of the other side and `s = sampling`::
@@ -135,6 +161,7 @@ def signed_distance(mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Samplin
       mask: Boolean, shape `[...]`; True is the inside.
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Signed distances in the units of `sampling`, shape `[...]`.
@@ -155,7 +182,7 @@ def signed_distance(mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Samplin
       unbalanced segmentation. MIDL 2019. https://arxiv.org/abs/1812.07032
     """
     mask, axes, sampling = _checked("signed_distance", mask, axes, sampling)
-    return maps.signed(mask, sampling, axes=axes)
+    return maps.signed(mask, sampling, axes=axes, split=space_axis_name)
 
 
 def compute_sdf(
@@ -164,6 +191,7 @@ def compute_sdf(
     normalize: bool = False,
     axes: Axes = (-2, -1),
     sampling: Sampling = None,
+    space_axis_name: AxisName | None = None,
 ) -> Array:
     """Computes the signed distance function that a network can regress.
 
@@ -181,6 +209,7 @@ def compute_sdf(
       normalize: Whether each side is divided by its largest distance in the image.
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Signed distances, shape `[...]`.
@@ -204,11 +233,17 @@ def compute_sdf(
     """
     mask, axes, sampling = _checked("compute_sdf", mask, axes, sampling)
     checks.option("compute_sdf", "normalize", normalize, (False, True))
-    return maps.both_sides(mask, sampling, axes=axes, normalize=bool(normalize))
+    return maps.both_sides(
+        mask, sampling, axes=axes, split=space_axis_name, normalize=bool(normalize)
+    )
 
 
 def compute_edts_for_penalized_loss(
-    mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None
+    mask: ArrayLike,
+    *,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+    space_axis_name: AxisName | None = None,
 ) -> Array:
     """Computes the weights of the distance-penalised losses: largest at the boundary.
 
@@ -225,6 +260,7 @@ def compute_edts_for_penalized_loss(
       mask: Boolean, shape `[...]`; True is the inside.
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Weights in [0, 1], shape `[...]`.
@@ -245,11 +281,17 @@ def compute_edts_for_penalized_loss(
       Segmentation. MIDL 2019. https://arxiv.org/abs/1908.03679
     """
     mask, axes, sampling = _checked("compute_edts_for_penalized_loss", mask, axes, sampling)
-    return maps.penalty(mask.astype(jnp.int32), sampling, axes=axes, values=2)
+    return maps.penalty(
+        mask.astype(jnp.int32), sampling, axes=axes, split=space_axis_name, values=2
+    )
 
 
 def compute_edts_for_hausdorff_loss(
-    mask: ArrayLike, *, axes: Axes = (-2, -1), sampling: Sampling = None
+    mask: ArrayLike,
+    *,
+    axes: Axes = (-2, -1),
+    sampling: Sampling = None,
+    space_axis_name: AxisName | None = None,
 ) -> Array:
     """Computes the distance of each element to the boundary, for the Hausdorff losses.
 
@@ -266,6 +308,7 @@ def compute_edts_for_hausdorff_loss(
       mask: Boolean, shape `[...]`; True is the inside.
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Distances in the units of `sampling`, shape `[...]`.
@@ -289,7 +332,7 @@ def compute_edts_for_hausdorff_loss(
       Convolutional Neural Networks. IEEE TMI 2020, equation 8. https://arxiv.org/abs/1904.10030
     """
     mask, axes, sampling = _checked("compute_edts_for_hausdorff_loss", mask, axes, sampling)
-    return maps.to_boundary(mask, sampling, axes=axes)
+    return maps.to_boundary(mask, sampling, axes=axes, split=space_axis_name)
 
 
 def border_weights(
@@ -299,6 +342,7 @@ def border_weights(
     sigma: ArrayLike = 5.0,
     axes: Axes = (-2, -1),
     sampling: Sampling = None,
+    space_axis_name: AxisName | None = None,
 ) -> Array:
     """Computes the U-Net's weights of the background between two instances that nearly touch.
 
@@ -317,6 +361,7 @@ def border_weights(
       sigma: The width of the border in the units of `sampling`, positive. The U-Net uses 5.
       axes: The spatial axes.
       sampling: Spacing of the elements, a scalar or one number for each axis.
+      space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
     Returns:
       Weights, shape `[...]`; differentiable in `w0` and `sigma`.
@@ -343,7 +388,9 @@ def border_weights(
     sampling = _spacing(name, sampling, len(axes))
     w0 = checks.number(name, "w0", w0, maps.dtype_of(sampling), "[0, inf)")
     sigma = checks.number(name, "sigma", sigma, maps.dtype_of(sampling), "(0, inf)")
-    return maps.between_instances(labels.astype(jnp.int32), w0, sigma, sampling, axes=axes)
+    return maps.between_instances(
+        labels.astype(jnp.int32), w0, sigma, sampling, axes=axes, split=space_axis_name
+    )
 
 
 def _checked(

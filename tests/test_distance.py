@@ -14,7 +14,8 @@ from scipy import ndimage
 
 import jaxloss
 from jaxloss import distance
-from jaxloss._core import transform
+from jaxloss._core import blocks, transform
+from tests.compiling import quick_jit
 
 
 def brute_force(masks):
@@ -79,21 +80,36 @@ def every_mask(size):
 BODIES = [transform._passes_by_neighbours, transform._passes_by_reduction]
 
 
+def in_blocks(body, count=1):
+    """A body on elements and spacings of the last axes, the first of which is parted in blocks."""
+
+    def run(elements, spacings):
+        axis = elements.ndim - len(spacings)
+        parts = elements.reshape(*elements.shape[:axis], count, -1, *elements.shape[axis + 1 :])
+        spacings = tuple(s if s is None else s[None] for s in spacings)
+        squared = body(parts, blocks.beyond(parts, axis), spacings)
+        return squared.reshape(elements.shape)
+
+    return jax.jit(run)
+
+
 @pytest.mark.parametrize("size", [3, 4])
 def test_squared_edt_of_every_small_mask_is_brute_force(size):
     masks = every_mask(size)
     expected = brute_force(masks)
     np.testing.assert_array_equal(distance.squared_edt(masks), expected)
     for body in BODIES:
-        found = jax.jit(body)(jnp.asarray(masks), (None, None))
-        np.testing.assert_array_equal(found, np.where(np.isinf(expected), 2**30, expected))
+        for count in {1, size // 2, size}:
+            found = in_blocks(body, count)(jnp.asarray(masks), (None, None))
+            np.testing.assert_array_equal(found, np.where(np.isinf(expected), 2**30, expected))
 
 
-def test_both_sides_of_every_small_mask_are_brute_force():
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_both_sides_of_every_small_mask_are_brute_force(count):
     masks = every_mask(4)
     expected = np.where(masks, brute_force(masks), brute_force(~masks))
     for body in BODIES:
-        found = jax.jit(body)(jnp.asarray(masks, jnp.int8), (None, None))
+        found = in_blocks(body, count)(jnp.asarray(masks, jnp.int8), (None, None))
         far = found >= 2**30
         np.testing.assert_array_equal(far, np.isinf(expected))
         np.testing.assert_array_equal(np.where(far, np.inf, found), expected)
@@ -135,8 +151,8 @@ def test_edt_takes_any_number_of_spatial_axes(shape):
     ids=["far", "line", "random"],
 )
 def test_both_algorithms_are_scipy(mask, monkeypatch):
-    monkeypatch.setattr(transform, "_BLOCK", 7 * 60)  # the last block overlaps the one before
-    for passes in map(jax.jit, BODIES):
+    monkeypatch.setattr(transform, "_CACHED", 7 * 60)  # the last rows overlap those before
+    for passes in map(in_blocks, BODIES):
         squared = passes(jnp.asarray(mask), (None, None))
         np.testing.assert_array_equal(squared, np.round(scipy_edt(mask) ** 2))
         for sampling in [(1.0, 1.7), (1.7, 1.0)]:
@@ -157,7 +173,7 @@ def test_both_algorithms_are_scipy(mask, monkeypatch):
 )
 def test_both_algorithms_measure_all_labels_at_once(shape, monkeypatch):
     """Each label's distances are those from its own mask to the rest."""
-    monkeypatch.setattr(transform, "_BLOCK", 7 * 60)
+    monkeypatch.setattr(transform, "_CACHED", 7 * 60)
     rng = np.random.default_rng(0)
     rank = len(shape)
     blobs = ndimage.zoom(
@@ -174,8 +190,8 @@ def test_both_algorithms_measure_all_labels_at_once(shape, monkeypatch):
         if sampling is not None:
             spacings = tuple(jnp.full((1,) * labels.ndim, spacing) for spacing in sampling)
         for body in BODIES:
-            squared = jax.jit(body)(jnp.asarray(labels, jnp.int32), spacings)
-            squared = np.where(squared >= transform._far(squared.dtype), np.inf, squared)
+            squared = in_blocks(body)(jnp.asarray(labels, jnp.int32), spacings)
+            squared = np.where(squared >= blocks.far(squared.dtype), np.inf, squared)
             np.testing.assert_allclose(squared, expected**2, rtol=1e-6)
 
 
@@ -424,6 +440,96 @@ def test_a_sharded_batch_stays_where_it_is(name, kind):
         np.testing.assert_array_equal(mapped(placed), expected)
 
 
+def split_masks(*shape):
+    """Random and sparse masks, an empty one, a pixel, one device's share, the rims of shares."""
+    noise, share = np.random.default_rng(0).random(shape), shape[0] // 8
+    masks = np.zeros((6, *shape), bool)
+    masks[0], masks[1] = noise < 0.5, noise < 0.02
+    masks[3][tuple(n // 3 for n in shape)] = True
+    masks[4, 5 * share : 6 * share] = noise[5 * share : 6 * share] < 0.1
+    masks[5, ::share] = True
+    return np.concatenate([masks, ~masks])
+
+
+SPLIT = [((80, 24), (2.0, 0.7)), ((40, 16, 6), None)]
+
+
+@pytest.mark.parametrize(
+    "kind, axis",
+    [
+        (AxisType.Auto, 1),
+        (AxisType.Explicit, 1),
+        pytest.param(AxisType.Auto, 2, marks=pytest.mark.slow),
+        (AxisType.Explicit, 2),
+        ("shard_map", 1),
+    ],
+    ids=str,
+)
+def test_an_image_that_is_split_over_devices_is_measured_as_a_whole(kind, axis):
+    mapped = kind == "shard_map"
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit if mapped else kind,))
+    split = PartitionSpec(*[None] * axis, "rows")
+
+    def measure(every):
+        """Of each shape the distances inside, and those on both sides less the finest spacing."""
+        for masks, (shape, sampling) in zip(every, SPLIT, strict=True):
+            options = {"axes": tuple(range(1, len(shape) + 1)), "sampling": sampling}
+            if mapped:
+                options["space_axis_name"] = "rows"
+            yield distance.edt(masks, **options), distance.signed_distance(masks, **options)
+
+    run = lambda every: list(measure(every))
+    if mapped:
+        run = jax.shard_map(run, mesh=mesh, in_specs=split, out_specs=split)
+    every = [split_masks(*shape) for shape, _ in SPLIT]
+    with jax.set_mesh(mesh):
+        results = quick_jit(run)(jax.device_put(every, NamedSharding(mesh, split)))
+    for masks, (shape, sampling), (inside, signed) in zip(every, SPLIT, results, strict=True):
+        rank, finest = len(shape), min(sampling or (1,))
+        expected = scipy_edt(masks, rank, sampling)
+        np.testing.assert_allclose(inside, expected, rtol=5e-7)
+        outside = scipy_edt(~masks, rank, sampling)
+        bounded = np.isfinite(expected) & np.isfinite(outside)
+        expected = np.where(masks, finest - np.where(bounded, expected, finest), outside)
+        np.testing.assert_allclose(signed, np.where(bounded, expected, 0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [70, 67])
+def test_rows_that_devices_do_not_divide(rows):
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    masks = split_masks(rows, 9)
+    split = NamedSharding(mesh, PartitionSpec(None, "rows"))
+    run = quick_jit(lambda x: distance.edt(jax.lax.with_sharding_constraint(x, split)))
+    np.testing.assert_array_equal(run(masks), scipy_edt(masks).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", distance.__all__[:4])
+def test_maps_inside_shard_map_are_those_of_the_whole_image(name):
+    """Largest distances, ids of instances and the rim of the image are everybody's."""
+    masks = split_masks(40, 12)
+    data = np.cumsum(masks & (np.arange(12) > 9), 1, dtype=np.int32) if name[0] == "b" else masks
+    options = {"normalize": True} if name == "compute_sdf" else {}
+    function = functools.partial(getattr(distance, name), **options)
+    split = PartitionSpec(None, "rows")
+    run = jax.shard_map(
+        functools.partial(function, space_axis_name="rows"),
+        mesh=jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,)),
+        in_specs=split,
+        out_specs=split,
+    )
+    np.testing.assert_allclose(quick_jit(run)(data), function(data), rtol=1e-6, atol=1e-7)
+
+
+def test_a_split_line_may_be_too_long_for_small_integers():
+    """Its steps and packed numbers need 32 bits."""
+    mask = one_far(8 * 2**12)
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    placed = jax.device_put(mask, NamedSharding(mesh, PartitionSpec("rows")))
+    with jax.set_mesh(mesh):
+        found = quick_jit(functools.partial(distance.edt, axes=0))(placed)
+    np.testing.assert_array_equal(found, np.arange(len(mask), dtype=np.float32))
+
+
 def test_data_parallel_losses_gather_no_mask():
     """Value and gradient of a batch that is split over devices exchange scalars only."""
     logits = np.zeros((8, 40, 50, 2), np.float32)
@@ -449,7 +555,7 @@ def test_data_parallel_losses_gather_no_mask():
 
 
 def test_the_reduction_runs_on_an_explicit_mesh():
-    passes = functools.partial(transform._passes_by_reduction, spacings=(None, None))
+    passes = functools.partial(in_blocks(transform._passes_by_reduction), spacings=(None, None))
     mesh = jax.make_mesh((4,), ("data",))
     split = PartitionSpec("data")
     with jax.set_mesh(mesh):

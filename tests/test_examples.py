@@ -110,11 +110,12 @@ def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_many_devices_take_the_steps_of_one(tmp_path):
-    arguments = ["--steps", "6", "--batch", "8", "--scenes", "64", "--size", "32"]
+@pytest.mark.parametrize("split", ["batch", "height"])
+def test_many_devices_take_the_steps_of_one(split, tmp_path):
+    arguments = ["--steps", "6", "--batch", "8", "--scenes", "64", "--size", "64"]
+    arguments += ["--loss", "boundary", "--split", split, "--output", str(tmp_path)]
     alone, shared = (
-        segment_digits.main([*arguments, "--devices", devices, "--output", str(tmp_path)])
-        for devices in ("1", "4")
+        segment_digits.main([*arguments, "--devices", devices]) for devices in ("1", "8")
     )
     np.testing.assert_allclose(shared["losses"], alone["losses"], rtol=1e-5)
 
@@ -143,6 +144,12 @@ def test_size_must_fit_the_network(capsys):
     with pytest.raises(SystemExit):
         segment_digits.parse(["--size", "40"])
     assert "40 is not a multiple of 16" in capsys.readouterr().err
+
+
+def test_devices_must_share_the_rows_equally(capsys):
+    with pytest.raises(SystemExit):
+        segment_digits.parse(["--devices", "5", "--batch", "5", "--split", "height"])
+    assert "a height of 64 cannot be shared equally among 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("devices", ["0", "3"])

@@ -147,7 +147,7 @@ def test_a_training_on_many_devices_takes_the_same_steps(kind):
 
 
 def test_two_processes_give_the_numbers_of_one():
-    """Each process sees its own half of the batch; gloo carries the sums between them."""
+    """Each sees its own half of the batch, or of an image's rows; gloo carries what they tell."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -163,14 +163,16 @@ def test_two_processes_give_the_numbers_of_one():
     finally:
         for process in processes:
             process.kill()
-    expected = jax.device_get(two_processes.run(*two_processes.batch()))
+    expected = two_processes.run(*two_processes.batch())
+    expected["split image"] = two_processes.train(*two_processes.split_image())
+    expected = jax.device_get(expected)
     for process, (out, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
         found = json.loads(out.splitlines()[-1])
         assert found.keys() == expected.keys()
-        for name, (value, gradient) in expected.items():
+        for name, (value, array) in expected.items():
             np.testing.assert_allclose(found[name][0], value, rtol=1e-5)
-            np.testing.assert_allclose(found[name][1], gradient, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(found[name][1], array, rtol=1e-5, atol=1e-7)
 
 
 # `axis_name`, with the checks of the default `shard_map` and without.
@@ -365,6 +367,56 @@ def test_devices_exchange_sums_not_pixels(row):
         assert found[0].total <= 4 * POSITIONS + BATCH * CLASSES, found
 
 
+ROWS, LINES, FEW = 128, 24, 3  # of an image, whose rows are split; and its classes
+
+# How many maps are measured along each line.
+MAPS = {
+    "boundary": FEW - 1,
+    "distance_penalized_cross_entropy": 1,
+    "distance_penalized_dice": FEW - 1,
+    "hausdorff_dt": 2 * (FEW - 1),
+    "signed_distance_regression": FEW,
+}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "boundary" else pytest.mark.slow) for name in MAPS],
+)
+def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, kind):
+    """One block of a line lies on each device; beyond its two numbers there are sums and loops."""
+    mesh, loss = _mesh(kind), getattr(jaxloss, name)
+    rows = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    logits = jax.ShapeDtypeStruct((1, ROWS, LINES, FEW), jnp.float32, sharding=rows)
+    target = jax.ShapeDtypeStruct(logits.shape[:-1], jnp.int32, sharding=rows)
+    if name == "signed_distance_regression":
+        loss = functools.partial(loss, axis=-1)
+        target = jax.ShapeDtypeStruct(logits.shape, jnp.bool_, sharding=rows)
+    with jax.set_mesh(mesh):
+        run = quick_jit(jax.value_and_grad(loss), out_shardings=(None, rows))
+        found = collectives.read(run.lower(logits, target).compile().as_text())
+    packed = [one for one in found if one.kind == "all-gather"]
+    assert sum(one.total for one in packed) == 2 * DEVICES * MAPS[name] * LINES, found
+    assert sum(one.bytes for one in packed) == 2 * sum(one.numbers for one in packed), found
+    rest = [one.total for one in found if one.kind != "all-gather"]
+    assert sum(rest) <= 4 * MAPS[name] * LINES, found
+
+
+def test_recipes_of_split_images_give_the_numbers_of_one_device():
+    rng = np.random.default_rng(7)
+    logits = rng.normal(size=(1, 64, 9, 2)).astype(np.float32)
+    labels = np.sort(rng.random(logits.shape) < 0.6, 1)
+    run = quick_jit(jax.value_and_grad(jaxloss.boundary))
+    value, slope = run(logits, labels)
+    split = run(*_recipe("share_rows")({}, (logits, labels))[1])
+    mesh = jax.make_mesh((DEVICES,), ("rows",), axis_types=(AxisType.Auto,))
+    mapped = functools.partial(_recipe("boundary_in_shard_map"), mesh=mesh)
+    for found in (split, quick_jit(jax.value_and_grad(mapped))(logits, labels.astype(np.float32))):
+        np.testing.assert_allclose(found[0], value, rtol=1e-5)
+        np.testing.assert_allclose(found[1], slope, rtol=1e-5, atol=1e-7)
+
+
 PROGRAM = """
 %body (p: f32[8,3]) -> f32[8,3] {
   %p = f32[8,3]{1,0} parameter(0)
@@ -382,8 +434,8 @@ ENTRY %main (x: f32[8,3]) -> f32[8,3] {
 
 def test_exchanges_are_counted_in_loops_and_while_they_run():
     gather, mean = collectives.read(PROGRAM)
-    assert gather == ("all-gather", 64 * 3, 5, "jit(f)/a")
-    assert mean[:3] == ("all-reduce", 8 * 3, 1)
+    assert gather == ("all-gather", 64 * 3, 4 * 64 * 3, 5, "jit(f)/a")
+    assert mean[:4] == ("all-reduce", 8 * 3, 4 * 8 * 3, 1)
 
 
 def test_pooled_lovasz_gathers_what_it_sorts():

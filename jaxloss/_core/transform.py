@@ -12,6 +12,9 @@ So one transform measures all labels of a map at once.
 Every pass is exact. On a GPU or TPU it is one fused reduction over `j`, which never stores the
 pairs `(i, j)`; on a CPU it visits the neighbours at growing distance and stops when no element can
 improve. One spacing for all axes means integers.
+
+The first pass counts steps, in blocks of a line that each know the others by their ends only. So
+one spatial axis may lie on several devices: the first, or on a mesh of Explicit axes any.
 """
 
 from typing import Any, NamedTuple
@@ -20,12 +23,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxloss._core import blocks
+from jaxloss._core.blocks import far
+from jaxloss._core.reduction import AxisName
+
 Array = jax.Array
 Spacings = tuple[Array | None, ...]
 State = tuple[Array, Array]
 
 _SHIFTS, _COLUMNS = 16, 4  # visited by a CPU in one step of a loop
-_BLOCK = 2**17  # elements that it keeps in its cache
+_CACHED = 2**17  # elements that it keeps in its cache
 _SMALL = 32  # the largest side up to which it takes the reduction, which compiles faster
 
 
@@ -53,7 +60,12 @@ def unit_of(sampling: Array | None) -> Array:
     return jnp.ones((), jnp.float32) if sampling is None else jnp.min(sampling)
 
 
-def transform(elements: Array, sampling: Array | None, axes: tuple[int, ...]) -> Distance:
+def transform(
+    elements: Array,
+    sampling: Array | None,
+    axes: tuple[int, ...],
+    axis_name: AxisName | None = None,
+) -> Distance:
     """Measures the distance from each element to the nearest one that is not like it.
 
     Args:
@@ -61,6 +73,7 @@ def transform(elements: Array, sampling: Array | None, axes: tuple[int, ...]) ->
         each to the nearest of another label.
       sampling: The spacing, a scalar or one number for each axis; None: 1.
       axes: The spatial axes, non-negative.
+      axis_name: The mesh axis over which `shard_map` has split the first of them.
     """
     unit = lax.stop_gradient(unit_of(sampling))
     if elements.size == 0:
@@ -68,47 +81,70 @@ def transform(elements: Array, sampling: Array | None, axes: tuple[int, ...]) ->
         return Distance(nothing, nothing == 0, unit)
     ratios = jnp.ones(()) if sampling is None else lax.stop_gradient(sampling) / unit
     diagonal = sum((elements.shape[axis] - 1) ** 2 for axis in axes)
+    if axis_name is not None:
+        diagonal += (elements.shape[axes[0]] * lax.axis_size(axis_name) - 1) ** 2
     spacings: Spacings = (None,) * len(axes)
-    if ratios.ndim == 1 or diagonal >= _far(jnp.int32):
+    if ratios.ndim == 1 or diagonal >= far(jnp.int32):
         ratios = jnp.broadcast_to(ratios.astype(unit.dtype), (len(axes),))
-        spacings = tuple(ratios[n].reshape((1,) * elements.ndim) for n in range(len(axes)))
-    last = tuple(range(-len(axes), 0))
-    squared = jnp.moveaxis(_passes(jnp.moveaxis(elements, axes, last), spacings), last, axes)
-    missing = (squared >= _far(squared.dtype)) & (unit > 0)  # a unit of NaN must reach the result
+        spacings = tuple(ratios[n].reshape((1,) * (elements.ndim + 1)) for n in range(len(axes)))
+    squared = _first_in_blocks(elements, spacings, axes, axis_name)
+    missing = (squared >= far(squared.dtype)) & (unit > 0)  # a unit of NaN must reach the result
     return Distance(squared.astype(unit.dtype), missing, unit)
 
 
-@jax.custom_batching.custom_vmap
-def _passes(elements: Array, spacings: Spacings) -> Array:
-    """Squared distances over the last `len(spacings)` axes; a `None` spacing is the integer 1.
+def _first_in_blocks(
+    elements: Array, spacings: Spacings, axes: tuple[int, ...], axis_name: AxisName | None
+) -> Array:
+    """Puts the axis that is split before the others, in blocks, and all of them last."""
+    devices = {axis: blocks.shards(elements, axis) for axis in axes}
+    order = sorted(range(len(axes)), key=lambda n: -devices[axes[n]])
+    first, *others = (axes[n] for n in order)
+    size, last = elements.shape[first], tuple(range(-len(axes), 0))
+    small = axis_name is not None or size <= _SMALL
+    count = devices[first] if small else blocks.number(elements, first)
+    moved = jnp.moveaxis(blocks.whole(elements, others), (first, *others), last)
+    before, after = moved.shape[: -len(axes)], moved.shape[1 - len(axes) :] if others else ()
+    parts = moved.reshape(*before, count, size // count, *after)
+    edges = blocks.beyond(parts, len(before), axis_name)
+    squared = _passes(parts, edges, tuple(spacings[n] for n in order))
+    return blocks.like(elements, jnp.moveaxis(squared.reshape(moved.shape), last, (first, *others)))
 
-    Where an image has no other element the result is at least `_far`.
+
+@jax.custom_batching.custom_vmap
+def _passes(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> Array:
+    """Squared distances over the last axes, one for each spacing; `None` is the integer 1.
+
+    The axis of the first spacing is in blocks, which are along the axis before it, with steps
+    beyond the `edges`. Where an image has no other element the result is at least `far`.
     """
     if max(elements.shape[-len(spacings) :]) <= _SMALL:
-        return _passes_by_reduction(elements, spacings)
+        return _passes_by_reduction(elements, edges, spacings)
     return lax.platform_dependent(
-        elements, spacings, cpu=_passes_by_neighbours, default=_passes_by_reduction
+        elements, edges, spacings, cpu=_passes_by_neighbours, default=_passes_by_reduction
     )
 
 
 @_passes.def_vmap
 def _mapped(
-    size: int, mapped: tuple[Any, Any], elements: Array, spacings: Spacings
+    size: int,
+    mapped: tuple[Any, ...],
+    elements: Array,
+    edges: tuple[Array, Array],
+    spacings: Spacings,
 ) -> tuple[Array, bool]:
     """A mapped axis is one more batch axis: the loops below stay loops over scalars."""
-    elements_mapped, spacings_mapped = mapped
-    if not elements_mapped:
-        elements = jnp.broadcast_to(elements, (size, *elements.shape))
+    elements_mapped, edges_mapped, spacings_mapped = mapped
+
+    def of_batch(x: Array, is_mapped: bool) -> Array:
+        return x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
+
+    elements = of_batch(elements, elements_mapped)
+    edges = (of_batch(edges[0], edges_mapped[0]), of_batch(edges[1], edges_mapped[1]))
     spacings = tuple(
         s if s is None or is_mapped else s[None]
         for s, is_mapped in zip(spacings, spacings_mapped, strict=True)
     )
-    return _passes(elements, spacings), True
-
-
-def _far(dtype: Any) -> int | float:
-    """Stands for infinity; a squared distance can be added to it without overflow."""
-    return 2**30 if dtype == jnp.int32 else float(jnp.finfo(dtype).max) / 4
+    return _passes(elements, edges, spacings), True
 
 
 def _cost(offset: Array, spacing: Array | None) -> Array:
@@ -116,26 +152,54 @@ def _cost(offset: Array, spacing: Array | None) -> Array:
     return offset**2 if spacing is None else (offset.astype(spacing.dtype) * spacing) ** 2
 
 
+def _cost_of_steps(steps: Array, spacing: Array | None) -> Array:
+    """The squared distance of a number of steps, which may be `far`."""
+    dtype = jnp.int32 if spacing is None else spacing.dtype
+    cost = _cost(steps.astype(jnp.int32), spacing)
+    return jnp.where(steps < far(steps.dtype), cost, jnp.asarray(far(dtype), dtype))
+
+
 def _lesser(a: Array, b: Array) -> Array:
     """The minimum of numbers that are not NaN: on a CPU half the time of `jnp.minimum`."""
     return jnp.where(a < b, a, b)
 
 
-def _passes_by_reduction(elements: Array, spacings: Spacings) -> Array:
-    dtype = jnp.int32 if spacings[0] is None else spacings[0].dtype
-    f = jnp.full_like(elements, _far(dtype), dtype)
+def _passes_by_reduction(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> Array:
+    rows = elements.ndim - len(spacings)
+    f = _cost_of_steps(_steps_by_reduction(elements, edges, rows), spacings[0])
     if elements.dtype == bool:
         f = jnp.where(elements, f, 0)
-    for axis, spacing in zip(range(-len(spacings), 0), spacings, strict=True):
-        f = _envelope_by_reduction(f, elements, f.ndim + axis, spacing)
+    for axis, spacing in enumerate(spacings[1:], rows + 1):
+        f = _envelope_by_reduction(f, elements, axis, spacing)
     return f
+
+
+def _offsets(size: int, axis: int, rank: int) -> Array:
+    """I - j for all i along `axis` and j along the next, of an array with so many more axes."""
+    position = jnp.arange(size, dtype=jnp.int32)
+    offset = position[:, None] - position[None, :]
+    return jnp.expand_dims(offset, [a for a in range(rank + 1) if a not in (axis, axis + 1)])
+
+
+def _steps_by_reduction(elements: Array, edges: tuple[Array, Array], axis: int) -> Array:
+    """Counts the steps to the nearest unlike element along one axis, of all blocks at once."""
+    size = elements.shape[axis]
+    unlike = jnp.expand_dims(elements, axis) != jnp.expand_dims(elements, axis + 1)
+    apart = jnp.abs(_offsets(size, axis, elements.ndim))
+    steps = jnp.min(jnp.where(unlike, apart, far(jnp.int32)), axis=axis + 1)
+    row = jnp.expand_dims(
+        jnp.arange(size, dtype=jnp.int32), [a for a in range(elements.ndim) if a != axis]
+    )
+    for edge, rest, n in zip(edges, (row, size - 1 - row), (0, -1), strict=True):
+        alike = elements == lax.index_in_dim(elements, n, axis)
+        edge = jnp.where(edge < far(edge.dtype), edge.astype(jnp.int32), far(jnp.int32))
+        steps = jnp.minimum(steps, jnp.where(alike, jnp.expand_dims(edge, axis) + rest, steps))
+    return jnp.minimum(steps, far(jnp.int32))
 
 
 def _envelope_by_reduction(f: Array, elements: Array, axis: int, spacing: Array | None) -> Array:
     """The minimum over all j at once: a compiler fuses it and never stores the pairs (i, j)."""
-    position = jnp.arange(f.shape[axis], dtype=jnp.int32)
-    offset = position[:, None] - position[None, :]
-    offset = jnp.expand_dims(offset, [a for a in range(f.ndim + 1) if a not in (axis, axis + 1)])
+    offset = _offsets(f.shape[axis], axis, f.ndim)
     spacing = None if spacing is None else jnp.expand_dims(spacing, axis)
     source = jnp.expand_dims(f, axis)
     if elements.dtype != bool:
@@ -144,42 +208,45 @@ def _envelope_by_reduction(f: Array, elements: Array, axis: int, spacing: Array 
     return jnp.min(source + _cost(offset, spacing), axis=axis + 1)
 
 
-def _passes_by_neighbours(elements: Array, spacings: Spacings) -> Array:
-    """One pass over all elements, then the others block by block, which stay in the cache."""
-    first = elements.ndim - len(spacings)
-    size = elements.shape[first]
-    dtype = jnp.int32 if spacings[0] is None else spacings[0].dtype
-    far = jnp.asarray(_far(dtype), dtype)
+def _passes_by_neighbours(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> Array:
+    """One pass over all elements, then the others a few rows at a time, which stay in the cache.
+
+    A few rows of each block: a slice across the blocks would take them from their devices.
+    """
+    rows = elements.ndim - len(spacings)
+    size = elements.shape[rows]
     # The other labels on a line are met by counting steps. Then a parabola of another label, which
     # is no shorter, does no harm, and the loop over shifts need not know the labels.
     counted = len(spacings) if elements.dtype != bool else 1
-    steps = [_steps(elements, first + axis) for axis in range(counted)]
+    steps = [_steps(elements, rows, edges)]
+    steps += [_steps(elements, rows + axis) for axis in range(1, counted)]
 
     def along(axis: int, start: Array, length: int) -> Array:
-        rows = lax.dynamic_slice_in_dim(steps[axis], start, length, first + 1 if axis else 0)
-        count = jnp.moveaxis(rows, 0, first + axis).astype(jnp.int32)
-        return jnp.where(count < elements.shape[first + axis], _cost(count, spacings[axis]), far)
+        count = lax.dynamic_slice_in_dim(steps[axis], start, length, rows + 1 if axis else 0)
+        return _cost_of_steps(jnp.moveaxis(count, 0, rows + axis), spacings[axis])
 
     if len(spacings) == 1:
         return along(0, jnp.int32(0), size)
-    block = max(1, min(size, _BLOCK * size // elements.size))
+    length = max(1, min(size, _CACHED * size // elements.size))
 
     def transform(n: Array, out: Array) -> Array:
-        start = jnp.minimum(n * block, size - block)
-        f = along(0, start, block)
+        start = jnp.minimum(n * length, size - length)
+        f = along(0, start, length)
         for axis in range(1, len(spacings)):
-            best = _lesser(f, along(axis, start, block)) if axis < counted else f
-            f = _envelope_by_neighbours(f, best, first, first + axis, spacings[axis])
-        return lax.dynamic_update_slice_in_dim(out, f, start, first)
+            best = _lesser(f, along(axis, start, length)) if axis < counted else f
+            f = _envelope_by_neighbours(f, best, rows - 1, rows + axis, spacings[axis])
+        return lax.dynamic_update_slice_in_dim(out, f, start, rows)
 
-    return lax.fori_loop(0, -(-size // block), transform, jnp.zeros_like(elements, dtype))
+    dtype = jnp.int32 if spacings[0] is None else spacings[0].dtype
+    return lax.fori_loop(0, -(-size // length), transform, jnp.zeros_like(elements, dtype))
 
 
-def _steps(elements: Array, axis: int) -> Array:
+def _steps(elements: Array, axis: int, edges: tuple[Array, Array] | None = None) -> Array:
     """Counts the steps to the nearest unlike element along one axis, which becomes the first."""
-    size = elements.shape[axis]
     rows = jnp.moveaxis(elements, axis, 0)
-    start = jnp.full_like(rows[0], size, dtype=jnp.int16 if size < 2**14 else jnp.int32)
+    if edges is None:
+        dtype = blocks.steps_dtype(len(rows))
+        edges = (jnp.full_like(rows[0], far(dtype), dtype),) * 2
 
     def onwards(state: State, row: Array) -> State:
         count, last = state
@@ -196,8 +263,10 @@ def _steps(elements: Array, axis: int) -> Array:
         state = onwards(state, row)
         return state, jnp.minimum(state[0], above)
 
-    _, above = lax.scan(forth, (start, rows[0]), rows)
-    return lax.scan(back, (start, rows[-1]), (rows, above), reverse=True)[1]
+    # One step before the first row that counts from an edge, its own row.
+    above_first, below_last = (edge - 1 for edge in edges)
+    _, above = lax.scan(forth, (above_first, rows[0]), rows)
+    return lax.scan(back, (below_last, rows[-1]), (rows, above), reverse=True)[1]
 
 
 def _envelope_by_neighbours(
@@ -210,12 +279,12 @@ def _envelope_by_neighbours(
     """
     size = f.shape[axis]
     others = tuple(a for a in range(first, f.ndim) if a != axis)
-    holds = jnp.any(f < _far(f.dtype), axis=others, keepdims=True)
+    holds = jnp.any(f < far(f.dtype), axis=others, keepdims=True)
     columns = jnp.max(jnp.sum(holds, axis=axis, dtype=jnp.int32))
     lowest = jnp.min(f, axis=axis, keepdims=True)
     reach = size // 2 + _SHIFTS
     padding = [(reach, reach) if a == axis else (0, 0) for a in range(f.ndim)]
-    padded = jnp.pad(f, padding, constant_values=_far(f.dtype))
+    padded = jnp.pad(f, padding, constant_values=far(f.dtype))
 
     def improvable(shift: Array, best: Array) -> Array:
         highest = jnp.max(best, axis=axis, keepdims=True)

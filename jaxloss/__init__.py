@@ -6,7 +6,7 @@ Distance transforms live in `jaxloss.distance`, Optax's names in `jaxloss.optax_
 
 import importlib.metadata
 
-from jaxloss import _boundary, _boxes, _compound, _distribution, _region, _regression
+from jaxloss import _boundary, _boxes, _compound, _distribution, _fused, _region, _regression
 from jaxloss import distance as distance
 from jaxloss import geometry as geometry
 from jaxloss import optax_compat as optax_compat
@@ -14,6 +14,7 @@ from jaxloss._boundary import *
 from jaxloss._boxes import *
 from jaxloss._compound import *
 from jaxloss._distribution import *
+from jaxloss._fused import *
 from jaxloss._region import *
 from jaxloss._regression import *
 from jaxloss._report import Report as Report
@@ -28,6 +29,7 @@ __all__ += _boundary.__all__
 __all__ += _boxes.__all__
 __all__ += _compound.__all__
 __all__ += _distribution.__all__
+__all__ += _fused.__all__
 __all__ += _region.__all__
 __all__ += _regression.__all__
 __all__ += ["compute_edts_for_hausdorff_loss", "compute_edts_for_penalized_loss", "validate"]

@@ -1,0 +1,146 @@
+"""Dice and cross-entropy as a function of sums over the upsampled pixels."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import numerics
+from jaxloss._core.confusion import complement
+from jaxloss._core.reduction import AxisName, everywhere
+from jaxloss._fused import _cost, _pass, _rows
+from jaxloss._fused._pass import Arrays
+
+Array = jax.Array
+
+
+def counts(squared: bool | str, z: Array, ids: Array, step: Array, arrays: Arrays) -> Arrays:
+    """Returns what Dice and cross-entropy need to know of some pixels.
+
+    Of each image and class: `right`, twice the overlap of `p` and `y`; `wrong`, what of their sizes
+    is no overlap, in terms that cannot be negative; `actual`, how much of it the target holds. Of
+    all pixels: `entropy`.
+    """
+    hit = _cost.is_target(ids, z.shape[-1], step)
+    mine, others = hit.astype(z.dtype), (~hit).astype(z.dtype)
+    share = jnp.exp(z - _cost.greatest(z)[..., None])
+    beside, target = (share * others).sum(-1), (share * mine).sum(-1)
+    total = beside + target
+    weight = arrays["factors"] * (ids != _cost.MASKED).astype(z.dtype)
+    bad = (ids == -1) | (ids == z.shape[-1])
+    weight = (weight * jnp.where(bad, jnp.nan, jnp.ones_like(weight)))[..., None]
+    right = mine * (target / total)[..., None]
+    # 1 - p of the target by the others' sum, which does not cancel.
+    wrong = share * others / total[..., None] + mine * (beside / total)[..., None]
+    pixels = tuple(range(1, z.ndim - 1))
+    return {
+        "right": 2 * (weight * (right**2 if squared == "counts" else right)).sum(pixels),
+        "wrong": (weight * (wrong**2 if squared else wrong)).sum(pixels),
+        "actual": (weight * mine).sum(pixels),
+        "entropy": (arrays["factors"] * _cost.cross_entropy(z, ids, step, arrays)).sum(),
+    }
+
+
+class Finish(NamedTuple):
+    """The options by which the loss follows from the sums."""
+
+    per_image: bool
+    include_background: bool
+    absent: str
+    reduction: str
+    axis_name: AxisName | None
+
+    def __call__(self, sums: Arrays, others: Arrays) -> Array:
+        """Returns the loss.
+
+        Args:
+          sums: Those of `counts`.
+          others: `smooth`, `dice_weight`, `cross_entropy_weight`; `valid`, the weight of each
+            image's pixels; `count`, what the cross-entropy is divided by; `class_weights`, if any.
+        """
+        right, wrong, actual = (sums[name] for name in ("right", "wrong", "actual"))
+        valid, weights = others["valid"][:, None], others.get("class_weights")
+        if not self.per_image:
+            right, wrong, actual, valid = (
+                everywhere(a.sum(0, keepdims=True), self.axis_name)
+                for a in (right, wrong, actual, valid)
+            )
+        values = complement(wrong, right + others["smooth"])
+        part = jnp.zeros_like(values, bool) | (valid > 0)
+        if self.absent == "skip":
+            part &= actual != 0
+        if not self.include_background:
+            values, part = values[:, 1:], part[:, 1:]
+            weights = None if weights is None else weights[1:]
+        share = part.astype(values.dtype)
+        share = share if weights is None else share * weights[None]
+        values, total = (share * jnp.where(part, values, 0)).sum(-1), share.sum(-1)
+        axis_name = self.axis_name if self.per_image else None
+        if self.reduction == "sum":
+            dice = everywhere(values.sum(), axis_name)
+        else:
+            images = numerics.divide(values, total)
+            dice = numerics.divide(
+                everywhere(images.sum(), axis_name),
+                everywhere((total != 0).astype(images.dtype).sum(), axis_name),
+            )
+        entropy = everywhere(sums["entropy"], self.axis_name)
+        entropy = numerics.divide(entropy, everywhere(others["count"], self.axis_name))
+        return others["dice_weight"] * dice + others["cross_entropy_weight"] * entropy
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def of_sums(
+    finish: Finish,
+    of_pixels: Callable[..., Arrays],
+    align_corners: bool,
+    arrays: Arrays,
+    ids: Array,
+    others: Arrays,
+) -> Array:
+    """Returns `finish(sums, others)` of the sums over all pixels.
+
+    Its derivative passes over the pixels again, which then know how much each sum counts.
+    """
+    return finish(_rows.sums(of_pixels, align_corners, arrays, ids), others)
+
+
+def _of_sums_jvp(
+    finish: Finish,
+    of_pixels: Callable[..., Arrays],
+    align_corners: bool,
+    primals: tuple[Arrays, Array, Arrays],
+    tangents: tuple[Any, Any, Any],
+) -> tuple[Array, Array]:
+    arrays, ids, others = primals
+    sums = _rows.sums(of_pixels, align_corners, arrays, ids)
+    directions = _pass.moving(tangents[2])
+    now = {name: others[name] for name in directions}
+    value, along = jax.jvp(lambda moved: finish(sums, others | moved), (now,), (directions,))
+    directions = _pass.moving(tangents[0])
+    if directions:
+        slopes = {f"by_{name}": a for name, a in jax.grad(finish)(sums, others).items()}
+        one_pass = functools.partial(
+            _rows.with_slopes, functools.partial(_weighted, of_pixels), align_corners
+        )
+
+        def weighted(moved: Arrays) -> Array:
+            return _pass.total(one_pass, None, arrays | slopes | moved, ids)
+
+        now = {name: arrays[name] for name in directions}
+        part = jax.jvp(weighted, (now,), (directions,))[1]
+        along += everywhere(part, finish.axis_name)
+    return value, along
+
+
+of_sums.defjvp(_of_sums_jvp, symbolic_zeros=True)
+
+
+def _weighted(
+    of_pixels: Callable[..., Arrays], z: Array, ids: Array, step: Array, arrays: Arrays
+) -> Arrays:
+    """The sums, each times the slope by it."""
+    sums = of_pixels(z, ids, step, arrays)
+    return {"total": jnp.stack([(arrays[f"by_{k}"] * a).sum() for k, a in sums.items()]).sum()}

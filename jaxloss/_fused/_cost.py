@@ -164,7 +164,10 @@ def is_target(
     """
     if axis_name is not None:
         ids = ids - jax.lax.axis_index(axis_name) * classes
-    return expanded(jnp.arange(classes) + step, ids.ndim + 1) == (ids + step)[..., None]
+    return (
+        expanded(jnp.arange(classes, dtype=jnp.int32) + step, ids.ndim + 1)
+        == (ids + step)[..., None]
+    )
 
 
 def of_target(per_class: Array, ids: Array, axis_name: AxisName | None = None) -> Array:

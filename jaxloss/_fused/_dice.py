@@ -43,7 +43,7 @@ def counts(squared: bool | str, z: Array, ids: Array, step: Array, arrays: Array
     }
 
 
-class Finish(NamedTuple):
+class Options(NamedTuple):
     """The options by which the loss follows from the sums."""
 
     per_image: bool
@@ -52,63 +52,65 @@ class Finish(NamedTuple):
     reduction: str
     axis_name: AxisName | None
 
-    def __call__(self, sums: Arrays, others: Arrays) -> Array:
-        """Returns the loss.
 
-        Args:
-          sums: Those of `counts`.
-          others: `smooth`, `dice_weight`, `cross_entropy_weight`; `valid`, the weight of each
-            image's pixels; `count`, what the cross-entropy is divided by; `class_weights`, if any.
-        """
-        right, wrong, actual = (sums[name] for name in ("right", "wrong", "actual"))
-        valid, weights = others["valid"][:, None], others.get("class_weights")
-        if not self.per_image:
-            right, wrong, actual, valid = (
-                everywhere(a.sum(0, keepdims=True), self.axis_name)
-                for a in (right, wrong, actual, valid)
-            )
-        values = complement(wrong, right + others["smooth"])
-        part = jnp.zeros_like(values, bool) | (valid > 0)
-        if self.absent == "skip":
-            part &= actual != 0
-        if not self.include_background:
-            values, part = values[:, 1:], part[:, 1:]
-            weights = None if weights is None else weights[1:]
-        share = part.astype(values.dtype)
-        share = share if weights is None else share * weights[None]
-        values, total = (share * jnp.where(part, values, 0)).sum(-1), share.sum(-1)
-        axis_name = self.axis_name if self.per_image else None
-        if self.reduction == "sum":
-            dice = everywhere(values.sum(), axis_name)
-        else:
-            images = numerics.divide(values, total)
-            dice = numerics.divide(
-                everywhere(images.sum(), axis_name),
-                everywhere((total != 0).astype(images.dtype).sum(), axis_name),
-            )
-        entropy = everywhere(sums["entropy"], self.axis_name)
-        entropy = numerics.divide(entropy, everywhere(others["count"], self.axis_name))
-        return others["dice_weight"] * dice + others["cross_entropy_weight"] * entropy
+def _finish(options: Options, sums: Arrays, others: Arrays) -> Array:
+    """Returns the loss.
+
+    Args:
+      options: How it follows from the sums.
+      sums: Those of `counts`.
+      others: `smooth`, `dice_weight`, `cross_entropy_weight`; `valid`, the weight of each
+        image's pixels; `count`, what the cross-entropy is divided by; `class_weights`, if any.
+    """
+    right, wrong, actual = (sums[name] for name in ("right", "wrong", "actual"))
+    valid, weights = others["valid"][:, None], others.get("class_weights")
+    if not options.per_image:
+        right, wrong, actual, valid = (
+            everywhere(a.sum(0, keepdims=True), options.axis_name)
+            for a in (right, wrong, actual, valid)
+        )
+    values = complement(wrong, right + others["smooth"])
+    part = jnp.zeros_like(values, bool) | (valid > 0)
+    if options.absent == "skip":
+        part &= actual != 0
+    if not options.include_background:
+        values, part = values[:, 1:], part[:, 1:]
+        weights = None if weights is None else weights[1:]
+    share = part.astype(values.dtype)
+    share = share if weights is None else share * weights[None]
+    values, total = (share * jnp.where(part, values, 0)).sum(-1), share.sum(-1)
+    axis_name = options.axis_name if options.per_image else None
+    if options.reduction == "sum":
+        dice = everywhere(values.sum(), axis_name)
+    else:
+        images = numerics.divide(values, total)
+        dice = numerics.divide(
+            everywhere(images.sum(), axis_name),
+            everywhere((total != 0).astype(images.dtype).sum(), axis_name),
+        )
+    entropy = everywhere(sums["entropy"], options.axis_name)
+    entropy = numerics.divide(entropy, everywhere(others["count"], options.axis_name))
+    return others["dice_weight"] * dice + others["cross_entropy_weight"] * entropy
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def of_sums(
-    finish: Finish,
+    options: Options,
     of_pixels: Callable[..., Arrays],
     align_corners: bool,
     arrays: Arrays,
     ids: Array,
     others: Arrays,
 ) -> Array:
-    """Returns `finish(sums, others)` of the sums over all pixels.
+    """Returns the loss as a function of the sums over all pixels.
 
     Its derivative passes over the pixels again, which then know how much each sum counts.
     """
-    return finish(_rows.sums(of_pixels, align_corners, arrays, ids), others)
+    return _finish(options, _rows.sums(of_pixels, align_corners, arrays, ids), others)
 
 
 def _of_sums_jvp(
-    finish: Finish,
+    options: Options,
     of_pixels: Callable[..., Arrays],
     align_corners: bool,
     primals: tuple[Arrays, Array, Arrays],
@@ -118,10 +120,14 @@ def _of_sums_jvp(
     sums = _rows.sums(of_pixels, align_corners, arrays, ids)
     directions = _pass.moving(tangents[2])
     now = {name: others[name] for name in directions}
-    value, along = jax.jvp(lambda moved: finish(sums, others | moved), (now,), (directions,))
+    value, along = jax.jvp(
+        lambda moved: _finish(options, sums, others | moved), (now,), (directions,)
+    )
     directions = _pass.moving(tangents[0])
     if directions:
-        slopes = {f"by_{name}": a for name, a in jax.grad(finish)(sums, others).items()}
+        slopes = {
+            f"by_{name}": a for name, a in jax.grad(_finish, 1)(options, sums, others).items()
+        }
         one_pass = functools.partial(
             _rows.with_slopes, functools.partial(_weighted, of_pixels), align_corners
         )
@@ -131,7 +137,7 @@ def _of_sums_jvp(
 
         now = {name: arrays[name] for name in directions}
         part = jax.jvp(weighted, (now,), (directions,))[1]
-        along += everywhere(part, finish.axis_name)
+        along += everywhere(part, options.axis_name)
     return value, along
 
 

@@ -109,7 +109,7 @@ def linear_cross_entropy(
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
-      >>> features, kernel = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[2.0, 1.0], [0.0, 3.0]])
+      >>> features, kernel = jnp.eye(2), jnp.array([[2.0, 1.0], [0.0, 3.0]])
       >>> labels = jnp.array([0, 1])
       >>> print(jaxloss.linear_cross_entropy(features, kernel, labels).round(4))
       0.1809
@@ -267,7 +267,7 @@ def _in_chunks(
     arrays: Arrays,
     ids: Array,
 ) -> Arrays:
-    """Adds up what `of_chunk(step, ids, arrays)` returns first, and joins what it returns second."""
+    """Adds up what `of_chunk(step, ids, arrays)` returns first, and joins the arrays it returns."""
     axis = max(range(ids.ndim), key=lambda i: ids.shape[i])
 
     def chunks(platform: str) -> int:
@@ -299,7 +299,7 @@ def _scan(
     of_chunk = jax.checkpoint(of_chunk, prevent_cse=False)
     still = {name: a for name, a in arrays.items() if name not in cut}
     chunks = (
-        jnp.arange(n),
+        jnp.arange(n, dtype=jnp.int32),
         _split(ids, axis, n, _cost.MASKED),
         {name: _split(arrays[name], axis, n, 0) for name in cut},
     )

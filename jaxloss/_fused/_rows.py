@@ -115,8 +115,8 @@ def _scan(
     cut = {"factors"} if _has_rows(arrays["factors"], ids) else set()
     still = {name: a for name, a in arrays.items() if name not in cut | {"logits"}}
     chunks = (
-        jnp.arange(len(windows.start)),
-        jnp.asarray(windows.start),
+        jnp.arange(len(windows.start), dtype=jnp.int32),
+        jnp.asarray(windows.start, jnp.int32),
         jnp.asarray(windows.down, dtype),
         _split(ids, step, _cost.MASKED),
         {name: _split(arrays[name], step, 0) for name in cut},
@@ -177,10 +177,10 @@ class _Windows(NamedTuple):
 def _windows(size: int, new: int, rows: int, align_corners: bool) -> _Windows:
     """Returns the windows of chunks of so many of the `new` rows."""
     n = -(-new // rows)
-    weights = np.zeros((n * rows, size))
-    weights[:new] = _resize.matrix(size, new, align_corners)
-    weights = weights.reshape(n, rows, size)
-    used = weights.any(1)
+    padded = np.zeros((n * rows, size))
+    padded[:new] = _resize.matrix(size, new, align_corners)
+    weights = padded.reshape(n, rows, size)
+    used = np.any(weights, axis=1)
     first, last = used.argmax(1), size - 1 - used[:, ::-1].argmax(1)
     span = int((last - first).max()) + 1
     start = np.minimum(first, size - span)

@@ -24,23 +24,36 @@ def counts(squared: bool | str, z: Array, ids: Array, step: Array, arrays: Array
     all pixels: `entropy`.
     """
     hit = _cost.is_target(ids, z.shape[-1], step)
-    mine, others = hit.astype(z.dtype), (~hit).astype(z.dtype)
-    share = jnp.exp(z - _cost.greatest(z)[..., None])
-    beside, target = (share * others).sum(-1), (share * mine).sum(-1)
+    mine = hit.astype(z.dtype)
+    away = jnp.exp(z - _cost.greatest(z)[..., None]) * (~hit).astype(z.dtype)
+    lead = (z * mine).sum(-1) - _cost.greatest(z)
+    beside, target = away.sum(-1), jnp.exp(lead)
     total = beside + target
     weight = arrays["factors"] * (ids != _cost.MASKED).astype(z.dtype)
     bad = (ids == -1) | (ids == z.shape[-1])
-    weight = (weight * jnp.where(bad, jnp.nan, jnp.ones_like(weight)))[..., None]
-    right = mine * (target / total)[..., None]
-    # 1 - p of the target by the others' sum, which does not cancel.
-    wrong = share * others / total[..., None] + mine * (beside / total)[..., None]
-    pixels = tuple(range(1, z.ndim - 1))
+    weight = weight * jnp.where(bad, jnp.nan, jnp.ones_like(weight))
+    power = 2 if squared else 1
+    right = 2 * (target / total) ** (2 if squared == "counts" else 1)
+    missed = (beside / total) ** power  # 1 - p of the target, which does not cancel like this
+    of_target = weight[..., None] * jnp.stack([right, missed, jnp.ones_like(right)], -1)
+    right, missed, actual = jnp.moveaxis(_over_pixels(of_target, mine), 1, 0)
+    wrong = _over_pixels((weight / total**power)[..., None], away**power)[:, 0]
     return {
-        "right": 2 * (weight * (right**2 if squared == "counts" else right)).sum(pixels),
-        "wrong": (weight * (wrong**2 if squared else wrong)).sum(pixels),
-        "actual": (weight * mine).sum(pixels),
+        "right": right,
+        "wrong": wrong + missed,
+        "actual": actual,
         "entropy": (arrays["factors"] * _cost.cross_entropy(z, ids, step, arrays)).sum(),
     }
+
+
+def _over_pixels(a: Array, b: Array) -> Array:
+    """Sums the products of `a [B, ..., K]` and `b [B, ..., C]` over the pixels: `[B, K, C]`.
+
+    As a matrix product it needs no array of the products.
+    """
+    pixels = tuple(range(1, a.ndim - 1))
+    contracted = ((pixels, pixels), ((0,), (0,)))
+    return jax.lax.dot_general(a, b, contracted, precision=jax.lax.Precision.HIGHEST)
 
 
 class Options(NamedTuple):

@@ -35,25 +35,15 @@ def counts(squared: bool | str, z: Array, ids: Array, step: Array, arrays: Array
     power = 2 if squared else 1
     right = 2 * (target / total) ** (2 if squared == "counts" else 1)
     missed = (beside / total) ** power  # 1 - p of the target, which does not cancel like this
-    of_target = weight[..., None] * jnp.stack([right, missed, jnp.ones_like(right)], -1)
-    right, missed, actual = jnp.moveaxis(_over_pixels(of_target, mine), 1, 0)
-    wrong = _over_pixels((weight / total**power)[..., None], away**power)[:, 0]
+    pixels = tuple(range(1, z.ndim - 1))
+    of_class = lambda values: (values[..., None] * mine).sum(pixels)
+    wrong = ((weight / total**power)[..., None] * away**power).sum(pixels)
     return {
-        "right": right,
-        "wrong": wrong + missed,
-        "actual": actual,
+        "right": of_class(weight * right),
+        "wrong": wrong + of_class(weight * missed),
+        "actual": of_class(weight),
         "entropy": (arrays["factors"] * _cost.cross_entropy(z, ids, step, arrays)).sum(),
     }
-
-
-def _over_pixels(a: Array, b: Array) -> Array:
-    """Sums the products of `a [B, ..., K]` and `b [B, ..., C]` over the pixels: `[B, K, C]`.
-
-    As a matrix product it needs no array of the products.
-    """
-    pixels = tuple(range(1, a.ndim - 1))
-    contracted = ((pixels, pixels), ((0,), (0,)))
-    return jax.lax.dot_general(a, b, contracted, precision=jax.lax.Precision.HIGHEST)
 
 
 class Options(NamedTuple):

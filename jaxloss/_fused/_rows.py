@@ -18,8 +18,8 @@ from jaxloss._fused._pass import Arrays
 
 Array = jax.Array
 
-LOGITS = {"cpu": 2**19, "default": 2**23}  # upsampled, in a chunk: those fit into a CPU's cache
-FEWEST, MOST = 32, 64  # chunks, where one is not enough
+LOGITS = {"cpu": 2**18, "default": 2**23}  # upsampled, in a chunk: those fit into a CPU's cache
+FEWEST, MOST = 32, 128  # chunks, where one is not enough
 
 # `of_pixels(z, ids, step, arrays)` gives sums over some pixels, `z [B, rows, ..., C]`, by name;
 # `values` is not summed. Of the arrays, `logits` are `[B, ..., C]` and `factors` like the ids.

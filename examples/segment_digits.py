@@ -112,7 +112,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     if options.upsample_in_loss and options.loss not in UPSAMPLED:
         parser.error(
-            f"argument --upsample-in-loss: not with {options.loss}, but with {' or '.join(UPSAMPLED)}"
+            f"argument --upsample-in-loss: not with {options.loss}, but with "
+            + " or ".join(UPSAMPLED)
         )
     return options
 

@@ -54,7 +54,7 @@ class UNet(nnx.Module):
         self.head = nnx.Conv(widths[0], classes if half else 4 * classes, (1, 1), rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images `[B, H, W, channels]` to logits `[B, H, W, classes]`, or half as high and wide."""
+        """Maps images `[B, H, W, channels]` to logits `[B, H, W, classes]`, or half the sides."""
         x, skips = images, []
         for down, refine in zip(self.down, self.refine, strict=True):
             x = refine(down(x))

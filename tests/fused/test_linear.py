@@ -402,3 +402,19 @@ def test_the_logits_do_not_exist():
     run = usual_jit(jax.value_and_grad(jaxloss.linear_cross_entropy, (0, 1)))
     compiled = run.lower(*arguments).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 0.2 * 4 * n * c
+
+
+def test_validate_finds_bad_values():
+    """Those of tokens that count, and of kernel and bias."""
+    validate = functools.partial(jaxloss.validate, "linear_cross_entropy")
+    x, kernel = (np.array(a) for a in FLOAT32)
+    assert validate(x, kernel, IDS, **ALL).ok
+    ids = IDS.copy()
+    ids[1, 2], x[2, 3, 1], kernel[0, 1] = C, np.nan, np.inf
+    report = validate(x, kernel, ids, bias=np.full(C, -np.inf, np.float32))
+    found = {f.argument: tuple(f.index) for f in report.findings if f.count}
+    assert found == {"labels": (1, 2), "features": (2, 3, 1), "kernel": (0, 1)}
+    where = np.ones(N, bool)
+    where[1, 2] = where[2, 3] = False
+    report = validate(x, kernel, ids, where=where)
+    assert {f.argument for f in report.findings if f.count} == {"kernel"}

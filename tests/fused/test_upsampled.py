@@ -385,3 +385,14 @@ def test_the_upsampled_logits_do_not_exist(name):
     ids = jax.ShapeDtypeStruct((4, 512, 512), jnp.int32)
     compiled = usual_jit(jax.value_and_grad(getattr(jaxloss, name))).lower(x, ids).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 4 * ids.size * 21 / 8
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_validate_finds_bad_values(name):
+    small, ids = np.float32(SMALL), IDS.copy()
+    assert jaxloss.validate(name, small, ids, weights=np.float32(WEIGHTS)).ok
+    small[1, 2, 3, 0], ids[0, 7, 8] = np.nan, 3
+    report = jaxloss.validate(name, small, ids)
+    found = {f.argument: tuple(f.index) for f in report.findings if f.count}
+    assert found == {"labels": (0, 7, 8), "logits": (1, 2, 3, 0)}
+    assert jaxloss.validate(name, SMALL, ids, ignore_index=3).ok

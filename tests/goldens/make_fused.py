@@ -33,9 +33,7 @@ def resized():
                 "resize_logits",
                 f"{len(new)} axes to {new} align_corners {align_corners}",
                 source,
-                lambda x: F.interpolate(
-                    x, new, mode=MODES[len(new)], align_corners=align_corners
-                ),
+                lambda x: F.interpolate(x, new, mode=MODES[len(new)], align_corners=align_corners),
                 [x],
                 shape=new,
                 axis=1,

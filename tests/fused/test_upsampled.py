@@ -94,21 +94,24 @@ HELPERS = {
     "resize_logits": Helper(
         _resized,
         (
-            ((SMALL, (8, 9)), {}),
-            ((SMALL, (8, 9)), {"align_corners": False}),
-            ((SMALL, (2, 1)), {}),
-            ((SMALL[..., None], (2, 7, 4)), {"axis": 1, "align_corners": False}),
-            ((SMALL[0], (5,)), {"axis": 0}),
+            ((SMALL,), {"shape": (8, 9)}),
+            ((SMALL,), {"shape": (8, 9), "align_corners": False}),
+            ((SMALL,), {"shape": (2, 1)}),
+            ((SMALL[..., None],), {"shape": (2, 7, 4), "axis": 1, "align_corners": False}),
+            ((SMALL[0],), {"shape": (5,), "axis": 0}),
         ),
-        (
-            Invalid((SMALL.astype(int), (8, 9)), {}, TypeError, ("logits", "int", "floating")),
-            Invalid((SMALL[0, 0], ()), {}, ValueError, ("logits", r"\(4, 3\)", r"x\[None\]")),
-            Invalid((SMALL, (8,)), {}, ValueError, ("shape", r"\(8,\)", "2 pixel axes")),
-            Invalid((SMALL, (8, 0)), {}, ValueError, ("shape", r"\(8, 0\)", "positive integer")),
-            Invalid((SMALL, (8, 9.0)), {}, ValueError, ("shape", "9.0", "positive integer")),
-            Invalid((SMALL[:, :0], (8, 9)), {}, ValueError, ("logits", r"\(2, 0, 4, 3\)", "pixel")),
-            Invalid((SMALL, (8, 9)), {"axis": -5}, ValueError, ("axis", "-5", r"\[-4, 4\)")),
-            Invalid((SMALL, (8, 9)), {"align_corners": 2}, ValueError, ("align_corners", "2")),
+        tuple(
+            Invalid((logits,), {"shape": shape} | options, error, words)
+            for logits, shape, options, error, words in (
+                (SMALL.astype(int), (8, 9), {}, TypeError, ("logits", "int", "floating")),
+                (SMALL[0, 0], (), {}, ValueError, ("logits", r"\(4, 3\)", r"x\[None\]")),
+                (SMALL, (8,), {}, ValueError, ("shape", r"\(8,\)", "2 pixel axes")),
+                (SMALL, (8, 0), {}, ValueError, ("shape", r"\(8, 0\)", "positive integer")),
+                (SMALL, (8, 9.0), {}, ValueError, ("shape", "9.0", "positive integer")),
+                (SMALL[:, :0], (8, 9), {}, ValueError, ("logits", r"\(2, 0, 4, 3\)", "pixel")),
+                (SMALL, (8, 9), {"axis": -5}, ValueError, ("axis", "-5", r"\[-4, 4\)")),
+                (SMALL, (8, 9), {"align_corners": 2}, ValueError, ("align_corners", "2")),
+            )
         ),
     ),
     "upsampled_cross_entropy": Helper(
@@ -118,7 +121,10 @@ HELPERS = {
             ((SMALL, IDS), {**ALL, "z_loss": 0.1, "align_corners": False}),
             ((SMALL, IDS), {**ALL, "reduction": "none"}),
             ((np.moveaxis(SMALL, -1, 1), SMALL_IDS), {"axis": 1, "reduction": "sum"}),
-            ((SMALL[..., 0, :], IDS[:, 0]), {"ignore_index": 1, "weights": WEIGHTS[:1, :1, 0]}),
+            (
+                (SMALL[..., 0, :], IDS[:, 0]),
+                {"ignore_index": 1, "weights": np.float32(WEIGHTS[:1, :1, 0])},
+            ),
         ),
         (
             *_invalid({"label_smoothing": 1.0, "z_loss": -1.0}),

@@ -10,6 +10,9 @@ the intersection over union (IoU) of each digit. Takes a minute or two on two CP
 With `--devices 8` each of eight devices takes an eighth of every batch, or with `--split height` an
 eighth of the rows of every scene, as volumes and slides need that are too large for one. On a
 machine without accelerators eight fake ones share the processor: no faster, but the same program.
+
+With `--upsample-in-loss` the network stops at half the resolution, and the loss upsamples the
+logits as it goes, a few rows at a time: they never exist in memory.
 """
 
 from __future__ import annotations
@@ -54,6 +57,15 @@ LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "tversky": functools.partial(jaxloss.tversky, alpha=0.3, beta=0.7, **REGION),
 }
 
+# These upsample small logits themselves. The edges of the images stay in place, as in the network.
+EDGES = {"align_corners": False}
+UPSAMPLED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "cross_entropy": functools.partial(jaxloss.upsampled_cross_entropy, **EDGES),
+    "dice_cross_entropy": functools.partial(
+        jaxloss.upsampled_dice_cross_entropy, **EDGES, **REGION
+    ),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains, evaluates, draws and saves; returns what came out."""
@@ -92,6 +104,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the scenes, the network and the batches")
     add("--devices", type=int, default=1, help="that share each batch, on a CPU fake ones")
     add("--split", choices=list(SPLITS), default="batch", help="what the devices share")
+    add("--upsample-in-loss", action="store_true", help="train on logits of half the resolution")
     add("--output", type=pathlib.Path, default="output", help="folder of the results")
     options = parser.parse_args(argv)
     if options.size < 16 or options.size % 16:
@@ -102,17 +115,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"argument --devices: a {options.split} of {shared} cannot be shared equally among "
             f"{options.devices} devices"
         )
+    if options.upsample_in_loss and options.loss not in UPSAMPLED:
+        parser.error(
+            f"argument --upsample-in-loss: not with {options.loss}, but with "
+            + " or ".join(UPSAMPLED)
+        )
     return options
 
 
-def make_loss(name: str, steps: int) -> Loss:
+def make_loss(name: str, steps: int, upsample: bool = False) -> Loss:
     """Returns the loss as a function of logits, labels and the step.
 
     The boundary loss alone finds no digit from a random start: it joins Dice with a weight that an
     Optax schedule raises from zero.
     """
     if name != "boundary":
-        return lambda logits, labels, step: LOSSES[name](logits, labels)
+        losses = UPSAMPLED if upsample else LOSSES
+        return lambda logits, labels, step: losses[name](logits, labels)
     weight = optax.linear_schedule(0.0, 0.02, transition_steps=steps)
 
     def dice_and_boundary(logits: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
@@ -138,12 +157,13 @@ def train(scenes: Scenes, options: argparse.Namespace) -> tuple[UNet, np.ndarray
     everywhere = NamedSharding(mesh, PartitionSpec())
     shared = NamedSharding(mesh, SPLITS[options.split])
     key = jax.random.key(options.seed, impl="rbg")  # On CPUs the default takes long to compile.
-    model = nnx.jit(lambda: UNet(CLASSES, rngs=nnx.Rngs(key)))()
+    half = options.upsample_in_loss
+    model = nnx.jit(lambda: UNet(CLASSES, half=half, rngs=nnx.Rngs(key)))()
     rate = optax.cosine_onecycle_schedule(options.steps, peak_value=6e-3, pct_start=0.2)
     optimizer = nnx.Optimizer(model, optax.adamw(rate), wrt=nnx.Param)
     place(model, everywhere)
     place(optimizer, everywhere)
-    loss = make_loss(options.loss, options.steps)
+    loss = make_loss(options.loss, options.steps, options.upsample_in_loss)
     data = jax.device_put((scenes.images, scenes.masks), everywhere)
 
     losses: list[jax.Array] = []
@@ -193,7 +213,14 @@ def train_step(
 
 def predict(model: UNet, scenes: Scenes, batch: int = 64) -> np.ndarray:
     """Returns the most probable class of every pixel, int32 `[N, S, S]`."""
-    classify = nnx.jit(lambda model, images: jnp.argmax(model(images), axis=-1))
+
+    @nnx.jit
+    def classify(model: UNet, images: jax.Array) -> jax.Array:
+        logits = model(images)
+        if model.half:
+            logits = jaxloss.resize_logits(logits, images.shape[1:3], **EDGES)
+        return jnp.argmax(logits, axis=-1)
+
     cuts = range(batch, len(scenes.images), batch)
     batches = np.split(scenes.images, cuts)
     return np.concatenate([classify(model, images) for images in batches])
@@ -225,9 +252,9 @@ def save(model: UNet, folder: pathlib.Path) -> pathlib.Path:
     return folder / "checkpoint"
 
 
-def restore(folder: pathlib.Path) -> UNet:
+def restore(folder: pathlib.Path, half: bool = False) -> UNet:
     """Rebuilds the network that `save` wrote, on this machine's first device."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: UNet(CLASSES, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: UNet(CLASSES, half=half, rngs=nnx.Rngs(0))))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state)
     with ocp.StandardCheckpointer() as checkpointer:

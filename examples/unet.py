@@ -27,7 +27,8 @@ class Block(nnx.Module):
 class UNet(nnx.Module):
     """Logits for every pixel, from features at 1/2, 1/4, 1/8, ... of the resolution.
 
-    The sides of the images are multiples of 2 ** len(widths).
+    The sides of the images are multiples of 2 ** len(widths). With `half` the logits stay at 1/2,
+    for a loss that upsamples them itself.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class UNet(nnx.Module):
         *,
         channels: int = 1,
         widths: Sequence[int] = (16, 32, 64, 64),
+        half: bool = False,
         rngs: nnx.Rngs,
     ):
         """Takes the features of each level, from the finest to the coarsest."""
@@ -48,17 +50,18 @@ class UNet(nnx.Module):
             Block(fine + coarse, fine, rngs=rngs)
             for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
         )
-        self.head = nnx.Conv(widths[0], 4 * classes, (1, 1), rngs=rngs)
+        self.half = half
+        self.head = nnx.Conv(widths[0], classes if half else 4 * classes, (1, 1), rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images `[B, H, W, channels]` to logits `[B, H, W, classes]`."""
+        """Maps images `[B, H, W, channels]` to logits `[B, H, W, classes]`, or half the sides."""
         x, skips = images, []
         for down, refine in zip(self.down, self.refine, strict=True):
             x = refine(down(x))
             skips.append(x)
         for skip, up in zip(skips[-2::-1], list(self.up)[::-1], strict=True):
             x = up(jnp.concatenate([skip, _resize(x, skip.shape[1:3])], axis=-1))
-        return _pixel_shuffle(self.head(x))
+        return self.head(x) if self.half else _pixel_shuffle(self.head(x))
 
 
 def _resize(x: jax.Array, sides: tuple[int, ...]) -> jax.Array:

@@ -18,6 +18,8 @@ from jaxloss._boundary import *
 from jaxloss._boxes import *
 from jaxloss._compound import *
 from jaxloss._distribution import *
+from jaxloss._fused import *
+from jaxloss._fused import *
 from jaxloss._region import *
 from jaxloss._regression import *
 from jaxloss._report import Report as Report

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss import _boundary, _boxes, _compound, _distribution, _region, _regression
+from jaxloss import _boundary, _boxes, _compound, _distribution, _fused, _region, _regression
 from jaxloss._core import checks, labels
 from jaxloss._core.reduction import AxisName
 from jaxloss._report import Check, Report, look
@@ -23,7 +23,7 @@ __all__ = ["validate"]
 
 Array = jax.Array
 
-_FAMILIES = (_boundary, _boxes, _compound, _distribution, _region, _regression)
+_FAMILIES = (_boundary, _boxes, _compound, _distribution, _fused, _region, _regression)
 _LOSSES: dict[str, Callable[..., Any]] = {
     name: getattr(family, name)
     for family in _FAMILIES
@@ -49,11 +49,13 @@ class _Rule(NamedTuple):
 
 _FINITE, _POSITIVE, _AT_LEAST_0 = "(-inf, inf)", "(0, inf)", "[0, inf)"
 _RULES = {
+    "bias": _Rule("[-inf, inf)"),  # -inf removes a class
     "class_counts": _Rule(_AT_LEAST_0, some=True),
     "class_weights": _Rule(_AT_LEAST_0),
     "counts": _Rule(_AT_LEAST_0),
     "distance_map": _Rule(_FINITE, per_position=True),
     "distances": _Rule(_AT_LEAST_0),
+    "kernel": _Rule(_FINITE),
     "pos_weight": _Rule(_AT_LEAST_0),
     "priors": _Rule(_AT_LEAST_0, some=True),
     "variance": _Rule(_POSITIVE, per_position=True),
@@ -73,6 +75,7 @@ class _Call(NamedTuple):
     format: str | None
     log_input: bool
     axis_name: AxisName | None
+    class_axis_name: AxisName | None
 
 
 def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> Report:
@@ -94,6 +97,7 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     weights, class weights, counts  finite, at least 0
     variance                        finite, above 0
     distance maps                   finite
+    features, kernels, small logits finite; a bias may be -inf
     ==============================  ================================================================
 
     What `where` or `ignore_index` leaves out is not looked at. A weight of 0 hides nothing, here as
@@ -141,7 +145,7 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     bound = inspect.signature(function).bind(*args, **options)
     bound.apply_defaults()
     given = bound.arguments
-    prediction, target = list(given)[:2]
+    prediction, target, *_ = (name for name in given if name != "kernel")
     call = _Call(
         function=name,
         prediction=prediction,
@@ -152,6 +156,7 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
         format=given.get("format"),
         log_input=given.get("log_input", True),
         axis_name=given.get("axis_name"),
+        class_axis_name=given.get("class_axis_name"),
     )
     read = (prediction, target, "where", *_RULES)
     arrays = {key: jnp.asarray(given[key]) for key in read if given.get(key) is not None}
@@ -187,6 +192,7 @@ def _resolve(
 def _report(arrays: dict[str, Array], call: _Call) -> Report:
     """Runs the checks of a call."""
     reader = {"boxes": _read_boxes, "predictions": _read_values}.get(call.prediction, _read_scores)
+    reader = _read_fused if call.function in _fused.__all__ else reader
     kept, of_data = reader(call, arrays)
     findings = [look(check, call.axis_name, shared=False) for check in of_data]
     for name, rule in _RULES.items():
@@ -227,6 +233,23 @@ class _Kept(NamedTuple):
 
 
 _Reading = tuple[_Kept, Iterable[Check]]
+
+
+def _read_fused(call: _Call, arrays: dict[str, Array]) -> _Reading:
+    """Features of tokens, or logits of another size than their ids, which all are read."""
+    x, ids = arrays[call.prediction], arrays[call.target]
+    kept = jnp.ones((1,) * ids.ndim, bool) & arrays.get("where", True)
+    if call.ignore_index is not None:
+        kept = kept & (ids != call.ignore_index)
+    of_tokens = "kernel" in arrays
+    classes = arrays["kernel"].shape[1] if of_tokens else x.shape[call.axis or 0]
+    if call.class_axis_name is not None:
+        classes *= jax.lax.axis_size(call.class_axis_name)
+    expected = f"an id in [0, {classes})"
+    expected += ", or its number as `ignore_index`" if call.ignore_index is None else ""
+    checks_of_ids = _numbers(call.target, ids, kept, f"[0, {classes})", expected)
+    mask = kept[..., None] if of_tokens else None
+    return _Kept(kept, None), [*_numbers(call.prediction, x, mask, _FINITE), *checks_of_ids]
 
 
 def _read_boxes(call: _Call, arrays: dict[str, Array]) -> _Reading:

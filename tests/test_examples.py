@@ -109,6 +109,33 @@ def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
         np.testing.assert_array_equal(a, b)
 
 
+def test_losses_that_upsample_equal_those_of_resized_logits(composed):
+    labels = composed.masks[:2]
+    small = jax.random.normal(jax.random.key(0), (2, 32, 32, segment_digits.CLASSES))
+    edges = segment_digits.EDGES
+    for name in segment_digits.UPSAMPLED:
+        loss = segment_digits.make_loss(name, steps=10, upsample=True)
+        value = jax.jit(loss)(small, labels, 0)
+        large = segment_digits.jaxloss.resize_logits(small, labels.shape[1:], **edges)
+        expected = segment_digits.make_loss(name, steps=10)(large, labels, 0)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_it_trains_with_logits_that_the_loss_upsamples(tmp_path):
+    arguments = ["--steps", "30", "--scenes", "64", "--size", "32", "--upsample-in-loss"]
+    result = segment_digits.main([*arguments, "--output", str(tmp_path)])
+    assert result["losses"][-5:].mean() < 0.8 * result["losses"][:5].mean()
+    restored = segment_digits.restore(tmp_path, half=True)
+    assert restored(np.zeros((1, 32, 32, 1), np.float32)).shape == (1, 16, 16, 11)
+
+
+def test_only_some_losses_upsample(capsys):
+    with pytest.raises(SystemExit):
+        segment_digits.parse(["--loss", "focal", "--upsample-in-loss"])
+    assert "not with focal, but with cross_entropy or" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["batch", "height"])
 def test_many_devices_take_the_steps_of_one(split, tmp_path):

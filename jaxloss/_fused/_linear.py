@@ -1,0 +1,329 @@
+"""Cross-entropy of `features @ kernel + bias` whose logits never exist in memory at once.
+
+Chunks of tokens, in one pass: logits, their costs and slopes, and at once the slopes of features
+and kernel. No chunk needs to know what another gives, so that there are 3 matrix products, as in
+the plain form. A chunk takes every n-th token: a sharded axis stays sharded, and each device works
+on its own part of every chunk.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, numerics
+from jaxloss._core.reduction import REDUCTIONS, AxisName, everywhere
+from jaxloss._fused import _cost, _pass
+from jaxloss._fused._pass import Arrays
+
+__all__ = ["linear_cross_entropy"]
+
+Array = jax.Array
+
+# Each chunk reads and writes all slopes of the kernel, which takes long if it has few tokens.
+FEWEST = {"cpu": 128, "default": 1024}  # tokens in a chunk
+LOGITS = {"cpu": 2**19, "default": 2**26}  # in a chunk, where that is more tokens
+MOST = 32  # chunks: tokens may lie on many devices, of which nothing is known here
+
+OF_TOKENS = ("features", "factors")  # arrays that are cut, with the ids
+
+
+def linear_cross_entropy(
+    features: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    soft_cap: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    chunk_size: int | None = None,
+    class_axis_name: AxisName | None = None,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Computes the cross-entropy of a linear layer's logits without ever holding them all.
+
+    With `p = softmax(z)`, smoothed targets `t` and class weights `w`::
+
+        z    = features @ kernel + bias, or soft_cap tanh(z / soft_cap)
+        t    = (1 - label_smoothing) y + label_smoothing / C
+        CE   = -sum_c w_c t_c log p_c + z_loss (log sum_c exp z_c)^2 w_y
+        mean = sum CE / sum w_y
+
+    This is :func:`jaxloss.cross_entropy` of the logits, in value and derivatives of any order. The
+    `[N, C]` logits, their probabilities and slopes exist for one chunk of tokens at a time; value
+    and gradient take the plain form's three matrix products. With `reduction="none"` the gradient
+    takes a fourth. Where all tokens fit into a chunk the logits are computed at once.
+
+    Features of half precision are multiplied as they are and summed in float32; the kernel is cast
+    to their dtype and its gradient is summed in float32. On a GPU or TPU prefer a float32 kernel:
+    the sum of a bfloat16 kernel's gradient takes its size twice more.
+
+    A bias of -inf removes a class, for instance one that pads the vocabulary: it costs nothing
+    (smoothing spreads over the others), and +inf with zero gradient where it is the label.
+
+    Under `jit` tokens and classes may be sharded. For classes split inside `shard_map` name the
+    axis: of each token only the largest logit, the sum and the target's logit are exchanged, and
+    the gradient of its features. The gradient is right under the checks of `shard_map` (its
+    default `check_vma=True`).
+
+    Args:
+      features: Inputs of the layer, shape `[..., D]`, floating.
+      kernel: Its weights, shape `[D, C]`, floating.
+      labels: Integer ids, shape `[...]`. An id outside `[0, C)` that is not ignored makes its
+        position's loss and gradient NaN.
+      bias: Added to the logits, shape `[C]`.
+      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
+      z_loss: Weight of the squared log-normaliser, at least 0; PaLM uses 1e-4.
+      soft_cap: The bound that no logit exceeds, above 0; Gemma 2 uses 30. None: no bound.
+      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
+        neither value nor gradient, not even as NaN.
+      weights: Factors of value and denominator, shaped like `where`.
+      ignore_index: The id of positions to leave out.
+      class_weights: One factor of value and denominator per class, shape `[C]`.
+      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
+        `"none"`.
+      chunk_size: Tokens in a chunk, at least 1; None: what was found fast and small, by platform.
+      class_axis_name: Mesh axis over which the classes of `kernel`, `bias` and `class_weights` are
+        split inside `shard_map`; `C` then counts all classes, and ids are among all.
+      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
+
+    Returns:
+      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If `features` or `kernel` is not floating, `labels` not integer or `where` not
+        boolean.
+      ValueError: If shapes do not match (the kernel has not one row per feature), an option does
+        not exist, a number is out of its range, or there is no mesh axis `class_axis_name` here.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> features, kernel = jnp.eye(2), jnp.array([[2.0, 1.0], [0.0, 3.0]])
+      >>> labels = jnp.array([0, 1])
+      >>> print(jaxloss.linear_cross_entropy(features, kernel, labels).round(4))
+      0.1809
+      >>> print(jaxloss.cross_entropy(features @ kernel, labels).round(4))
+      0.1809
+
+    Reference:
+      Wijmans et al. Cut Your Losses in Large-Vocabulary Language Models. ICLR 2025.
+      https://arxiv.org/abs/2411.09009
+      Hsu et al. Liger Kernel: Efficient Triton Kernels for LLM Training (chunks of tokens). 2024.
+      https://arxiv.org/abs/2410.10989
+      Shoeybi et al. Megatron-LM (a vocabulary split over devices). 2019.
+      https://arxiv.org/abs/1909.08053
+      Gemma Team. Gemma 2 (soft cap). 2024. https://arxiv.org/abs/2408.00118
+    """
+    name = "linear_cross_entropy"
+    checks.option(name, "reduction", reduction, REDUCTIONS)
+    x, w = checks.floating(name, "features", features), checks.floating(name, "kernel", kernel)
+    checks.minimum_rank(name, "features", x, 2, "tokens and their features")
+    if w.ndim != 2 or w.shape[0] != x.shape[-1]:
+        expected = f"[{x.shape[-1]}, C]: one row for each of the features, one column per class"
+        checks.fail(ValueError, name, "kernel", f"of shape {w.shape}", expected)
+    whole = isinstance(chunk_size, (int, np.integer)) and not isinstance(chunk_size, bool)
+    if chunk_size is not None and (not whole or chunk_size < 1):
+        checks.fail(ValueError, name, "chunk_size", repr(chunk_size), "None or a positive integer")
+    dtype = checks.compute_dtype(x)
+    positions = _cost.read(
+        name,
+        labels,
+        x.shape[:-1],
+        w.shape[1] * _cost.devices(name, class_axis_name),
+        dtype,
+        where=where,
+        weights=weights,
+        ignore_index=ignore_index,
+    )
+    parameters = _cost.parameters(
+        name,
+        dtype,
+        w.shape[1],
+        bias=bias,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        soft_cap=soft_cap,
+    )
+    masked = where is not None or ignore_index is not None
+    return _loss(
+        x, w, positions, parameters, masked, reduction, chunk_size, class_axis_name, axis_name
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
+def _loss(
+    features: Array,
+    kernel: Array,
+    positions: _cost.Positions,
+    parameters: Arrays,
+    masked: bool,
+    reduction: str,
+    chunk_size: int | None,
+    class_axis_name: AxisName | None,
+    axis_name: AxisName | None,
+) -> Array:
+    ids = positions.ids
+    if masked:
+        features = jnp.where((ids == _cost.MASKED)[..., None], 0, features)
+    arrays = {"features": features, "kernel": kernel} | parameters
+    if reduction == "none":
+        return positions.factors * _values(chunk_size, class_axis_name, arrays, ids)
+    count = jnp.ones((), positions.factors.dtype)
+    if reduction == "mean":
+        count = _cost.count(positions, parameters.get("class_weights"), class_axis_name)
+        count = everywhere(count, axis_name)
+    # In the factors it costs nothing, afterwards another copy of the kernel's slopes; but those of
+    # float16 would underflow.
+    late = features.dtype == jnp.float16
+    factors = positions.factors if late else numerics.divide(positions.factors, count)
+    arrays["factors"] = jnp.broadcast_to(factors, ids.shape)
+    one_pass = functools.partial(_with_slopes, chunk_size, class_axis_name)
+    total = everywhere(_pass.total(one_pass, class_axis_name, arrays, ids), axis_name)
+    return numerics.divide(total, count) if late else total
+
+
+def _values(
+    chunk_size: int | None, class_axis_name: AxisName | None, arrays: Arrays, ids: Array
+) -> Array:
+    """The cost of each token; its derivatives compute every chunk again: 4 matrix products."""
+
+    def of_chunk(step: Array, ids: Array, arrays: Arrays) -> tuple[Arrays, Arrays]:
+        logits = _logits(arrays["features"], arrays["kernel"])
+        return {}, {"values": _cost.cross_entropy(logits, ids, step, arrays, class_axis_name)}
+
+    return _in_chunks(of_chunk, chunk_size, class_axis_name, arrays, ids)["values"]
+
+
+def _with_slopes(
+    chunk_size: int | None,
+    class_axis_name: AxisName | None,
+    moving: tuple[str, ...],
+    arrays: Arrays,
+    ids: Array,
+) -> Arrays:
+    """The sum of the costs times their factors, with its slopes: a pass for `_pass.total`."""
+
+    def of_chunk(step: Array, ids: Array, arrays: Arrays) -> tuple[Arrays, Arrays]:
+        x, kernel = arrays["features"], arrays["kernel"]
+
+        def total(logits: Array, moved: Arrays) -> Array:
+            now = arrays | moved
+            return (
+                now["factors"] * _cost.cross_entropy(logits, ids, step, now, class_axis_name)
+            ).sum()
+
+        logits = _logits(x, kernel)
+        moved = {name: arrays[name] for name in moving if name not in ("features", "kernel")}
+        if not moving:
+            return {"total": total(logits, moved)}, {}
+        sum_, (slope, slopes) = jax.value_and_grad(total, (0, 1))(logits, moved)
+        slope = slope.astype(x.dtype)
+        if "features" in moving:
+            back = _product(slope, kernel.astype(x.dtype), ((x.ndim - 1,), (1,)), x)
+            slopes["features"] = back.astype(x.dtype)
+        if "kernel" in moving:
+            tokens = tuple(range(x.ndim - 1))
+            slopes["kernel"] = _product(x, slope, (tokens, tokens), kernel)
+        each = {name: slopes.pop(name) for name in OF_TOKENS if name in slopes}
+        return {"total": sum_} | slopes, each
+
+    return _in_chunks(of_chunk, chunk_size, class_axis_name, arrays, ids)
+
+
+def _logits(x: Array, kernel: Array) -> Array:
+    return _product(x, kernel.astype(x.dtype), ((x.ndim - 1,), (0,)))
+
+
+def _product(a: Array, b: Array, contracted: tuple[Any, Any], like: Array | None = None) -> Array:
+    """A matrix product with sums in float32; on a mesh of Explicit axes it is placed as `like`."""
+    placed = None if like is None else jax.typeof(like).sharding
+    if placed is not None and AxisType.Explicit not in placed.mesh.axis_types:
+        placed = None
+    return jax.lax.dot_general(
+        a,
+        b,
+        (contracted, ((), ())),
+        preferred_element_type=checks.compute_dtype(a),
+        out_sharding=placed,
+    )
+
+
+def _in_chunks(
+    of_chunk: Callable[..., tuple[Arrays, Arrays]],
+    chunk_size: int | None,
+    class_axis_name: AxisName | None,
+    arrays: Arrays,
+    ids: Array,
+) -> Arrays:
+    """Adds up what `of_chunk(step, ids, arrays)` returns first, and joins the arrays it returns."""
+    axis = max(range(ids.ndim), key=lambda i: ids.shape[i])
+
+    def chunks(platform: str) -> int:
+        few = max(FEWEST[platform], LOGITS[platform] // arrays["kernel"].shape[1], ids.size // MOST)
+        return _pass.pieces(ids.shape[axis], -(-ids.size // (chunk_size or few)))
+
+    def run(n: int, arrays: Arrays, ids: Array) -> Arrays:
+        return _scan(of_chunk, class_axis_name, axis, n, arrays, ids)
+
+    return _pass.by_platform(run, chunks("cpu"), chunks("default"), arrays, ids)
+
+
+def _scan(
+    of_chunk: Callable[..., tuple[Arrays, Arrays]],
+    class_axis_name: AxisName | None,
+    axis: int,
+    n: int,
+    arrays: Arrays,
+    ids: Array,
+) -> Arrays:
+    cut = [name for name in OF_TOKENS if name in arrays]
+    # Not as the kernel varies, if that is by the classes that a device has.
+    like = arrays if class_axis_name is None else cut
+    dtype = checks.compute_dtype(arrays["features"])
+    arrays = _pass.varying(arrays, (arrays[name] for name in like), dtype)
+    if n == 1:
+        sums, each = of_chunk(jnp.int32(0), ids, arrays)
+        return sums | each
+    of_chunk = jax.checkpoint(of_chunk, prevent_cse=False)
+    still = {name: a for name, a in arrays.items() if name not in cut}
+    chunks = (
+        jnp.arange(n, dtype=jnp.int32),
+        _split(ids, axis, n, _cost.MASKED),
+        {name: _split(arrays[name], axis, n, 0) for name in cut},
+    )
+
+    def body(sums: Arrays, chunk: tuple[Any, ...]) -> tuple[Arrays, Arrays]:
+        step, ids, part = chunk
+        new, each = of_chunk(step, ids, part | still)
+        return jax.tree.map(jnp.add, sums, new), each
+
+    step, first, part = jax.tree.map(lambda a: a[0], chunks)
+    like_sums, _ = of_chunk(step, first, part | still)  # of which only shapes and places are used
+    sums, each = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, like_sums), chunks)
+    return sums | {name: _merge(a, axis, ids.shape[axis]) for name, a in each.items()}
+
+
+def _split(a: Array, axis: int, n: int, fill: int) -> Array:
+    """Cuts `[..., L, ...]` to `[n, ..., L / n, ...]`, with `fill` where that leaves a rest."""
+    pad = [(0, -a.shape[axis] % n if i == axis else 0) for i in range(a.ndim)]
+    a = jnp.pad(a, pad, constant_values=fill)
+    return jnp.moveaxis(a.reshape(*a.shape[:axis], -1, n, *a.shape[axis + 1 :]), axis + 1, 0)
+
+
+def _merge(a: Array, axis: int, length: int) -> Array:
+    """Joins the chunks again."""
+    a = jnp.moveaxis(a, 0, axis + 1)
+    a = a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(a, 0, length, axis=axis)

@@ -145,7 +145,7 @@ def matchability_aware(
       >>> import jax.numpy as jnp, jaxloss
       >>> logits, quality = jnp.array([2.0, 2.0, 2.0]), jnp.array([0.9, 0.1, 0.0])
       >>> print(jaxloss.matchability_aware(logits, quality, reduction="none").round(4))
-      [0.4193 2.0637 1.758 ]
+      [0.4193 2.0637 1.7582]
 
     Reference:
       Huang et al. DEIM: DETR with Improved Matching for Fast Convergence. CVPR 2025.

@@ -100,8 +100,8 @@ def top_k_cross_entropy(
         return reduce_hardest(cost, fraction, options, data)
     kept = 0 if min_kept is None else checks.integer("min_kept", min_kept, 0)
     surprise = per_position(softmax.cross_entropy, data._replace(class_weights=None)).each()
-    bound, axis_name = -jnp.log(threshold), options["axis_name"]
-    selected = harder(surprise, bound, kept, _candidates(data), axis_name)
+    bound = 0 * fraction - jnp.log(threshold)  # NaN is what is out of its range, used or not
+    selected = harder(surprise, bound, kept, _candidates(data), options["axis_name"])
     return _reduce(cost, selected, options, data)
 
 

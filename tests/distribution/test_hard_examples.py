@@ -129,7 +129,7 @@ def test_a_threshold_looks_at_the_label_alone():
     kept = np.float32([0, 1, 0, 1, 1])
     np.testing.assert_array_equal(each(logits, labels, label_smoothing=0.5) != 0, kept)
     weights = jnp.array([9.0, 1.0, 9.0, 0.1, 1.0])
-    expected = kept * weights * np.array([2, 5, 1, 3, 4])
+    expected = kept * weights * np.float32([2, 5, 1, 3, 4])
     np.testing.assert_allclose(each(logits, labels, weights=weights), expected, rtol=1e-6)
     without = jnp.array([1.0, 0.0, 1.0, 1.0, 1.0])  # what weighs 0 is not among those kept
     fewest = each(logits, labels, weights=without, threshold=0.001, min_kept=1)

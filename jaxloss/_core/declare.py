@@ -37,6 +37,7 @@ _ORDER = (
     "where",
     "weights",
     "ignore_index",
+    "background_index",
     "class_weights",
     "per_image",
     "include_background",
@@ -385,33 +386,32 @@ classification = family(
         _raises("the prediction", _FLOAT_LABELS),
     )
 )
-elements = family(
-    Family(
-        options.Elements,
-        {
-            "logits": "Log-odds, any shape `[...]`, floating; probabilities with "
-            "`activation=None`.",
-            "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
-            "(another integer gives NaN). Or integer ids without the class axis: one class "
-            "against the rest.",
-            "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
-            "logarithms are cut at -100. Prefer logits.",
-            "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
-        },
-        f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
-        _raises("the prediction", _FLOAT_LABELS),
-    )
+_ELEMENTS = Family(
+    options.Elements,
+    {
+        "logits": "Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.",
+        "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
+        "(another integer gives NaN). Or integer ids without the class axis: one class against the "
+        "rest.",
+        "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
+        "logarithms are cut at -100. Prefer logits.",
+        "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
+    },
+    f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
+    _raises("the prediction", _FLOAT_LABELS),
 )
+elements = family(_ELEMENTS)
+one_versus_rest = family(_ELEMENTS._replace(options=options.OneVersusRest))
 either = family(
     Family(
-        options.Elements,
+        options.OneVersusRest,
         {
             "logits": "Scores, shape `[..., C]` (`C` at `axis`) or any, floating.",
             "labels": _LABELS,
             "label_smoothing": "The share of each target that is spread evenly over all classes; "
             "with a sigmoid, that moves to 1/2; in `[0, 1)`.",
         },
-        "A scalar; with `reduction=\"none\"` the shape of the ids where classes compete, else that "
+        'A scalar; with `reduction="none"` the shape of the ids where classes compete, else that '
         f"of `logits`; {_HALF}",
         _raises("`logits`", _FLOAT_LABELS),
     )

@@ -1,12 +1,14 @@
 """Loss functions of computer vision and segmentation as pure JAX functions.
 
 Every loss is a top-level function, lower is better: `jaxloss.focal(logits, labels, gamma=2)`.
-Distance transforms live in `jaxloss.distance`, Optax's names in `jaxloss.optax_compat`.
+Detection heads live in `jaxloss.detection`, distance transforms in `jaxloss.distance`, Optax's
+names in `jaxloss.optax_compat`.
 """
 
 import importlib.metadata
 
 from jaxloss import _boundary, _boxes, _compound, _distribution, _region, _regression
+from jaxloss import detection as detection
 from jaxloss import distance as distance
 from jaxloss import geometry as geometry
 from jaxloss import optax_compat as optax_compat

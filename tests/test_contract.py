@@ -694,7 +694,7 @@ FLOORS = (
     {"_core"},
     {"_report", "distance", "geometry"},
     {"_boundary", "_boxes", "_distribution", "_region", "_regression"},
-    {"_compound"},
+    {"_compound", "detection"},
     {"_validate", "optax_compat"},
 )
 CORE_FLOORS = (

@@ -71,11 +71,13 @@ def read_boxes(
     boxes: ArrayLike,
     valid: ArrayLike,
     *,
-    dtype: Any,
+    dtype: Any = None,
     images: int | None = None,
     numbers: int = 4,
 ) -> tuple[Array, Array]:
-    """Returns boxes and `valid` as `Targets` has them."""
+    """Returns boxes and `valid` as `Targets` has them; dtype None: that of the boxes."""
+    if dtype is None:
+        dtype = checks.compute_dtype(checks.floating(function, "boxes", boxes))
     box = checks.real(function, "boxes", boxes, dtype)
     batch = images if images is not None else (*box.shape, 0)[0]
     slots = (*box.shape, 0, 0)[1]
@@ -87,6 +89,18 @@ def read_boxes(
     filler = jnp.asarray(_FILLER[:numbers], dtype)
     box = jnp.where(mask[..., None], box, filler[None, None])
     return jax.lax.stop_gradient(box), mask
+
+
+def read_dense(function: str, **predictions: ArrayLike) -> tuple[Array, Array]:
+    """Requires scores `[B, N, C]` and four numbers for each place, `[B, N, 4]`."""
+    (name, scores), (other, numbers) = predictions.items()
+    score = checks.floating(function, name, scores)
+    shape = (*score.shape, 0, 0, 0)[:3]
+    checks.shape(function, name, score, shape, "images, places and classes")
+    number = checks.floating(function, other, numbers)
+    checks.shape(function, other, number, (*shape[:2], 4), "four numbers for each place")
+    dtype = checks.compute_dtype(score)
+    return score.astype(dtype), number.astype(dtype)
 
 
 def finish(

@@ -52,7 +52,9 @@ def gather(slots: Array, index: Array) -> Array:
     )
 
 
-def best_slot(score: Callable[..., Array], slots: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+def best_slot(
+    score: Callable[..., Array], slots: tuple[Array, ...], unroll: int = UNROLL
+) -> tuple[Array, Array, Array]:
     """Finds the slot of the highest score for each place, of equal ones the first.
 
     Slot by slot, so that no matrix of slots and places is made.
@@ -60,6 +62,7 @@ def best_slot(score: Callable[..., Array], slots: tuple[Array, ...]) -> tuple[Ar
     Args:
       score: Of one slot of each image, `[B, ...]` each, the scores of the places, `[B, N]`.
       slots: What it takes, `[B, M, ...]` each.
+      unroll: Slots at a time; 1 where a long formula would take long to compile.
 
     Returns:
       The slots `[B, N]`, their scores `[B, N]`, and the highest score in each slot `[B, M]`.
@@ -78,7 +81,7 @@ def best_slot(score: Callable[..., Array], slots: tuple[Array, ...]) -> tuple[Ar
         return carry, value.max(-1)
 
     by_slot = tuple(jnp.moveaxis(x, 1, 0) for x in slots)
-    (best, index), most = jax.lax.scan(step, start, (count, by_slot), unroll=UNROLL)
+    (best, index), most = jax.lax.scan(step, start, (count, by_slot), unroll=unroll)
     return index, best, most.T
 
 

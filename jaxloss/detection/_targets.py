@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core.reduction import AxisName, everywhere
+from jaxloss.detection._assignment import Assignment
 
 Array = jax.Array
 
@@ -116,6 +117,19 @@ def finish(
         for name, part in parts.items()
     }
     return functools.reduce(jnp.add, sound.values()), sound
+
+
+def read_points(function: str, points: ArrayLike, predicted: Array) -> Array:
+    """Requires points `[N, 2]`, the same for all images, of predictions `[B, N, ...]`."""
+    point = checks.real(function, "points", points, predicted.dtype)
+    checks.shape(function, "points", point, (predicted.shape[1], 2), "x and y of each prediction")
+    return jax.lax.stop_gradient(point)
+
+
+def poisoned(assigned: Assignment, targets: Targets) -> Assignment:
+    """Makes the weights NaN if a valid box has a label that is none of the classes."""
+    weight = jnp.where(targets.wrong == 0, assigned.weight, jnp.nan)
+    return assigned._replace(weight=weight)
 
 
 def _one_slot_at_least(x: Array) -> Array:

@@ -106,7 +106,7 @@ def class_targets(labels: Array, assigned: Assignment, classes: int) -> Array:
       classes: Their number.
     """
     ids = jnp.where(assigned.foreground, gather(labels, assigned.index), -1)
-    return ids[..., None] == jnp.arange(classes, dtype=ids.dtype)
+    return ids[..., None] == jnp.arange(classes, dtype=ids.dtype).reshape(1, 1, -1)
 
 
 def at_least_one(amount: Array, axis_name: AxisName | None = None) -> Array:

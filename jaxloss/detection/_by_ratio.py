@@ -133,7 +133,7 @@ def candidates(
 
     before = (jnp.mod(centre, 1) < 0.5) & (centre > 1)
     after = (jnp.mod(limit - centre, 1) < 0.5) & (limit - centre > 1)
-    own = 1 + (before & after).astype(jnp.int32).sum(-1)
+    own = 1 + (before & after).sum(-1, dtype=jnp.int32)
     beside = (before | after).astype(jnp.int32)
     times = jnp.stack([own, beside[..., 0], beside[..., 1]], 1)
 

@@ -64,7 +64,7 @@ def read_targets(
     ids = _one_slot_at_least(ids.astype(jnp.int32))
     inside = (ids >= 0) & (ids < classes)
     clean = jnp.where(mask & inside, ids, 0)
-    return Targets(box, clean, mask, (mask & ~inside).sum())
+    return Targets(box, clean, mask, (mask & ~inside).sum(dtype=jnp.int32))
 
 
 def read_boxes(

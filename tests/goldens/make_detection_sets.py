@@ -134,6 +134,187 @@ yolo_v8("no bins", many, reg_max=1)
 yolo_v8("small boxes, one image empty", scene(2, 8, (12, 12), 2, [8, 0]), classes=5)
 yolo_v8("no boxes", scene(2, 4, SIZE, 3, [0, 0]))
 
+# --- DETR and its kin ---
+
+from transformers.loss import loss_deformable_detr as deformable  # noqa: E402
+from transformers.loss import loss_deimv2 as deim  # noqa: E402
+from transformers.loss import loss_for_object_detection as original  # noqa: E402
+from transformers.loss import loss_lw_detr as lw  # noqa: E402
+from transformers.loss import loss_rt_detr as rt  # noqa: E402
+
+TRANSFORMERS = f"transformers {VERSIONS['transformers']}"
+NAMES = {"classification": ("ce", "vfl", "mal"), "l1": ("bbox",), "giou": ("giou",)}
+GAINS = {"ce": 1.0, "vfl": 1.0, "mal": 1.0, "bbox": 5.0, "giou": 2.0}
+CONFIG = SimpleNamespace(
+    matcher_class_cost=2.0,
+    matcher_bbox_cost=5.0,
+    matcher_giou_cost=2.0,
+    use_focal_loss=True,
+    matcher_alpha=0.25,
+    matcher_gamma=2.0,
+    num_labels=4,
+    eos_coefficient=0.1,
+    weight_loss_vfl=1.0,
+    weight_loss_bbox=5.0,
+    weight_loss_giou=2.0,
+    focal_loss_alpha=0.75,
+    focal_loss_gamma=2.0,
+)
+
+
+def relative(inputs):
+    """Boxes cxcywh over the image's sides, and labels, of each image."""
+    size = t([SIZE[1], SIZE[0]], dtype=torch.float64)
+    found = []
+    for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"]):
+        b = t(b[:n], dtype=torch.float64).reshape(n, 4)
+        b = torch.cat([(b[:, :2] + b[:, 2:]) / 2 / size, (b[:, 2:] - b[:, :2]) / size], 1)
+        found.append({"boxes": b, "class_labels": t(y[:n], dtype=torch.long)})
+    return found
+
+
+def queries(images, count, classes):
+    """Logits, and boxes cxcywh that reach over most of the image.
+
+    Each meets every true box: where the IoU is 0 the classes' losses are not transformers'.
+    """
+    logits = t(waves((images, count, classes), 0), requires_grad=True)
+    wide = np.array([0.5, 0.5, 1.0, 1.0]) + waves((images, count, 4), 1, 0.1)
+    return logits, t(wide, requires_grad=True)
+
+
+def by_name(losses, gains=GAINS):
+    """Parts under our names, with gains; losses of several layers are added."""
+    parts = dict.fromkeys(NAMES, 0.0)
+    for name, value in losses.items():
+        for ours, theirs in NAMES.items():
+            for kind in theirs:
+                if name.startswith(f"loss_{kind}"):
+                    parts[ours] = parts[ours] + gains[kind] * value
+    return parts
+
+
+def slots(indices, images, count):
+    """The slot of each query, -1 for none."""
+    found = torch.full((images, count), -1)
+    for image, (i, j) in enumerate(indices):
+        found[image, i] = j
+    return found.tolist()
+
+
+def detr(case, inputs, make, source, gains=GAINS, count=14, classes=4, **options):
+    """`make` returns the matcher and the losses of outputs and targets."""
+    images = len(inputs["counts"])
+    logits, predicted = queries(images, count, classes + (case == "softmax"))
+    outputs = {"logits": logits, "pred_boxes": predicted}
+    matcher, losses = make(outputs, relative(inputs))
+    row(
+        "detr",
+        case,
+        f"{TRANSFORMERS} {source}",
+        inputs,
+        by_name(losses, gains),
+        (logits, predicted),
+        shape=(images, count, classes + (case == "softmax")),
+        index=slots(matcher, images, count),
+        options={"classification": case, **options},
+    )
+
+
+def softmax(outputs, targets):
+    matcher = original.HungarianMatcher(1, 5, 2)
+    loss = original.ImageLoss(matcher, 4, 0.1, ["labels", "boxes"])
+    return matcher(outputs, targets), loss(outputs, targets)
+
+
+def focal(outputs, targets):
+    matcher = deformable.DeformableDetrHungarianMatcher(2, 5, 2)
+    loss = deformable.DeformableDetrImageLoss(matcher, 4, 0.25, ["labels", "boxes"])
+    return matcher(outputs, targets), loss(outputs, targets)
+
+
+def varifocal(outputs, targets):
+    loss = rt.RTDetrLoss(CONFIG)
+    return loss.matcher(outputs, targets), loss(outputs, targets)
+
+
+def matchability(outputs, targets):
+    loss = rt.RTDetrLoss(CONFIG)
+    loss.gamma, loss.mal_alpha = 1.5, None
+    found = loss.matcher(outputs, targets)
+    n = sum(len(x["boxes"]) for x in targets)
+    mal = deim.Deimv2Loss.loss_labels_mal(loss, outputs, targets, found, n)
+    return found, mal | loss.loss_boxes(outputs, targets, found, n)
+
+
+sets = scene(3, 7, SIZE, 4, [7, 0, 4])
+RAW = dict.fromkeys(GAINS, 1.0)
+detr("softmax", sets, softmax, "ImageLoss, HungarianMatcher")
+detr("focal", sets, focal, "DeformableDetrImageLoss", GAINS | {"ce": 2.0}, cost_class=2.0, class_gain=2.0)
+detr("varifocal", sets, varifocal, "RTDetrLoss", RAW, cost_class=2.0)
+detr("matchability_aware", sets, matchability, "Deimv2Loss.loss_labels_mal", cost_class=2.0)
+
+
+def groups(case, inputs, count=24, number=3, classes=4):
+    """Group DETR, focal."""
+    images = len(inputs["counts"])
+    logits, predicted = queries(images, count, classes)
+    outputs, targets = {"logits": logits, "pred_boxes": predicted}, relative(inputs)
+    found = lw.LwDetrHungarianMatcher(2, 5, 2)(outputs, targets, number)
+    loss = deformable.DeformableDetrImageLoss(None, classes, 0.25, [])
+    n = number * sum(inputs["counts"])
+    losses = loss.loss_labels(outputs, targets, found, n) | loss.loss_boxes(outputs, targets, found, n)
+    row(
+        "detr",
+        case,
+        f"{TRANSFORMERS} LwDetrHungarianMatcher, DeformableDetrImageLoss",
+        inputs,
+        by_name(losses),
+        (logits, predicted),
+        shape=(images, count, classes),
+        index=slots(found, images, count),
+        options={"classification": "focal", "cost_class": 2.0, "groups": number},
+    )
+
+
+groups("three groups", sets)
+
+
+def denoising(case, inputs, count=14, known=16, classes=4):
+    """Two groups of noised boxes, in front of the queries: positives, then negatives, of 4 slots."""
+    images = len(inputs["counts"])
+    logits, predicted = queries(images, known + count, classes)
+    positive = [
+        torch.cat([torch.arange(n), 8 + torch.arange(n)]) for n in inputs["counts"]
+    ]
+    meta = {
+        "dn_positive_idx": positive,
+        "dn_num_group": 2,
+        "dn_num_split": [known, count],
+    }
+    split = [x.split(meta["dn_num_split"], 1) for x in (logits, predicted)]
+    outputs = {
+        "logits": split[0][1],
+        "pred_boxes": split[1][1],
+        "dn_auxiliary_outputs": [{"logits": split[0][0], "pred_boxes": split[1][0]}],
+        "denoising_meta_values": meta,
+    }
+    losses = rt.RTDetrLoss(CONFIG)(outputs, relative(inputs))
+    row(
+        "detr",
+        case,
+        f"{TRANSFORMERS} RTDetrLoss with denoising queries",
+        inputs,
+        by_name(losses, RAW),
+        (logits, predicted),
+        shape=(images, known + count, classes),
+        known=known,
+        options={"classification": "varifocal", "cost_class": 2.0},
+    )
+
+
+denoising("denoising", scene(3, 4, SIZE, 5, [4, 2, 3]))
+
 rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in ROWS)
 text = f'{{"versions": {json.dumps(VERSIONS)},\n"rows": [\n{rows}\n]}}\n'
 pathlib.Path(__file__).with_name("detection_sets.json").write_text(text)

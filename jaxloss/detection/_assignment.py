@@ -10,7 +10,7 @@ from jaxloss._core.reduction import AxisName, everywhere
 
 Array = jax.Array
 
-UNROLL = 8  # slots at a time, in one kernel
+UNROLL = 4  # slots at a time, in one kernel
 
 
 class Assignment(NamedTuple):

@@ -137,7 +137,8 @@ def candidates(
     beside = (before | after).astype(jnp.int32)
     times = jnp.stack([own, beside[..., 0], beside[..., 1]], 1)
 
-    step = jnp.where(before, -0.5, jnp.where(after, 0.5, 0)).astype(boxes.dtype)
+    half = jnp.asarray(0.5, boxes.dtype)
+    step = jnp.where(before, -half, jnp.where(after, half, 0))
     x, y, none = step[..., 0], step[..., 1], jnp.zeros_like(step[..., 0])
     steps = jnp.stack([jnp.stack(pair, -1) for pair in ((none, none), (x, none), (none, y))], 1)
     cell = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import boxes as pairs
@@ -212,7 +213,8 @@ def _centre_and_size(boxes: Array) -> tuple[Array, Array]:
 
 
 def _weights(function: str, weights: Sequence[float], like: Array) -> Array:
-    factors = checks.number(function, "weights", weights, like.dtype, "(0, inf)")
+    numbers = np.asarray(weights, like.dtype) if isinstance(weights, Sequence) else weights
+    factors = checks.number(function, "weights", numbers, like.dtype, "(0, inf)")
     checks.shape(function, "weights", factors, (4,), "factors of dx, dy, dw and dh")
     return factors.reshape((1,) * (like.ndim - 1) + (4,))
 

@@ -1,7 +1,7 @@
 """The loss of YOLOv5: boxes, objectness and classes on anchors of three or more levels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, gather, highest
 from jaxloss.detection._by_ratio import candidates, read_shapes
-from jaxloss.detection._targets import finish, read_targets
+from jaxloss.detection._targets import Targets, finish, read_targets
 
 __all__ = ["yolo_v5"]
 
@@ -130,56 +130,99 @@ def yolo_v5(
     checks.option("yolo_v5", "box_loss", box_loss, _BOX_LOSSES)
     number = lambda name, value, interval: checks.number("yolo_v5", name, value, dtype, interval)
     most = number("anchor_threshold", anchor_threshold, "(1, inf)")
-    share = number("objectness_ratio", objectness_ratio, "[0, 1]")
+    ratio = number("objectness_ratio", objectness_ratio, "[0, 1]")
 
     def entropy(logits: Array, truth: Array, **options: Any) -> Array:
+        options |= {"reduction": "sum", "axis_name": axis_name}
         if checks.is_zero(gamma):
-            return binary_cross_entropy(logits, truth, axis_name=axis_name, **options)
-        options |= {"gamma": gamma, "alpha": _FOCAL_ALPHA}
-        return sigmoid_focal(logits, truth, axis_name=axis_name, **options)
+            return binary_cross_entropy(logits, truth, **options)
+        return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
 
-    sums = dict.fromkeys(("box", "objectness", "classification"), jnp.zeros((), dtype))
-    for level, anchor, stride, factor in zip(levels, shapes, strides, balance, strict=True):
-        grid = level.shape[2], level.shape[3]
-        pairs = candidates(targets.boxes, targets.valid, anchor, stride, grid, most)
-        taken = pairs.times > 0
-        chosen = gather(level.reshape(images, -1, 5 + classes), pairs.place)
-        sides = (anchor / jnp.asarray(stride, dtype)).reshape(1, -1, 1, 1, 2)
-        decoded = _decode(jnp.where(taken[..., None], chosen[..., :4], 0), sides)
-        costs = _BOX_LOSSES[box_loss](
-            decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
-        )
-        times = pairs.times.astype(dtype)
-        mean = everywhere((costs * times).sum(), axis_name) / at_least_one(times.sum(), axis_name)
-        sums["box"] += mean
-
-        quality = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
-        quality = jnp.where(taken, 1 - share + share * quality, 0)
-        truth = highest(jnp.zeros_like(level[..., 4]).reshape(images, -1), pairs.place, quality)
-        objectness = level[..., 4].reshape(images, -1)
-        sums["objectness"] += jnp.asarray(factor, dtype) * entropy(objectness, truth, axis=None)
-
-        if classes > 1:
-            ids = targets.labels[:, None, None, :, None]
-            hits = ids == jnp.arange(classes, dtype=ids.dtype).reshape(1, 1, 1, 1, -1)
-            sums["classification"] += entropy(
-                chosen[..., 5:],
-                jnp.broadcast_to(hits, chosen[..., 5:].shape),
-                where=taken[..., None],
-                weights=times[..., None],
-                label_smoothing=label_smoothing,
-            )
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
+    found, logits, factors, start = [], [], [], 0
+    for level, anchor, stride, factor in zip(levels, shapes, strides, balance, strict=True):
+        pairs = _pairs(level, targets, anchor, jnp.asarray(stride, dtype), most, axis_name)
+        found.append(pairs._replace(place=start + pairs.place))
+        logits.append(level[..., 4].reshape(images, -1))
+        places = logits[-1].shape[1]
+        mean = jnp.asarray(factor, dtype) / (places * batch)
+        factors.append(jnp.broadcast_to(mean, (1, places)))
+        start += places
+    pairs = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *found)
+    objectness = jnp.concatenate(logits, 1)
+
+    taken = pairs.share > 0
+    decoded = _decode(jnp.where(taken[..., None], pairs.chosen[..., :4], 0), pairs.anchor)
+    costs = _BOX_LOSSES[box_loss](
+        decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
+    )
+    quality = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
+    quality = jnp.where(taken, 1 - ratio + ratio * quality, 0)
+    truth = highest(jnp.zeros_like(objectness), pairs.place, quality)
     parts = {
-        "box": batch * number("box_gain", box_gain, "[0, inf)") * sums["box"],
-        "objectness": batch
-        * number("objectness_gain", objectness_gain, "[0, inf)")
-        * sums["objectness"],
-        "classification": batch
-        * number("class_gain", class_gain, "[0, inf)")
-        * sums["classification"],
+        "box": everywhere((pairs.share * costs).sum(), axis_name),
+        "objectness": entropy(objectness, truth, axis=None, weights=jnp.concatenate(factors, 1)),
+        "classification": jnp.zeros((), dtype),
     }
+    if classes > 1:
+        parts["classification"] = entropy(
+            pairs.chosen[..., 5:],
+            pairs.label[..., None] == jnp.arange(classes, dtype=jnp.int32).reshape(1, 1, -1),
+            where=taken[..., None],
+            weights=pairs.share[..., None] / classes,
+            label_smoothing=label_smoothing,
+        )
+    gains = {
+        "box": number("box_gain", box_gain, "[0, inf)"),
+        "objectness": number("objectness_gain", objectness_gain, "[0, inf)"),
+        "classification": number("class_gain", class_gain, "[0, inf)"),
+    }
+    parts = {name: batch * gains[name] * part for name, part in parts.items()}
     return finish(parts, targets, axis_name)
+
+
+class _Pairs(NamedTuple):
+    """Pairs of a box and a place, `[B, K]` each.
+
+    Attributes:
+      place: The index of the place.
+      chosen: What is predicted there, `[B, K, 5 + C]`.
+      offset: The box, `[B, K, 4]`, in cells from the place's.
+      anchor: The sides of the place's anchor, `[B, K, 2]`, in cells.
+      label: The class of the box.
+      share: What the pair counts in the mean over its level, 0 where there is none.
+    """
+
+    place: Array
+    chosen: Array
+    offset: Array
+    anchor: Array
+    label: Array
+    share: Array
+
+
+def _pairs(
+    level: Array,
+    targets: Targets,
+    anchors: Array,
+    stride: Array,
+    threshold: Array,
+    axis_name: AxisName | None,
+) -> _Pairs:
+    """The pairs of one level."""
+    images, _, rows, columns, numbers = level.shape
+    pairs = candidates(targets.boxes, targets.valid, anchors, stride, (rows, columns), threshold)
+    times, full = pairs.times.astype(level.dtype), pairs.place.shape
+    sides = (anchors / stride)[None, :, None, None]
+    filled = _Pairs(
+        place=pairs.place,
+        chosen=gather(level.reshape(images, -1, numbers), pairs.place),
+        offset=pairs.offset,
+        anchor=jnp.broadcast_to(sides, (*full, 2)),
+        label=jnp.broadcast_to(targets.labels[:, None, None], full),
+        share=times / at_least_one(times.sum(), axis_name),
+    )
+    return _Pairs(*(x.reshape(images, -1, *x.shape[4:]) for x in filled))
 
 
 def _decode(raw: Array, anchors: Array) -> Array:

@@ -29,6 +29,11 @@ def rows(*functions):
     )
 
 
+in_both_dtypes = pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
+)
+
+
 def targets(row, dtype):
     """Boxes, labels and `valid`; NaN and impossible labels in the slots that are not valid."""
     boxes, labels = np.array(row["boxes"], dtype), np.array(row["labels"], np.int32)
@@ -80,7 +85,7 @@ def head(row, dtype):
 
 
 @rows("yolo_v5", "retinanet", "fcos")
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@in_both_dtypes
 def test_heads(row, dtype):
     """Parts and gradients, compiled once, both in the dtype of the original and in float32."""
     with jax.enable_x64(dtype == "float64"):
@@ -109,7 +114,7 @@ def assert_matches(found, matches):
 
 
 @rows("retinanet")
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@in_both_dtypes
 def test_assignment_by_iou(row, dtype):
     with jax.enable_x64(dtype == "float64"):
         boxes, _, valid = targets(row, dtype)
@@ -122,7 +127,7 @@ def test_assignment_by_iou(row, dtype):
 
 
 @rows("assign_atss")
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@in_both_dtypes
 def test_atss(row, dtype):
     with jax.enable_x64(dtype == "float64"):
         boxes, _, valid = targets(row, dtype)

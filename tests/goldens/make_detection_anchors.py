@@ -1,8 +1,8 @@
 """Makes detection_anchors.json: heads and assigners on anchors and points by their originals.
 
-RetinaNet and FCOS by torchvision, YOLOv5 by the package yolov5 (AGPL-3.0, run for its numbers), ATSS
-and FCOS with centerness weights by mmdet, of which single modules are run with stand-ins for its
-registry. Originals run in float64. Inputs are those of tests/detection/scenes.py and of the rows.
+RetinaNet and FCOS by torchvision, YOLOv5 by the package yolov5 (AGPL-3.0, run for its numbers),
+ATSS and FCOS with centerness weights by mmdet, of which single modules are run with stand-ins for
+its registry. Originals run in float64. Inputs are those of tests/detection/scenes.py and of the rows.
 
 Usage, from the root: python -m tests.goldens.make_detection_anchors
 """
@@ -99,7 +99,9 @@ stand_in(
 sys.modules["mmdet.utils"].reduce_mean = lambda x: x
 stand_in(
     "mmdet.models.utils",
-    multi_apply=lambda f, *a, **k: tuple(map(list, zip(*(f(*x, **k) for x in zip(*a))))),
+    multi_apply=lambda f, *a, **k: tuple(
+        map(list, zip(*(f(*x, **k) for x in zip(*a, strict=True)), strict=False))
+    ),
 )
 stand_in("mmdet.models.layers", NormedConv2d=None)
 stand_in("mmcv")
@@ -141,7 +143,7 @@ def lists(inputs):
     """The boxes and labels of each image as torchvision has them."""
     return [
         {"boxes": t(b[:n]).reshape(-1, 4), "labels": t(y[:n], dtype=torch.long)}
-        for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"])
+        for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True)
     ]
 
 
@@ -196,7 +198,9 @@ def yolo_v5(case, inputs, classes=4, images=2, grids=((8, 12), (4, 6), (2, 3)), 
             "anchors": ANCHORS[:levels],
             "strides": strides,
             "hyper": hyper,
-            "parts": dict(zip(("box", "objectness", "classification"), (images * parts).tolist())),
+            "parts": dict(
+                zip(("box", "objectness", "classification"), (images * parts).tolist(), strict=True)
+            ),
             "gradient": projections([g.numpy() for g in gradients]),
         }
     )
@@ -240,7 +244,7 @@ yolo_v5("edges", edges)
 def anchors_of(grids, strides, sizes, ratios=(0.5, 1.0, 2.0), scales=(1.0, 1.4)):
     """Anchors in the order level, row, column, anchor, corners rounded to whole pixels."""
     found = []
-    for (rows, columns), stride, size in zip(grids, strides, sizes):
+    for (rows, columns), stride, size in zip(grids, strides, sizes, strict=True):
         for i in range(rows):
             for j in range(columns):
                 for ratio in ratios:
@@ -322,7 +326,7 @@ retina("whole pixels", whole)
 def points_of(grids, strides):
     return [
         [(j + 0.5) * s, (i + 0.5) * s, s]
-        for (rows, columns), s in zip(grids, strides)
+        for (rows, columns), s in zip(grids, strides, strict=True)
         for i in range(rows)
         for j in range(columns)
     ]
@@ -353,7 +357,7 @@ def fcos_by_torchvision(case, inputs, classes=4, radius=1.5):
         "bbox_ctrness": centerness[..., None],
     }
     found = fcos.FCOS.compute_loss(self, lists(inputs), outputs, [anchors] * images, COUNTS)
-    parts = dict(zip(("classification", "box", "centerness"), found.values()))
+    parts = dict(zip(("classification", "box", "centerness"), found.values(), strict=True))
     row(
         "fcos",
         case,
@@ -379,7 +383,7 @@ def fcos_by_mmdet(case, inputs, kind, radius, classes=4):
     images, places = len(inputs["counts"]), t(POINTS, dtype=torch.float64)
     ranges = [(-1, 32), (32, 64), (64, 1e8)]
     per_point = torch.cat(
-        [t([r], dtype=torch.float64).expand(n, 2) for r, n in zip(ranges, COUNTS)]
+        [t([r], dtype=torch.float64).expand(n, 2) for r, n in zip(ranges, COUNTS, strict=True)]
     )
     predictions = fcos_predictions(images, classes)
 
@@ -388,7 +392,7 @@ def fcos_by_mmdet(case, inputs, kind, radius, classes=4):
         sizes = ((16, 24), (8, 12), (4, 6))
         return [
             level.reshape(images, *size, -1).permute(0, 3, 1, 2)
-            for level, size in zip(x.split(COUNTS, 1), sizes)
+            for level, size in zip(x.split(COUNTS, 1), sizes, strict=True)
         ]
 
     def classify(scores, labels, avg_factor):

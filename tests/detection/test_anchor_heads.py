@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxloss import detection
 from tests.compiling import quick_jit
@@ -343,3 +343,17 @@ def test_levels_of_atss(options, words):
     box, _, valid = targets()
     with pytest.raises(ValueError, match=rf"jaxloss\.assign_atss: `{words}"):
         detection.assign_atss(ANCHORS, box, valid=valid, **options)
+
+
+@every_head
+def test_mesh_with_explicit_axes(name):
+    (expected, _), gradients = program(name)(predictions(name), *targets())
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        place = functools.partial(jax.device_put, device=NamedSharding(mesh, BATCH))
+        x, (box, label, valid) = jax.tree.map(place, (predictions(name), targets()))
+        loss = lambda x, box, label, valid: HEADS[name](x, box, label, valid=valid)[0]
+        total, slopes = quick_jit(jax.value_and_grad(loss))(x, box, label, valid)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    for slope, gradient in zip(slopes, gradients, strict=True):
+        np.testing.assert_allclose(slope, gradient, rtol=1e-4, atol=1e-7)

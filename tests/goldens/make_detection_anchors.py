@@ -2,7 +2,8 @@
 
 RetinaNet and FCOS by torchvision, YOLOv5 by the package yolov5 (AGPL-3.0, run for its numbers),
 ATSS and FCOS with centerness weights by mmdet, of which single modules are run with stand-ins for
-its registry. Originals run in float64. Inputs are those of tests/detection/scenes.py and of the rows.
+its registry. Originals run in float64. Inputs are those of tests/detection/scenes.py and of the
+rows.
 
 Usage, from the root: python -m tests.goldens.make_detection_anchors
 """

@@ -9,14 +9,8 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks
-from jaxloss.detection._assignment import (
-    Assignment,
-    assignment,
-    best_slot,
-    gather,
-    highest,
-    lowest,
-)
+from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, highest
+from jaxloss.detection._claims import settle
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
 
 __all__ = ["assign_task_aligned"]
@@ -87,8 +81,8 @@ def assign_task_aligned(
       >>> found = detection.assign_task_aligned(
       ...     scores, predicted, points, boxes, labels, valid=valid
       ... )
-      >>> print(found.foreground, found.weight.round(3))
-      [[ True True False False]] [[0.257 0.853 0. 0. ]]
+      >>> print(found.foreground, found.weight.sum().round(2))
+      [[ True True False False]] 1.11
 
     Reference:
       Feng et al. TOOD: Task-aligned One-stage Object Detection. ICCV 2021.
@@ -168,7 +162,6 @@ def align(
     scores, predicted = jax.lax.stop_gradient((scores, predicted))
     images, places, _ = scores.shape
     slots = targets.labels.shape[1]
-    nobody = jnp.full_like(scores[..., 0], slots, jnp.int32)
     by_class = scores.swapaxes(1, 2)
 
     def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
@@ -190,25 +183,14 @@ def align(
     by_slot = jax.tree.map(lambda a: a.swapaxes(0, 1), (targets.labels, targets.valid, boxes))
     _, (values, taken) = jax.lax.scan(best, None, by_slot)
 
-    # What the boxes take, [B, M * top_k]: the point, and the slot that wants it.
-    wanted = (values.swapaxes(0, 1) > 0).reshape(images, -1)
-    taken = taken.swapaxes(0, 1).reshape(images, -1)
-    slot = jnp.repeat(jnp.arange(slots, dtype=jnp.int32), values.shape[-1])[None]
-    claim = jnp.where(wanted, slot, slots)
-    first = lowest(nobody, taken, claim)
-    last = highest(jnp.full_like(nobody, -1), taken, jnp.where(wanted, slot, -1))
-    contested = gather(first < last, taken)
+    def holder(taken: Array) -> Array:
+        near = tuple(gather(column, taken) for column in predicted)
+        x, y = (points[:, i][taken] for i in (0, 1))
+        score = lambda valid, *box: similarity(_columns(box), valid[:, None], near, x, y)
+        return best_slot(score, (targets.valid, *boxes), unroll=1)[0]
 
-    near = tuple(gather(column, taken) for column in predicted)
-    x_near, y_near = (points[:, i][taken] for i in (0, 1))
-    holder, _, _ = best_slot(
-        lambda valid, *box: similarity(_columns(box), valid[:, None], near, x_near, y_near),
-        (targets.valid, *boxes),
-        unroll=1,
-    )
-    index = lowest(nobody, taken, jnp.where(wanted & contested, holder, claim))
-    foreground = index < slots
-    index = jnp.where(foreground, index, 0)
+    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
+    index, foreground = settle(taken, values > 0, places, holder)
 
     own = tuple(gather(column, index) for column in boxes)
     u = similarity(own, foreground, predicted, x, y)

@@ -313,7 +313,95 @@ def denoising(case, inputs, count=14, known=16, classes=4):
     )
 
 
-denoising("denoising", scene(3, 4, SIZE, 5, [4, 2, 3]))
+denoising("denoising", scene(3, 4, SIZE, 7, [4, 2, 3]))
+
+# --- SimOTA ---
+
+
+class Registry:
+    """Registers nothing; the one thing that is built of it is the IoU."""
+
+    def register_module(self):
+        return lambda cls: cls
+
+    def build(self, config):
+        return lambda found, true: torchvision_iou(found, true)
+
+
+def torchvision_iou(found, true):
+    low = torch.maximum(found[:, None, :2], true[None, :, :2])
+    high = torch.minimum(found[:, None, 2:], true[None, :, 2:])
+    both = (high - low).clamp(min=0).prod(-1)
+    area = [(b[:, 2:] - b[:, :2]).prod(-1) for b in (found, true)]
+    return both / (area[0][:, None] + area[1][None] - both)
+
+
+def stand_in(name, **attributes):
+    module = types.ModuleType(name)
+    vars(module).update(attributes)
+    sys.modules[name] = module
+
+
+where = pathlib.Path(importlib.util.find_spec("mmdet").submodule_search_locations[0])
+for name in ("mmdet", "mmdet.models", "mmdet.models.task_modules"):
+    stand_in(name, __path__=[])
+folder = where / "models" / "task_modules" / "assigners"
+stand_in("mmdet.models.task_modules.assigners", __path__=[str(folder)])
+stand_in("mmengine")
+stand_in("mmengine.structures", InstanceData=SimpleNamespace)
+stand_in("mmdet.registry", TASK_UTILS=Registry())
+stand_in("mmdet.utils", ConfigType=dict)
+stand_in(
+    "mmdet.models.task_modules.assigners.assign_result",
+    AssignResult=lambda count, slot, overlap, labels: (slot - 1, overlap),
+)
+stand_in("mmdet.models.task_modules.assigners.base_assigner", BaseAssigner=object)
+from mmdet.models.task_modules.assigners.sim_ota_assigner import SimOTAAssigner  # noqa: E402
+
+
+class Assigner(SimOTAAssigner):
+    """Stores its overlaps in single precision."""
+
+    def dynamic_k_matching(self, *data):
+        overlap, slot = super().dynamic_k_matching(*data)
+        return overlap.float(), slot
+
+
+def sim_ota(case, inputs, classes=4, **options):
+    images, predicted, scores = len(inputs["counts"]), [], []
+    priors = [
+        [(j + 0.5) * s, (i + 0.5) * s, s, s]
+        for s, (rows, columns) in zip(STRIDES, GRIDS)
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    priors = t(priors, dtype=torch.float64)
+    sides = np.exp(waves((images, len(priors), 4), 1, 0.6)) * 1.5
+    sides = t(sides) * priors[:, 2:3]
+    scores = t(1 / (1 + np.exp(-waves((images, len(priors), classes), 0))))
+    predicted = torch.cat([priors[:, :2] - sides[..., :2], priors[:, :2] + sides[..., 2:]], -1)
+    found = []
+    for image, (b, y, n) in enumerate(zip(inputs["boxes"], inputs["labels"], inputs["counts"])):
+        prediction = SimpleNamespace(priors=priors, bboxes=predicted[image], scores=scores[image])
+        true = SimpleNamespace(
+            bboxes=t(b[:n], dtype=torch.float64).reshape(n, 4), labels=t(y[:n], dtype=torch.long)
+        )
+        found.append(Assigner(**options).assign(prediction, true))
+    row(
+        "assign_sim_ota",
+        case,
+        f"mmdet {VERSIONS['mmdet']} SimOTAAssigner, the IoU without epsilon",
+        inputs,
+        classes=classes,
+        index=[slot.tolist() for slot, _ in found],
+        weight=[np.where(s >= 0, o, 0).tolist() for s, o in found],
+        options=options,
+    )
+
+
+sim_ota("three levels", many)
+sim_ota("one image empty", scene(2, 8, SIZE, 8, [8, 0]), classes=5)
+sim_ota("other numbers", many, center_radius=1.5, candidate_topk=6, iou_weight=2.0)
 
 rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in ROWS)
 text = f'{{"versions": {json.dumps(VERSIONS)},\n"rows": [\n{rows}\n]}}\n'

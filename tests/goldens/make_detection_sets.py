@@ -134,6 +134,24 @@ yolo_v8("no bins", many, reg_max=1)
 yolo_v8("small boxes, one image empty", scene(2, 8, (12, 12), 2, [8, 0]), classes=5)
 yolo_v8("no boxes", scene(2, 4, SIZE, 3, [0, 0]))
 
+
+def turned(images, slots, seed, counts):
+    """Boxes cxcywh and an angle."""
+    made = scene(images, slots, SIZE, seed, counts)
+    b = np.array(made["boxes"])
+    angle = waves((images, slots, 1), 9, 1.5).round(3)
+    made["boxes"] = np.concatenate(
+        [(b[..., :2] + b[..., 2:]) / 2, b[..., 2:] - b[..., :2], angle], -1
+    ).tolist()
+    return made
+
+
+rotated = turned(2, 10, 1, [10, 6])
+rotated["boxes"][0][9][2:4] = [12.0, 1.5]  # too small
+yolo_v8("rotated", rotated, rotated=True)
+yolo_v8("rotated, no bins", rotated, reg_max=1, rotated=True)
+yolo_v8("rotated, one image empty", turned(2, 8, 2, [8, 0]), classes=5, rotated=True)
+
 # --- DETR and its kin ---
 
 from transformers.loss import loss_deformable_detr as deformable  # noqa: E402

@@ -699,7 +699,7 @@ FLOORS = (
     {"_core"},
     {"_report", "distance", "geometry"},
     {"_boundary", "_boxes", "_distribution", "_region", "_regression"},
-    {"_compound", "_fused"},
+    {"_compound", "_fused", "detection"},
     {"_validate", "optax_compat"},
 )
 CORE_FLOORS = (

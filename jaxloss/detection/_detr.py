@@ -1,0 +1,307 @@
+"""The set loss of DETR and its kin: every box has one query, found by the cheapest matching."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._boxes import giou
+from jaxloss._core import boxes as pairs
+from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core.reduction import AxisName
+from jaxloss._distribution import binary_cross_entropy, cross_entropy, sigmoid_focal
+from jaxloss._regression import l1
+from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
+from jaxloss.detection._hungarian import match_hungarian
+from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
+from jaxloss.geometry import iou, pairwise_giou
+
+__all__ = ["detr"]
+
+Array = jax.Array
+
+_DEFAULTS = {  # alpha and gamma
+    "softmax": (None, None),
+    "focal": (0.25, 2.0),
+    "varifocal": (0.75, 2.0),
+    "matchability_aware": (1.0, 1.5),
+}
+_COST_ALPHA, _COST_GAMMA = 0.25, 2
+
+
+def detr(
+    logits: ArrayLike,
+    predicted_boxes: ArrayLike,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    *,
+    valid: ArrayLike,
+    image_size: ArrayLike | Sequence[float],
+    classification: str = "softmax",
+    cost_class: ArrayLike = 1.0,
+    cost_l1: ArrayLike = 5.0,
+    cost_giou: ArrayLike = 2.0,
+    class_gain: ArrayLike = 1.0,
+    l1_gain: ArrayLike = 5.0,
+    giou_gain: ArrayLike = 2.0,
+    background_weight: ArrayLike = 0.1,
+    alpha: ArrayLike | None = None,
+    gamma: ArrayLike | None = None,
+    groups: int | None = None,
+    assignment: Assignment | None = None,
+    normalizer: ArrayLike | None = None,
+    axis_name: AxisName | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Computes the set loss of DETR, Deformable DETR, RT-DETR or DEIM for one decoder layer.
+
+    Each box is matched to a query of its own by `match_hungarian`, with boxes cxcywh over the
+    image's sides and the cost::
+
+        cost_class c + cost_l1 |b - b'|_1 - cost_giou GIoU
+
+    `c` is minus the class's probability for `"softmax"`; for the others, with the class's logit
+    `x`, `p = sigmoid(x)`, it is `.25 (1 - p)^2 (-log p) - .75 p^2 (-log(1 - p))`. With the matched
+    pairs `P`, the number `n` of boxes in the batch, at least 1, and the IoU `q` of a pair, a
+    constant, 0 for other classes and queries::
+
+        classification    class_gain times
+          "softmax"             CE with C as the class of unmatched queries, of background_weight:
+                                the weighted mean
+          "focal"               sum FL(x, one-hot or 0) / n                          Deformable DETR
+          "varifocal"           sum q BCE(x, q) / n, where q = 0 alpha p^gamma BCE(x, 0)     RT-DETR
+          "matchability_aware"  sum BCE(x, q^gamma) / n, where q = 0 alpha p^gamma BCE(x, 0)    DEIM
+        l1                l1_gain sum_P |b - b'|_1 / n
+        giou              giou_gain sum_P (1 - GIoU) / n
+
+    The weights `p^gamma` are constants. Where the IoU of a pair is 0 transformers has no class loss
+    for `"varifocal"`; here the class is then one of the others, as in VarifocalNet.
+
+    Every layer of a decoder is matched anew; sum the layers' losses. Denoising queries know their
+    boxes: give them to a call of their own, with `assignment`, and not to the main one.
+
+    An image without boxes has its classification alone. Invalid slots reach nothing, and NaN costs
+    are matched last. A label that is none of the classes, on a valid box, makes the loss NaN.
+
+    Args:
+      logits: Scores `[B, Q, C + 1]`, the last that of the background, for `"softmax"`; `[B, Q, C]`
+        for the others; floating.
+      predicted_boxes: Boxes cxcywh over the image's sides, in [0, 1], `[B, Q, 4]`.
+      boxes: Boxes xyxy in pixels, `[B, M, 4]`, `M <= Q`.
+      labels: Their classes, integer ids `[B, M]`.
+      valid: Which slots hold a box, bool `[B, M]`.
+      image_size: Height and width in pixels, `(H, W)`, or of each image, `[B, 2]`.
+      classification: `"softmax"`, `"focal"`, `"varifocal"` or `"matchability_aware"`.
+      cost_class: Factor of the class in the cost.
+      cost_l1: Factor of the distance in the cost.
+      cost_giou: Factor of the GIoU in the cost.
+      class_gain: Factor of the classification.
+      l1_gain: Factor of the distance.
+      giou_gain: Factor of the GIoU loss.
+      background_weight: The weight of unmatched queries in `"softmax"`.
+      alpha: None: 0.25 for focal, 0.75 for varifocal, 1 for matchability-aware.
+      gamma: None: 2 for focal and varifocal, 1.5 for matchability-aware.
+      groups: The queries are `G` groups of equal size, one after another, that are matched each by
+        itself (Group DETR); `n` counts every box once for each.
+      assignment: Of the queries, instead of matching, arrays `[B, Q]`: index and foreground say
+        which box a query has, ignored queries have no class loss.
+      normalizer: `n` instead of the number of boxes, above 0.
+      axis_name: Mesh axis over which all sums and counts are global.
+
+    Returns:
+      The total, and its parts `classification`, `l1` and `giou`; float32 for half-precision input.
+
+    Raises:
+      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
+      ValueError: If there are more slots for boxes than queries (of a group), shapes do not match,
+        an option does not exist or a number is out of its range.
+
+    Example:
+      Two layers of a decoder:
+
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import detection
+      >>> layers = jnp.zeros((2, 1, 3, 5)), jnp.full((2, 1, 3, 4), 0.5)
+      >>> truth = jnp.array([[[0.0, 0.0, 32.0, 64.0]]]), jnp.array([[3]])
+      >>> total = sum(
+      ...     detection.detr(*layer, *truth, valid=jnp.array([[True]]), image_size=(64, 64))[0]
+      ...     for layer in zip(*layers)
+      ... )
+      >>> print(total.round(4))
+      14.5855
+
+    Reference:
+      Carion et al. End-to-End Object Detection with Transformers. ECCV 2020.
+      https://arxiv.org/abs/2005.12872
+      Zhu et al. Deformable DETR. ICLR 2021. https://arxiv.org/abs/2010.04159
+      Zhao et al. DETRs Beat YOLOs on Real-time Object Detection. CVPR 2024.
+      https://arxiv.org/abs/2304.08069
+      Huang et al. DEIM: DETR with Improved Matching. CVPR 2025. https://arxiv.org/abs/2412.04234
+      Chen et al. Group DETR. ICCV 2023. https://arxiv.org/abs/2207.13085
+    """
+    name = "detr"
+    checks.option(name, "classification", classification, _DEFAULTS)
+    scores, predicted = read_dense(name, logits=logits, predicted_boxes=predicted_boxes)
+    images, queries, classes = scores.shape
+    classes -= classification == "softmax"
+    dtype = scores.dtype
+    targets = read_targets(name, boxes, labels, valid, images=images, classes=classes, dtype=dtype)
+    targets = targets._replace(boxes=_relative(name, targets, image_size))
+    number = lambda key, value: checks.number(name, key, value, dtype, "[0, inf)")
+    usual = _DEFAULTS[classification]
+    given = zip(("alpha", "gamma"), (alpha, gamma), usual, strict=True)
+    shape = {key: value if value is not None else default for key, value, default in given}
+    count = 1 if groups is None else groups
+    if count < 1 or queries % count:
+        checks.fail(ValueError, name, "groups", groups, f"a divisor of the {queries} queries")
+
+    if assignment is None:
+        if targets.valid.shape[1] > queries // count:
+            expected = f"at most {queries // count} slots, a query for each"
+            checks.fail(ValueError, name, "boxes", f"of shape {jnp.shape(boxes)}", expected)
+        cost = _cost(scores, predicted, targets, softmax=classification == "softmax")
+        factors = {"cost_class": cost_class, "cost_l1": cost_l1, "cost_giou": cost_giou}
+        whole = sum(number(key, factors[key]) * part for key, part in cost.items())
+        assigned = _match_groups(jax.lax.stop_gradient(whole), targets.valid, count)
+    else:
+        assigned = _read_assignment(assignment, scores, targets)
+    if normalizer is None:
+        boxes_in_all = at_least_one(count * targets.valid.sum().astype(dtype), axis_name)
+    else:
+        boxes_in_all = checks.number(name, "normalizer", normalizer, dtype, "(0, inf)")
+
+    box = gather(targets.boxes, assigned.index)
+    matched = {"where": assigned.foreground, "reduction": "sum", "axis_name": axis_name}
+    apart = l1(predicted, box, **matched | {"where": assigned.foreground[..., None]})
+    misfit = giou(predicted, box, format="cxcywh", **matched)
+    if classification == "softmax":
+        weight = number("background_weight", background_weight)
+        entropy = softmax_of_sets(scores, targets, assigned, weight, axis_name)
+    else:
+        fit = _fit(predicted, box, assigned)
+        entropy = _sigmoid_of_sets(classification, scores, fit, targets, assigned, shape, axis_name)
+        entropy = entropy / boxes_in_all
+    parts = {
+        "classification": number("class_gain", class_gain) * entropy,
+        "l1": number("l1_gain", l1_gain) * apart / boxes_in_all,
+        "giou": number("giou_gain", giou_gain) * misfit / boxes_in_all,
+    }
+    return finish(parts, targets, axis_name)
+
+
+def softmax_of_sets(
+    logits: Array,
+    targets: Targets,
+    assigned: Assignment,
+    background_weight: Array,
+    axis_name: AxisName | None,
+) -> Array:
+    """The weighted mean of the cross-entropies, of unmatched queries with the last class."""
+    background = logits.shape[-1] - 1
+    ids = jnp.where(assigned.foreground, gather(targets.labels, assigned.index), background)
+    last = jnp.arange(background + 1) == background
+    return cross_entropy(
+        logits,
+        ids,
+        class_weights=jnp.where(last, background_weight, 1),
+        where=~assigned.ignore,
+        axis_name=axis_name,
+    )
+
+
+def _sigmoid_of_sets(
+    kind: str,
+    logits: Array,
+    fit: Array,
+    targets: Targets,
+    assigned: Assignment,
+    shape: dict[str, Any],
+    axis_name: AxisName | None,
+) -> Array:
+    """The sum of the losses of all classes, each by itself; `fit` is the IoU of the pairs."""
+    hits = class_targets(targets.labels, assigned, logits.shape[-1])
+    options = {"where": ~assigned.ignore[..., None], "axis_name": axis_name, "reduction": "sum"}
+    if kind == "focal":
+        return sigmoid_focal(logits, hits, **shape, **options)
+    alpha, gamma = (
+        checks.number("detr", key, shape[key], logits.dtype, "[0, inf)") for key in shape
+    )
+    quality = jnp.where(hits, fit[..., None], 0)
+    focus = numerics.power(sigmoid.probability_pair(jax.lax.stop_gradient(logits))[0], gamma)
+    if kind == "varifocal":
+        truth, weight = quality, quality
+    else:
+        truth, weight = numerics.power(quality, gamma), jnp.ones_like(quality)
+    weight = jnp.where(quality > 0, weight, alpha * focus)
+    return binary_cross_entropy(logits, truth, weights=weight, **options)
+
+
+def _fit(predicted: Array, boxes: Array, assigned: Assignment) -> Array:
+    """The IoU of each query with its box, a constant; 1 where it has none."""
+    predicted = jnp.where(assigned.foreground[..., None], predicted, boxes)
+    return iou(jax.lax.stop_gradient(predicted), boxes, format="cxcywh")
+
+
+def class_cost(logits: Array, labels: Array) -> Array:
+    """Minus the probability that each query gives to the class of each box, `[B, Q, M]`."""
+    return -_of_labels(jax.nn.softmax(logits, -1), labels)
+
+
+def _focal_cost(logits: Array, labels: Array) -> Array:
+    """The focal loss of each query with the class of each box, less that without, `[B, Q, M]`."""
+    x = _of_labels(logits, labels)
+    (p, q), (hit, miss) = sigmoid.probability_pair(x), sigmoid.log_pair(x)
+    return _COST_ALPHA * q**_COST_GAMMA * hit - (1 - _COST_ALPHA) * p**_COST_GAMMA * miss
+
+
+def _of_labels(values: Array, labels: Array) -> Array:
+    """Values `[B, Q, C]` of the classes of boxes `[B, M]`."""
+    return jnp.take_along_axis(values, labels[:, None], -1, mode="promise_in_bounds")
+
+
+def _cost(scores: Array, predicted: Array, targets: Targets, *, softmax: bool) -> dict[str, Array]:
+    """What it costs, by reason, that a query predicts a box, `[B, Q, M]` each."""
+    scores, predicted = jax.lax.stop_gradient((scores, predicted))
+    apart = [
+        numerics.absolute(predicted[..., i, None] - targets.boxes[:, None, :, i]) for i in range(4)
+    ]
+    return {
+        "cost_class": (class_cost if softmax else _focal_cost)(scores, targets.labels),
+        "cost_l1": apart[0] + apart[1] + apart[2] + apart[3],
+        "cost_giou": -pairwise_giou(predicted, targets.boxes, format="cxcywh"),
+    }
+
+
+def _match_groups(cost: Array, valid: Array, groups: int) -> Assignment:
+    """Matches each group of queries by itself."""
+    images, queries, slots = cost.shape
+    apart = cost.reshape(images * groups, queries // groups, slots)
+    found = match_hungarian(apart, jnp.repeat(valid, groups, 0))
+    return Assignment(*(x.reshape(images, queries) for x in found))
+
+
+def _relative(name: str, targets: Targets, image_size: ArrayLike | Sequence[float]) -> Array:
+    """The boxes as cxcywh over the image's sides."""
+    size = checks.number(name, "image_size", image_size, targets.boxes.dtype, "(0, inf)")
+    if size.ndim == 1:
+        size = size[None]
+    images = targets.boxes.shape[0]
+    allowed = (images if size.shape[:1] == (images,) else 1, 2)
+    checks.shape(name, "image_size", size, allowed, "height and width, of all images or of each")
+    box = targets.boxes / jnp.tile(size[:, None, ::-1], 2)
+    return pairs.convert(name, "boxes", box, "xyxy", "cxcywh")
+
+
+def _read_assignment(given: Assignment, scores: Array, targets: Targets) -> Assignment:
+    """Requires arrays of the queries; a query with a slot that is not valid has no box."""
+    given = Assignment(*given)
+    index = jnp.asarray(given.index, jnp.int32)
+    foreground = checks.boolean("detr", "assignment", given.foreground)
+    ignore = checks.boolean("detr", "assignment", given.ignore)
+    for array in (index, foreground, ignore):
+        checks.shape("detr", "assignment", array, scores.shape[:2], "one for each query")
+    inside = (index >= 0) & (index < targets.valid.shape[1])
+    index = jnp.where(inside, index, 0)
+    foreground = foreground & inside & gather(targets.valid, index)
+    return given._replace(index=index, foreground=foreground, ignore=ignore & ~foreground)

@@ -98,7 +98,7 @@ class Report:
         """
         if not self._known:
             expected = "called on the host, with the report that the transformed function returns"
-            checks.fail(TypeError, "validate", "throw", "called while tracing", expected)
+            raise checks.Refusal(TypeError, "throw", "called while tracing", expected).by("validate")
         found = self._messages()
         if found:
             raise ValueError("\n".join(found))

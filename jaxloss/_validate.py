@@ -25,10 +25,10 @@ Array = jax.Array
 
 _FAMILIES = (_boundary, _boxes, _compound, _distribution, _fused, _region, _regression)
 _LOSSES: dict[str, Callable[..., Any]] = {
-    name: getattr(family, name)
+    name: function
     for family in _FAMILIES
-    for name in family.__all__
-    if "reduction" in inspect.signature(getattr(family, name)).parameters
+    for name, function in vars(family).items()
+    if inspect.isfunction(function) and "reduction" in inspect.signature(function).parameters
 }
 _SIGMOID = ("hinge", "lovasz_hinge", "sigmoid_focal", "squared_hinge")  # without `activation`
 
@@ -78,6 +78,7 @@ class _Call(NamedTuple):
     class_axis_name: AxisName | None
 
 
+@checks.named
 def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> Report:
     """Checks the values that a call of a loss would read, and returns what it found as a pytree.
 
@@ -171,7 +172,7 @@ def _resolve(
         if loss not in _LOSSES:
             near = difflib.get_close_matches(loss, _LOSSES, cutoff=0.5) or ["cross_entropy", "dice"]
             expected = f"the name of a loss, such as {' or '.join(map(repr, near))}"
-            checks.fail(ValueError, "validate", "loss", repr(loss), expected)
+            checks.fail(ValueError, "loss", repr(loss), expected)
         return loss, args, options
     names = {inspect.unwrap(function): name for name, function in _LOSSES.items()}
     inner: Any = loss
@@ -184,7 +185,7 @@ def _resolve(
             break
     if not callable(inner) or inner not in names:
         expected = "a loss of jaxloss, a functools.partial of one, or its name"
-        checks.fail(TypeError, "validate", "loss", repr(loss), expected)
+        checks.fail(TypeError, "loss", repr(loss), expected)
     return names[inner], args, options
 
 
@@ -192,7 +193,7 @@ def _resolve(
 def _report(arrays: dict[str, Array], call: _Call) -> Report:
     """Runs the checks of a call."""
     reader = {"boxes": _read_boxes, "predictions": _read_values}.get(call.prediction, _read_scores)
-    reader = _read_fused if call.function in _fused.__all__ else reader
+    reader = _read_fused if hasattr(_fused, call.function) else reader
     kept, of_data = reader(call, arrays)
     findings = [look(check, call.axis_name, shared=False) for check in of_data]
     for name, rule in _RULES.items():
@@ -302,14 +303,14 @@ def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:
         checks_of_target = _numbers(call.target, y, where, f"[0, {last}]")
         return kept, [_score(call, x, y, kept.mask, axis), *checks_of_target]
 
-    activation, compete = labels.resolve(call.function, call.activation, x, y, axis)
-    masks: dict[str, Any] = {"where": where, "ignore_index": call.ignore_index}
+    activation, compete = labels.resolve(call.activation, x, y, axis)
+    masks: dict[str, Any] = {"axis": axis, "where": where, "ignore_index": call.ignore_index}
     if compete:
         assert axis is not None
-        mask = labels.competing(call.function, x, y, axis=axis, **masks).mask
+        mask = labels.competing(x, y, masks).mask
         mask = None if mask is None else jnp.expand_dims(mask, axis)
     else:
-        mask = labels.independent(call.function, x, y, axis=axis, **masks).mask
+        mask = labels.independent(x, y, masks).mask
     kept = _Kept(mask, axis)
     if activation is None:
         of_prediction = _numbers(call.prediction, x, mask, "[0, 1]")

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
 from jaxloss._core.boxes import FORMATS, Span
-from jaxloss._core.lean import lean
+from jaxloss._core.cost import bind, recomputed
 
 __all__ = [
     "area",
@@ -36,6 +36,7 @@ __all__ = [
 Array = jax.Array
 
 
+@checks.named
 def convert(boxes: ArrayLike, source: str, target: str) -> Array:
     """Converts boxes from one format to another.
 
@@ -61,11 +62,12 @@ def convert(boxes: ArrayLike, source: str, target: str) -> Array:
       Lin et al. Microsoft COCO: Common Objects in Context. ECCV 2014 (xywh).
       https://arxiv.org/abs/1405.0312
     """
-    checks.option("convert", "source", source, FORMATS)
-    checks.option("convert", "target", target, FORMATS)
-    return pairs.convert("convert", "boxes", boxes, source, target)
+    checks.option("source", source, FORMATS)
+    checks.option("target", target, FORMATS)
+    return pairs.convert("boxes", boxes, source, target)
 
 
+@checks.named
 def area(boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the area of each box; 0 for an empty one.
 
@@ -88,12 +90,13 @@ def area(boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     Reference:
       Euclid. Elements, book I, proposition 35.
     """
-    checks.option("area", "format", format, FORMATS)
-    box = _read("area", "boxes", boxes)
+    checks.option("format", format, FORMATS)
+    box = _read("boxes", boxes)
     x, y = pairs.read(box, box, format)
     return x.first * y.first
 
 
+@checks.named
 def iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the intersection over union of each pair of boxes.
 
@@ -121,9 +124,10 @@ def iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> A
     Reference:
       Jaccard. The Distribution of the Flora in the Alpine Zone. New Phytologist 1912.
     """
-    return pairs.measure(*_paired("iou", boxes, target_boxes, format)).iou
+    return pairs.measure(*_paired(boxes, target_boxes, format)).iou
 
 
+@checks.named
 def giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the generalised intersection over union of each pair of boxes.
 
@@ -152,10 +156,11 @@ def giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
       Rezatofighi et al. Generalized Intersection over Union. CVPR 2019.
       https://arxiv.org/abs/1902.09630
     """
-    areas = pairs.measure(*_paired("giou", boxes, target_boxes, format))
+    areas = pairs.measure(*_paired(boxes, target_boxes, format))
     return areas.iou - areas.vacancy
 
 
+@checks.named
 def diou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the distance intersection over union of each pair of boxes.
 
@@ -184,10 +189,11 @@ def diou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
       AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    x, y = _paired("diou", boxes, target_boxes, format)
+    x, y = _paired(boxes, target_boxes, format)
     return pairs.measure(x, y).iou - pairs.offset(x, y)
 
 
+@checks.named
 def ciou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the complete intersection over union of each pair of boxes.
 
@@ -216,11 +222,12 @@ def ciou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> 
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
       AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    x, y = _paired("ciou", boxes, target_boxes, format)
+    x, y = _paired(boxes, target_boxes, format)
     areas, aspect = pairs.measure(x, y), pairs.aspect(x, y)
     return areas.iou - pairs.offset(x, y) - pairs.aspect_weight(aspect, areas) * aspect
 
 
+@checks.named
 def rotated_iou(boxes: ArrayLike, target_boxes: ArrayLike) -> Array:
     """Computes the exact intersection over union of each pair of rotated boxes.
 
@@ -252,6 +259,7 @@ def rotated_iou(boxes: ArrayLike, target_boxes: ArrayLike) -> Array:
     return polygons.compare("rotated_iou", boxes, target_boxes).iou
 
 
+@checks.named
 def pairwise_iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the intersection over union of every box of one set with every one of another.
 
@@ -280,9 +288,10 @@ def pairwise_iou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xy
     Reference:
       Jaccard. The Distribution of the Flora in the Alpine Zone. New Phytologist 1912.
     """
-    return _matrix("pairwise_iou", _iou, boxes, target_boxes, format)
+    return _matrix(_iou, boxes, target_boxes, format)
 
 
+@checks.named
 def pairwise_giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "xyxy") -> Array:
     """Computes the generalised IoU of every box of one set with every one of another.
 
@@ -312,9 +321,10 @@ def pairwise_giou(boxes: ArrayLike, target_boxes: ArrayLike, *, format: str = "x
       Rezatofighi et al. Generalized Intersection over Union. CVPR 2019.
       https://arxiv.org/abs/1902.09630
     """
-    return _matrix("pairwise_giou", _giou, boxes, target_boxes, format)
+    return _matrix(_giou, boxes, target_boxes, format)
 
 
+@checks.named
 def nms(
     boxes: ArrayLike,
     scores: ArrayLike,
@@ -358,19 +368,19 @@ def nms(
     Reference:
       Neubeck, Van Gool. Efficient Non-Maximum Suppression. ICPR 2006.
     """
-    checks.option("nms", "format", format, FORMATS)
-    box = _read("nms", "boxes", boxes)
-    checks.shape("nms", "boxes", box, (*box.shape[-2:-1], 4), "one row per box; batches by vmap")
-    score = checks.floating("nms", "scores", scores)
-    checks.shape("nms", "scores", score, box.shape[:1], "one score per box")
+    checks.option("format", format, FORMATS)
+    box = _read("boxes", boxes)
+    checks.shape("boxes", box, (*box.shape[-2:-1], 4), "one row per box; batches by vmap")
+    score = checks.floating("scores", scores)
+    checks.shape("scores", score, box.shape[:1], "one score per box")
     if isinstance(max_outputs, bool) or not isinstance(max_outputs, int | np.integer):
-        checks.fail(TypeError, "nms", "max_outputs", repr(max_outputs), "an integer")
+        checks.fail(TypeError, "max_outputs", repr(max_outputs), "an integer")
     if max_outputs < 0:
-        checks.fail(ValueError, "nms", "max_outputs", max_outputs, "at least 0")
-    most = checks.number("nms", "iou_threshold", iou_threshold, box.dtype, "[0, 1]")
+        checks.fail(ValueError, "max_outputs", max_outputs, "at least 0")
+    most = checks.number("iou_threshold", iou_threshold, box.dtype, "[0, 1]")
     left = score > -jnp.inf
     if score_threshold is not None:
-        low = checks.number("nms", "score_threshold", score_threshold, score.dtype, "[-inf, inf]")
+        low = checks.number("score_threshold", score_threshold, score.dtype, "[-inf, inf]")
         left &= score > low
     box, score = jax.lax.stop_gradient((box, score))
     return _select(box, jnp.where(left, score, -jnp.inf), most, int(max_outputs), format)
@@ -394,39 +404,42 @@ def _select(
     return indices, indices >= 0
 
 
-def _read(function: str, argument: str, boxes: ArrayLike) -> Array:
+def _read(argument: str, boxes: ArrayLike) -> Array:
     """Boxes in the compute dtype."""
-    box = pairs.checked(function, argument, boxes)
+    box = pairs.checked(argument, boxes)
     return box.astype(checks.compute_dtype(box))
 
 
-def _paired(
-    function: str, boxes: ArrayLike, target_boxes: ArrayLike, format: str
-) -> tuple[Span, Span]:
-    checks.option(function, "format", format, FORMATS)
-    first = _read(function, "boxes", boxes)
-    second = _read(function, "target_boxes", target_boxes).astype(first.dtype)
+def _paired(boxes: ArrayLike, target_boxes: ArrayLike, format: str) -> tuple[Span, Span]:
+    checks.option("format", format, FORMATS)
+    first = _read("boxes", boxes)
+    second = _read("target_boxes", target_boxes).astype(first.dtype)
     meaning = "the shape of `boxes`, as they are paired"
-    checks.shape(function, "target_boxes", second, first.shape, meaning)
+    checks.shape("target_boxes", second, first.shape, meaning)
     return pairs.read(first, second, format)
 
 
 def _matrix(
-    function: str,
     coefficient: Callable[[Span, Span], Array],
     boxes: ArrayLike,
     target_boxes: ArrayLike,
     format: str,
 ) -> Array:
-    checks.option(function, "format", format, FORMATS)
-    first = _read(function, "boxes", boxes)
-    second = _read(function, "target_boxes", target_boxes).astype(first.dtype)
+    checks.option("format", format, FORMATS)
+    first = _read("boxes", boxes)
+    second = _read("target_boxes", target_boxes).astype(first.dtype)
     for name, box in (("boxes", first), ("target_boxes", second)):
-        checks.minimum_rank(function, name, box, 2, "a set of boxes and their four numbers")
+        checks.minimum_rank(name, box, 2, "a set of boxes and their four numbers")
     expected = (*first.shape[:-2], second.shape[-2], 4)
-    checks.shape(function, "target_boxes", second, expected, "the leading axes of `boxes`")
-    each = lean(lambda first, second: coefficient(*pairs.read(first, second, format)))
+    checks.shape("target_boxes", second, expected, "the leading axes of `boxes`")
+    each = recomputed(bind(_of_pair, coefficient=coefficient, format=format))
     return each(first[..., :, None, :], second[..., None, :, :])
+
+
+def _of_pair(
+    first: Array, second: Array, *, coefficient: Callable[[Span, Span], Array], format: str
+) -> Array:
+    return coefficient(*pairs.read(first, second, format))
 
 
 def _iou(x: Span, y: Span) -> Array:

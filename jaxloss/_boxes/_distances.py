@@ -1,33 +1,29 @@
 """Losses on the distance of boxes in units of their own, the image's or the caller's."""
 
+from __future__ import annotations
+
 import functools
-from collections.abc import Sequence
+from typing import Annotated, TypeAlias, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes._paired import reduced
+from jaxloss._boxes._per_pair import per_pair
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
 from jaxloss._core.boxes import Span
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.declare import boxes
+from jaxloss.options import Boxes, Interval, Numbers, Positive
 
 __all__ = ["area_scaled_l2", "mpdiou", "nwd", "sqrt_size_l2"]
 
 Array = jax.Array
+Size: TypeAlias = Annotated[Numbers, Interval("(0, inf)", scalar=False)]
 
 
+@boxes
 def mpdiou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    image_size: ArrayLike | Sequence[float],
-    *,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, image_size: Size, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the minimum-point-distance IoU loss of each pair of boxes.
 
@@ -40,25 +36,8 @@ def mpdiou(
     IoU 0 and cost 1 with zero gradient.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       image_size: Height and width of the image in the unit of the boxes, above 0, or one number for
         a square image.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -71,30 +50,12 @@ def mpdiou(
       Ma, Xu. MPDIoU: A Loss for Efficient and Accurate Bounding Box Regression. 2023.
       https://arxiv.org/abs/2307.07662
     """
-    return reduced(
-        "mpdiou",
-        _mpdiou,
-        boxes,
-        target_boxes,
-        ("image_size", image_size, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_mpdiou, boxes, target_boxes, options, *_height_and_width(image_size))
 
 
+@boxes
 def nwd(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    constant: ArrayLike,
-    *,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, constant: Positive, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the normalised Gaussian Wasserstein distance loss of each pair of boxes.
 
@@ -108,24 +69,7 @@ def nwd(
     boxes cost exactly 0, with zero gradient.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       constant: The length that the distance is compared with, in the unit of the boxes, above 0.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -138,30 +82,11 @@ def nwd(
       Wang et al. A Normalized Gaussian Wasserstein Distance for Tiny Object Detection. 2021.
       https://arxiv.org/abs/2110.13389
     """
-    return reduced(
-        "nwd",
-        _nwd,
-        boxes,
-        target_boxes,
-        ("constant", constant, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_nwd, boxes, target_boxes, options, constant)
 
 
-def sqrt_size_l2(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
-) -> Array:
+@boxes
+def sqrt_size_l2(boxes: Numbers, target_boxes: Numbers, **options: Unpack[Boxes]) -> Array:
     """Computes YOLOv1's box loss: squared differences of centres and of the roots of the sides.
 
     ::
@@ -171,25 +96,6 @@ def sqrt_size_l2(
     The roots make a small deviation count more in a small box. YOLOv1's factor 5 is the caller's,
     and so is its unit: centres in cells, sides in images. A negative side counts as 0, where the
     root has the derivative 0.
-
-    Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist.
 
     Example:
       >>> import jaxloss
@@ -202,29 +108,16 @@ def sqrt_size_l2(
       Redmon et al. You Only Look Once: Unified, Real-Time Object Detection. CVPR 2016.
       https://arxiv.org/abs/1506.02640
     """
-    return reduced(
-        "sqrt_size_l2",
-        _sqrt_size_l2,
-        boxes,
-        target_boxes,
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_sqrt_size_l2, boxes, target_boxes, options)
 
 
+@boxes
 def area_scaled_l2(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    image_size: ArrayLike | Sequence[float] = (1.0, 1.0),
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    image_size: Size = (1.0, 1.0),
+    **options: Unpack[Boxes],
 ) -> Array:
     """Computes YOLOv2's and v3's box loss: squared differences, which small targets scale up.
 
@@ -235,25 +128,8 @@ def area_scaled_l2(
     The differences are in the unit of the boxes.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       image_size: Height and width of the image in the unit of the boxes, above 0, or one number for
         a square image.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -265,22 +141,10 @@ def area_scaled_l2(
     Reference:
       Redmon, Farhadi. YOLOv3: An Incremental Improvement. 2018. https://arxiv.org/abs/1804.02767
     """
-    return reduced(
-        "area_scaled_l2",
-        _area_scaled_l2,
-        boxes,
-        target_boxes,
-        ("image_size", image_size, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_area_scaled_l2, boxes, target_boxes, options, *_height_and_width(image_size))
 
 
-def _mpdiou(x: Span, y: Span, image_size: Array) -> Array:
-    height, width = _height_and_width("mpdiou", image_size)
+def _mpdiou(x: Span, y: Span, height: Array, width: Array) -> Array:
     diagonal = jnp.hypot(height, width)
     ends = (x.before, x.after, y.before, y.after)
     squares = [(end / diagonal) ** 2 for end in ends]
@@ -300,15 +164,14 @@ def _sqrt_size_l2(x: Span, y: Span) -> Array:
     return x.apart**2 + y.apart**2 + roots[0] ** 2 + roots[1] ** 2
 
 
-def _area_scaled_l2(x: Span, y: Span, image_size: Array) -> Array:
-    height, width = _height_and_width("area_scaled_l2", image_size)
+def _area_scaled_l2(x: Span, y: Span, height: Array, width: Array) -> Array:
     scale = 2 - (x.second / width) * (y.second / height)
     sides = (x.first - x.second) ** 2 + (y.first - y.second) ** 2
     return scale * (x.apart**2 + y.apart**2 + sides)
 
 
-def _height_and_width(function: str, image_size: Array) -> tuple[Array, Array]:
+def _height_and_width(image_size: Array) -> tuple[Array, Array]:
     if image_size.ndim == 0:
         return image_size, image_size
-    checks.shape(function, "image_size", image_size, (2,), "height and width")
+    checks.shape("image_size", image_size, (2,), "height and width")
     return image_size[0], image_size[1]

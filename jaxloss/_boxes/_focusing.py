@@ -1,33 +1,28 @@
 """Losses that weigh each pair of boxes by how well it overlaps already."""
 
-import functools
+from __future__ import annotations
+
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes._paired import Number, reduced
+from jaxloss._boxes._per_pair import per_pair
 from jaxloss._boxes._sides import efficient_iou
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
 from jaxloss._core.boxes import Span
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.declare import boxes
+from jaxloss.options import Boxes, Fraction, NonNegative, Numbers, Positive
 
 __all__ = ["focal_eiou", "wiou"]
 
 Array = jax.Array
 
 
+@boxes
 def focal_eiou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    gamma: ArrayLike = 0.5,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, *, gamma: NonNegative = 0.5, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the focal EIoU loss of each pair of boxes: pairs of good overlap count more.
 
@@ -39,24 +34,7 @@ def focal_eiou(
     else must bring them together. `gamma=0` is `eiou`. Identical boxes cost exactly 0 at any size.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       gamma: Exponent of the weight, at least 0.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -69,35 +47,21 @@ def focal_eiou(
       Zhang et al. Focal and Efficient IOU Loss for Accurate Bounding Box Regression. Neurocomputing
       2022. https://arxiv.org/abs/2101.08158
     """
-    return reduced(
-        "focal_eiou",
-        _focal_eiou,
-        boxes,
-        target_boxes,
-        ("gamma", gamma, "[0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_focal_eiou, boxes, target_boxes, options, gamma)
 
 
+@boxes
 def wiou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    version: int = 1,
-    mean: ArrayLike | None = None,
-    momentum: ArrayLike = 0.01,
-    alpha: ArrayLike = 1.9,
-    delta: ArrayLike = 3.0,
-    gamma: ArrayLike = 0.5,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    version: Literal[1, 2, 3] = 1,
+    mean: NonNegative | None = None,
+    momentum: Fraction = 0.01,
+    alpha: Positive = 1.9,
+    delta: Positive = 3.0,
+    gamma: NonNegative = 0.5,
+    **options: Unpack[Boxes],
 ) -> Array | tuple[Array, Array]:
     """Computes the wise IoU loss of each pair of boxes: attention by distance, focus by rank.
 
@@ -119,31 +83,20 @@ def wiou(
     size. The author's code has `alpha=1.7, delta=2.7`.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       version: 1, 2 or 3.
       mean: The running mean that the previous call returned, at least 0; versions 2 and 3 only.
       momentum: The share of this call in the running mean, in `[0, 1]`.
       alpha: Base of version 3, above 0.
       delta: The `b` at which version 3 weighs 1, above 0.
       gamma: Exponent of version 2, at least 0.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
 
     Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-      Versions 2 and 3: a pair of that and the new mean.
+      A scalar, or shape `boxes.shape[:-1]` with `reduction="none"`; float32 for half-precision
+      input. Versions 2 and 3: a pair of that and the new mean.
 
     Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist, a number is out of its range, or `mean` is
-        missing in version 2 or 3 or given in version 1.
+      ValueError: If shapes do not match (they never broadcast), a choice does not exist, a number
+        is out of its range, or `mean` is missing in version 2 or 3 or given in version 1.
 
     Example:
       >>> import jaxloss
@@ -159,36 +112,22 @@ def wiou(
       Tong et al. Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism. 2023.
       https://arxiv.org/abs/2301.10051
     """
-    checks.option("wiou", "version", version, (1, 2, 3))
-    _require_mean(version, mean)
-    read = functools.partial(reduced, "wiou", format=format, where=where, axis_name=axis_name)
-    each = functools.partial(read, weights=weights, reduction=reduction)
+    checks.option("version", version, (1, 2, 3))
+    if version == 1:
+        if mean is not None:
+            checks.fail(ValueError, "mean", "given", "None, as version 1 has no running mean")
+        return per_pair(_attention, boxes, target_boxes, options)
     if mean is None:
-        return each(_attention, boxes, target_boxes)
-    known = jax.lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(target_boxes)))
-    total = read(_miss, *known, weights=None, reduction="sum")
-    count = read(_one, *known, weights=None, reduction="sum")
-    share = checks.number("wiou", "momentum", momentum, total.dtype, "[0, 1]")
-    before = checks.number("wiou", "mean", mean, total.dtype, "[0, inf)")
-    checks.shape("wiou", "mean", before, (), "one number")
-    after = (1 - share) * before + share * numerics.divide(total, count)
-    after = jax.lax.stop_gradient(jnp.where(count == 0, before, after))
-    running: Number = ("mean", after, "[0, inf)")
-    if version == 2:
-        focus: Number = ("gamma", gamma, "[0, inf)")
-        return each(_monotonic, boxes, target_boxes, running, focus), after
-    base: Number = ("alpha", alpha, "(0, inf)")
-    centre: Number = ("delta", delta, "(0, inf)")
-    return each(_non_monotonic, boxes, target_boxes, running, base, centre), after
-
-
-def _require_mean(version: int, mean: ArrayLike | None) -> None:
-    if version == 1 and mean is not None:
-        expected = "None, as version 1 has no running mean"
-        checks.fail(ValueError, "wiou", "mean", "given", expected)
-    if version != 1 and mean is None:
         expected = f"the running mean of version {version}: 1.0 at first, then what this returns"
-        checks.fail(ValueError, "wiou", "mean", None, expected)
+        checks.fail(ValueError, "mean", None, expected)
+    known = jax.lax.stop_gradient((boxes, target_boxes))
+    plain = {**options, "weights": None, "reduction": "sum"}
+    total, count = (per_pair(formula, *known, plain) for formula in (_miss, _one))
+    after = (1 - momentum) * mean + momentum * numerics.divide(total, count)
+    after = jax.lax.stop_gradient(jnp.where(count == 0, mean, after))
+    if version == 2:
+        return per_pair(_monotonic, boxes, target_boxes, options, after, gamma), after
+    return per_pair(_non_monotonic, boxes, target_boxes, options, after, alpha, delta), after
 
 
 def _focal_eiou(x: Span, y: Span, gamma: Array) -> Array:
@@ -197,22 +136,18 @@ def _focal_eiou(x: Span, y: Span, gamma: Array) -> Array:
 
 
 def _attention(x: Span, y: Span) -> Array:
-    return jnp.exp(pairs.offset(x, y, constant_hull=True)) * pairs.measure(x, y).loss
+    return jnp.exp(pairs.offset(x, y, constant_hull=True)) * _miss(x, y)
 
 
 def _monotonic(x: Span, y: Span, mean: Array, gamma: Array) -> Array:
-    return jax.lax.stop_gradient(numerics.power(_outlier(x, y, mean), gamma)) * _attention(x, y)
+    b = numerics.divide(_miss(x, y), mean)
+    return jax.lax.stop_gradient(numerics.power(b, gamma)) * _attention(x, y)
 
 
 def _non_monotonic(x: Span, y: Span, mean: Array, alpha: Array, delta: Array) -> Array:
-    outlier = _outlier(x, y, mean)
-    weight = outlier / delta * jnp.exp((delta - outlier) * jnp.log(alpha))
+    b = numerics.divide(_miss(x, y), mean)
+    weight = b / delta * jnp.exp((delta - b) * jnp.log(alpha))
     return jax.lax.stop_gradient(weight) * _attention(x, y)
-
-
-def _outlier(x: Span, y: Span, mean: Array) -> Array:
-    """How much worse than the mean a pair is."""
-    return numerics.divide(_miss(x, y), mean)
 
 
 def _miss(x: Span, y: Span) -> Array:

@@ -1,31 +1,34 @@
 """Losses on the distance between two rotated boxes, taken as normal distributions."""
 
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias, Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes import _normal_pair as normal
-from jaxloss._boxes._normal_pair import NAMES
-from jaxloss._core import checks
-from jaxloss._core.labels import paired
-from jaxloss._core.reduction import AxisName, reduce
+from jaxloss._boxes._normal_pair import Function, bounded, compare, excess
+from jaxloss._boxes._per_pair import per_rotated_pair
+from jaxloss._core import polygons
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import regression
+from jaxloss.options import Interval, Number, Numbers, Regression
 
 __all__ = ["bhattacharyya", "gwd", "kld"]
 
 Array = jax.Array
+Tau: TypeAlias = Annotated[Number, Interval("[1, inf)")]
 
 
+@regression
 def gwd(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    fun: str = "log1p",
-    tau: ArrayLike = 1.0,
+    fun: Function = "log1p",
+    tau: Tau = 1.0,
     normalize: bool = False,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the Gaussian Wasserstein distance loss of each pair of rotated boxes.
 
@@ -46,25 +49,9 @@ def gwd(
     and normalises by default.
 
     Args:
-      boxes: Predicted boxes (cx, cy, w, h, radians), shape `[..., 5]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       fun: What is applied to the distance: `"log1p"`, `"sqrt"` (derivative 0 at 0) or `"none"`.
       tau: Number in `[1, inf)`; the larger, the flatter.
       normalize: Whether `d^2` is divided by the geometric mean of both areas.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 5, shapes do not match (they never broadcast), `tau`
-        is below 1 or an option does not exist.
 
     Example:
       >>> import jaxloss
@@ -77,41 +64,18 @@ def gwd(
       Yang et al. Rethinking Rotated Object Detection with Gaussian Wasserstein Distance Loss.
       ICML 2021. https://arxiv.org/abs/2101.11952
     """
-    first, second, mask, factor = paired(
-        "gwd", boxes, target_boxes, names=NAMES, where=where, weights=weights, inner=1
-    )
-    two = normal.compare("gwd", first, second)
-    (w, h), (v, g) = two.sides, two.others
-    middle = w * v + h * g
-    turned = two.turn * two.anisotropy
-    # A difference of a root and its square's: the quotient does not cancel.
-    twist = turned / (middle + jnp.sqrt(middle**2 - turned))
-    shape = ((w - v) ** 2 + (h - g) ** 2 + 2 * twist) / 4
-    distance = two.offset[0] ** 2 + two.offset[1] ** 2 + two.shrink * shape
-    if normalize:
-        areas = two.areas
-        scaled = distance / jnp.sqrt(areas[0] * areas[1])
-        stretch = two.reach, two.unit
-    else:
-        length = two.reach * jnp.sqrt(jax.lax.stop_gradient(distance))
-        stretch = jnp.maximum(length, 1), jnp.ones_like(length)
-        ratio = two.reach / stretch[0]
-        scaled = distance * ratio * ratio
-    tau = checks.number("gwd", "tau", tau, scaled.dtype, "[1, inf)")
-    loss = normal.bounded("gwd", scaled, stretch, fun, tau)
-    return reduce("gwd", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+    formula = bind(_gwd, fun=fun, normalize=normalize)
+    return per_rotated_pair(formula, boxes, target_boxes, options, tau)
 
 
+@regression
 def kld(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    fun: str = "log1p",
-    tau: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    fun: Function = "log1p",
+    tau: Tau = 1.0,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the Kullback-Leibler divergence loss of each pair of rotated boxes.
 
@@ -133,24 +97,8 @@ def kld(
     paper's `1 - 1 / (tau + fun(d))` is `1 - 1 / tau` larger.
 
     Args:
-      boxes: Predicted boxes (cx, cy, w, h, radians), shape `[..., 5]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       fun: What is applied to the distance: `"log1p"`, `"sqrt"` (derivative 0 at 0) or `"none"`.
       tau: Number in `[1, inf)`; the larger, the flatter.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 5, shapes do not match (they never broadcast), `tau`
-        is below 1 or an option does not exist.
 
     Example:
       >>> import jaxloss
@@ -163,29 +111,17 @@ def kld(
       Yang et al. Learning High-Precision Bounding Box for Rotated Object Detection via
       Kullback-Leibler Divergence. NeurIPS 2021. https://arxiv.org/abs/2106.01883
     """
-    first, second, mask, factor = paired(
-        "kld", boxes, target_boxes, names=NAMES, where=where, weights=weights, inner=1
-    )
-    two = normal.compare("kld", first, second)
-    (w, h), (v, g), (x, y) = two.sides, two.others, two.offset
-    twist = two.turn * ((w - h) * (w + h) / (v * g)) * ((v - g) * (v + g) / (v * g))
-    shape = (normal.excess(w, v) + normal.excess(h, g) + twist) / 2
-    scaled = 2 * ((x / v) ** 2 + (y / g) ** 2) + two.shrink * shape
-    tau = checks.number("kld", "tau", tau, scaled.dtype, "[1, inf)")
-    loss = normal.bounded("kld", scaled, (two.reach, two.unit), fun, tau)
-    return reduce("kld", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+    return per_rotated_pair(bind(_kld, fun=fun), boxes, target_boxes, options, tau)
 
 
+@regression
 def bhattacharyya(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    fun: str = "log1p",
-    tau: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    fun: Function = "log1p",
+    tau: Tau = 1.0,
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the Bhattacharyya distance loss of each pair of rotated boxes.
 
@@ -204,24 +140,8 @@ def bhattacharyya(
     same distance of wider distributions.
 
     Args:
-      boxes: Predicted boxes (cx, cy, w, h, radians), shape `[..., 5]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       fun: What is applied to the distance: `"log1p"`, `"sqrt"` (derivative 0 at 0) or `"none"`.
       tau: Number in `[1, inf)`; the larger, the flatter.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 5, shapes do not match (they never broadcast), `tau`
-        is below 1 or an option does not exist.
 
     Example:
       >>> import jaxloss
@@ -235,11 +155,37 @@ def bhattacharyya(
       IEEE Transactions on Pattern Analysis and Machine Intelligence 2022.
       https://arxiv.org/abs/2209.10839
     """
-    first, second, mask, factor = paired(
-        "bhattacharyya", boxes, target_boxes, names=NAMES, where=where, weights=weights, inner=1
-    )
-    two = normal.compare("bhattacharyya", first, second)
-    scaled = two.distance + two.shrink * jnp.log1p(two.spread) / 2
-    tau = checks.number("bhattacharyya", "tau", tau, scaled.dtype, "[1, inf)")
-    loss = normal.bounded("bhattacharyya", scaled, (two.reach, two.unit), fun, tau)
-    return reduce("bhattacharyya", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+    return per_rotated_pair(bind(_bhattacharyya, fun=fun), boxes, target_boxes, options, tau)
+
+
+def _gwd(pair: polygons.Pair, tau: Array, fun: Function, normalize: bool) -> Array:
+    two = compare(pair)
+    (w, h), (v, g) = two.sides, two.others
+    middle = w * v + h * g
+    turned = two.turn * two.anisotropy
+    # A difference of a root and its square's: the quotient does not cancel.
+    twist = turned / (middle + jnp.sqrt(middle**2 - turned))
+    shape = ((w - v) ** 2 + (h - g) ** 2 + 2 * twist) / 4
+    distance = two.offset[0] ** 2 + two.offset[1] ** 2 + two.shrink * shape
+    if normalize:
+        area, other = two.areas
+        return bounded(distance / jnp.sqrt(area * other), (two.reach, two.unit), fun, tau)
+    length = two.reach * jnp.sqrt(jax.lax.stop_gradient(distance))
+    longest = jnp.maximum(length, 1)
+    ratio = two.reach / longest
+    return bounded(distance * ratio * ratio, (longest, jnp.ones_like(length)), fun, tau)
+
+
+def _kld(pair: polygons.Pair, tau: Array, fun: Function) -> Array:
+    two = compare(pair)
+    (w, h), (v, g), (x, y) = two.sides, two.others, two.offset
+    twist = two.turn * ((w - h) * (w + h) / (v * g)) * ((v - g) * (v + g) / (v * g))
+    shape = (excess(w, v) + excess(h, g) + twist) / 2
+    distance = 2 * ((x / v) ** 2 + (y / g) ** 2) + two.shrink * shape
+    return bounded(distance, (two.reach, two.unit), fun, tau)
+
+
+def _bhattacharyya(pair: polygons.Pair, tau: Array, fun: Function) -> Array:
+    two = compare(pair)
+    distance = two.distance + two.shrink * jnp.log1p(two.widening) / 2
+    return bounded(distance, (two.reach, two.unit), fun, tau)

@@ -1,14 +1,18 @@
 """Losses on how much two rotated boxes, taken as normal distributions, overlap."""
 
+from __future__ import annotations
+
+from typing import Literal, Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes import _normal_pair as normal
-from jaxloss._boxes._normal_pair import NAMES
-from jaxloss._core import checks, numerics
-from jaxloss._core.labels import paired
-from jaxloss._core.reduction import AxisName, reduce
+from jaxloss._boxes._normal_pair import NormalPair, compare
+from jaxloss._boxes._per_pair import per_rotated_pair
+from jaxloss._core import checks, numerics, polygons
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import regression
+from jaxloss.options import Numbers, Regression
 
 __all__ = ["kfiou", "probiou"]
 
@@ -17,15 +21,13 @@ Array = jax.Array
 _KNEE = 1 / 9
 
 
+@regression
 def probiou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    mode: str = "hellinger",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    mode: Literal["hellinger", "bhattacharyya"] = "hellinger",
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the probabilistic IoU loss of each pair of rotated boxes.
 
@@ -46,23 +48,7 @@ def probiou(
     0.0005.
 
     Args:
-      boxes: Predicted boxes (cx, cy, w, h, radians), shape `[..., 5]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       mode: `"hellinger"` (the paper's L1) or `"bhattacharyya"` (L2).
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 5, shapes do not match (they never broadcast), or an
-        option does not exist.
 
     Example:
       >>> import jaxloss
@@ -75,31 +61,17 @@ def probiou(
       Llerena et al. Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object
       Detection. 2021. https://arxiv.org/abs/2106.06072
     """
-    first, second, mask, factor = paired(
-        "probiou", boxes, target_boxes, names=NAMES, where=where, weights=weights, inner=1
-    )
-    checks.option("probiou", "mode", mode, ("hellinger", "bhattacharyya"))
-    two = normal.compare("probiou", first, second)
-    scaled = 3 * two.distance + two.shrink * jnp.log1p(two.spread) / 2
-    stretch = two.reach / two.unit
-    if mode == "hellinger":
-        # Farther away B is above 1e16 and the distance 1 to the last digit.
-        stretch = jnp.minimum(stretch, 1e9)
-    loss = scaled * stretch * stretch
-    if mode == "hellinger":
-        loss = numerics.sqrt(-jnp.expm1(-loss))
-    return reduce("probiou", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+    checks.option("mode", mode, ("hellinger", "bhattacharyya"))
+    return per_rotated_pair(bind(_probiou, mode=mode), boxes, target_boxes, options)
 
 
+@regression
 def kfiou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    fun: str = "linear",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    fun: Literal["linear", "exp", "log"] = "linear",
+    **options: Unpack[Regression],
 ) -> Array:
     """Computes the Kalman filter IoU loss of each pair of rotated boxes.
 
@@ -123,23 +95,7 @@ def kfiou(
     plus `log 3` for `"log"`. Their centres' term takes the offsets as the head encodes them.
 
     Args:
-      boxes: Predicted boxes (cx, cy, w, h, radians), shape `[..., 5]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       fun: `"linear"`, `"exp"` or `"log"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 5, shapes do not match (they never broadcast), or an
-        option does not exist.
 
     Example:
       >>> import jaxloss
@@ -152,25 +108,35 @@ def kfiou(
       Yang et al. The KFIoU Loss for Rotated Object Detection. ICLR 2023.
       https://arxiv.org/abs/2201.12558
     """
-    first, second, mask, factor = paired(
-        "kfiou", boxes, target_boxes, names=NAMES, where=where, weights=weights, inner=1
-    )
-    checks.option("kfiou", "fun", fun, ("linear", "exp", "log"))
-    two = normal.compare("kfiou", first, second)
-    areas = two.areas
-    product = jnp.sqrt(areas[0] * areas[1])
-    roots = jnp.sqrt(areas[0]) + jnp.sqrt(areas[1])
+    checks.option("fun", fun, ("linear", "exp", "log"))
+    return per_rotated_pair(bind(_kfiou, fun=fun), boxes, target_boxes, options)
+
+
+def _probiou(pair: polygons.Pair, mode: str) -> Array:
+    two = compare(pair)
+    distance = 3 * two.distance + two.shrink * jnp.log1p(two.widening) / 2
+    stretch = two.reach / two.unit
+    if mode == "bhattacharyya":
+        return distance * stretch * stretch
+    stretch = jnp.minimum(stretch, 1e9)  # farther away it is above 1e16, the loss 1
+    return numerics.sqrt(-jnp.expm1(-distance * stretch * stretch))
+
+
+def _kfiou(pair: polygons.Pair, fun: str) -> Array:
+    two = compare(pair)
+    area, other = two.areas
+    product = jnp.sqrt(area * other)
+    roots = jnp.sqrt(area) + jnp.sqrt(other)
     unequal = (two.excess_area / roots) ** 2 / product
-    widening = jnp.sqrt(1 + two.spread)
+    root = jnp.sqrt(1 + two.widening)
     # 1 / (3 K) - 1, of terms that are not negative.
-    odds = (unequal * widening + 2 * two.spread / (1 + widening)) * (2 / 3)
+    odds = (unequal * root + 2 * two.widening / (1 + root)) * (2 / 3)
     missing = odds / (1 + odds)
-    loss = {"linear": missing, "exp": jnp.expm1(missing), "log": jnp.log1p(odds)}[fun]
-    loss = loss + _centres(two)
-    return reduce("kfiou", loss, reduction, mask=mask, weights=factor, axis_name=axis_name)
+    overlap = {"linear": missing, "exp": jnp.expm1(missing), "log": jnp.log1p(odds)}[fun]
+    return overlap + _centres(two)
 
 
-def _centres(two: normal.NormalPair) -> Array:
+def _centres(two: NormalPair) -> Array:
     """The smooth-L1 of the offset along the second box's axes, in its sides."""
     stretch = two.reach / two.unit
     offsets = [x * stretch / side for x, side in zip(two.offset, two.others, strict=True)]

@@ -6,7 +6,7 @@ of terms that are not negative, so that nothing cancels: two equal boxes differ 
 """
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from jaxloss._core import checks, numerics, polygons
 
 Array = jax.Array
-
-NAMES = ("boxes", "target_boxes")
-FUNCTIONS = ("log1p", "sqrt", "none")
+Function = Literal["log1p", "sqrt", "none"]
 
 _FLOOR = 1e-6
 _TERMS = 11  # of a series in s^2 <= 0.04: to float64 precision
@@ -66,7 +64,7 @@ class NormalPair(NamedTuple):
         return (w - v) * h + v * (h - g)
 
     @property
-    def _widening(self) -> tuple[Array, Array]:
+    def _excess_determinant(self) -> tuple[Array, Array]:
         """Sixteen times `det(S + S') - 4 sqrt(det S det S')`, at least 0, and the subtrahend."""
         (w, h), (v, g) = self.sides, self.others
         cross = g * (w - v) + v * (g - h)
@@ -75,9 +73,9 @@ class NormalPair(NamedTuple):
         return excess, 4 * first * second
 
     @property
-    def spread(self) -> Array:
+    def widening(self) -> Array:
         """`det((S + S') / 2) / sqrt(det S det S') - 1`, at least 0."""
-        return numerics.divide(*self._widening)
+        return numerics.divide(*self._excess_determinant)
 
     @property
     def distance(self) -> Array:
@@ -85,12 +83,11 @@ class NormalPair(NamedTuple):
         (w, h), (v, g) = self.sides, self.others
         (x, y), (p, q) = self.offset, self.near
         far = (g * x) ** 2 + (v * y) ** 2 + (h * p) ** 2 + (w * q) ** 2
-        return numerics.divide(far, jnp.add(*self._widening))
+        return numerics.divide(far, jnp.add(*self._excess_determinant))
 
 
-def compare(function: str, boxes: Array, others: Array) -> NormalPair:
-    """Compares paired boxes of any size and distance."""
-    two = polygons.pair(function, boxes, others)
+def compare(two: polygons.Pair) -> NormalPair:
+    """Compares two boxes of any size and distance."""
     largest = functools.reduce(jnp.maximum, (*two.sides, *two.other_sides))
     # Two boxes without any size are squares of the smallest one.
     floor = jnp.where(largest > 0, _FLOOR * largest, 1)
@@ -124,19 +121,16 @@ def excess(side: Array, other: Array) -> Array:
     return jnp.where(near, 2 * s**2 * (1 / (1 - s) - s * series), t - 1 - jnp.log(t))
 
 
-def bounded(
-    function: str, scaled: Array, stretch: tuple[Array, Array], fun: str, tau: Array
-) -> Array:
+def bounded(scaled: Array, stretch: tuple[Array, Array], fun: Function, tau: Array) -> Array:
     """Returns `1 / tau - 1 / (tau + fun(distance))` of a distance that may not fit the dtype.
 
     Args:
-      function: The public name of the loss, for the error message.
       scaled: The distance over `(first / second)^2` of `stretch`, near 1 where those differ.
       stretch: Two lengths, the first at least the second; constants for the derivative.
       fun: `"log1p"`, `"sqrt"` or `"none"`.
       tau: At least 1.
     """
-    checks.option(function, "fun", fun, FUNCTIONS)
+    checks.option("fun", fun, ("log1p", "sqrt", "none"))
     shrink = stretch[1] / stretch[0]
     if fun == "log1p":
         growth = 2 * (jnp.log(stretch[0]) - jnp.log(stretch[1]))

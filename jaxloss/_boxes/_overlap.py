@@ -1,36 +1,34 @@
 """Losses on the overlap of boxes, and on their distance where there is none."""
 
-import functools
+from __future__ import annotations
+
 import math
+from typing import Literal, TypeAlias, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes._paired import reduced
+from jaxloss._boxes._per_pair import per_pair
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks
-from jaxloss._core.boxes import Span
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.boxes import Areas, Span
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import boxes
+from jaxloss.options import Boxes, Fraction, Numbers
 
 __all__ = ["ciou", "diou", "giou", "iou"]
 
 Array = jax.Array
+Form: TypeAlias = Literal["linear", "log", "square"]
 
-_FORMS = ("linear", "log", "square")
+FORMS = ("linear", "log", "square")
+
 _LEAST = 1e-6  # of the IoU under the logarithm
 
 
+@boxes
 def iou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    form: str = "linear",
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, *, form: Form = "linear", **options: Unpack[Boxes]
 ) -> Array:
     """Computes the intersection-over-union loss of each pair of boxes.
 
@@ -46,24 +44,7 @@ def iou(
     empty, the point or segment at its centre.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       form: `"linear"`, `"log"` or `"square"`.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist.
 
     Example:
       >>> import jaxloss
@@ -76,30 +57,12 @@ def iou(
       Yu et al. UnitBox: An Advanced Object Detection Network. ACM Multimedia 2016.
       https://arxiv.org/abs/1608.01471
     """
-    checks.option("iou", "form", form, _FORMS)
-    return reduced(
-        "iou",
-        functools.partial(_iou, form),
-        boxes,
-        target_boxes,
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    checks.option("form", form, FORMS)
+    return per_pair(bind(_iou, form=form), boxes, target_boxes, options)
 
 
-def giou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
-) -> Array:
+@boxes
+def giou(boxes: Numbers, target_boxes: Numbers, **options: Unpack[Boxes]) -> Array:
     """Computes the generalised IoU loss of each pair of boxes.
 
     With the enclosing box `C` of a pair::
@@ -109,25 +72,6 @@ def giou(
     Unlike `1 - IoU` it has a gradient for disjoint boxes. There is no epsilon: identical boxes
     cost exactly 0 at any size. Two empty boxes have IoU 0 and cost 1 with zero gradient. A box with
     `x1 < x0` or `y1 < y0` is empty, the point or segment at its centre.
-
-    Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist.
 
     Example:
       >>> import jaxloss
@@ -140,29 +84,11 @@ def giou(
       Rezatofighi et al. Generalized Intersection over Union: A Metric and a Loss for Bounding Box
       Regression. CVPR 2019. https://arxiv.org/abs/1902.09630
     """
-    return reduced(
-        "giou",
-        _giou,
-        boxes,
-        target_boxes,
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_giou, boxes, target_boxes, options)
 
 
-def diou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
-) -> Array:
+@boxes
+def diou(boxes: Numbers, target_boxes: Numbers, **options: Unpack[Boxes]) -> Array:
     """Computes the distance IoU loss of each pair of boxes.
 
     With the distance `d` of the centres and the diagonal `c` of the enclosing box::
@@ -172,25 +98,6 @@ def diou(
     There is no epsilon: identical boxes cost exactly 0 at any size. Two equal points have IoU 0 and
     no diagonal: they cost 1 with zero gradient. A box with `x1 < x0` or `y1 < y0` is empty, the
     point or segment at its centre.
-
-    Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist.
 
     Example:
       >>> import jaxloss
@@ -203,29 +110,12 @@ def diou(
       Zheng et al. Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression.
       AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    return reduced(
-        "diou",
-        _diou,
-        boxes,
-        target_boxes,
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_diou, boxes, target_boxes, options)
 
 
+@boxes
 def ciou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    gate: ArrayLike | None = None,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, *, gate: Fraction | None = None, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the complete IoU loss of each pair of boxes: overlap, distance and aspect ratio.
 
@@ -240,25 +130,8 @@ def ciou(
     `atan2(w, h)`. A box with `x1 < x0` or `y1 < y0` is empty, the point or segment at its centre.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       gate: `a` is 0 where the IoU is at most `gate`, in `[0, 1]`; mmdetection and the journal
         version of the paper use 0.5. None: no gate.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -273,33 +146,24 @@ def ciou(
       Zheng et al. Enhancing Geometric Factors (the gate). IEEE Transactions on Cybernetics 2021.
       https://arxiv.org/abs/2005.03572
     """
-    return reduced(
-        "ciou",
-        _ciou,
-        boxes,
-        target_boxes,
-        ("gate", gate, "[0, 1]"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_ciou, boxes, target_boxes, options, gate)
 
 
-def _iou(form: str, x: Span, y: Span) -> Array:
-    areas = pairs.measure(x, y)
+def _iou(x: Span, y: Span, form: Form) -> Array:
+    return of_areas(pairs.measure(x, y), form)
+
+
+def of_areas(areas: Areas, form: Form) -> Array:
+    """The loss of an IoU, accurate near a perfect prediction."""
     if form == "square":
         return areas.loss * (1 + areas.iou)
     if form == "log":
-        seen = areas.iou > _LEAST
-        return jnp.where(seen, -pairs.log_iou(areas), -math.log(_LEAST))
+        return jnp.where(areas.iou > _LEAST, -pairs.log_iou(areas), -math.log(_LEAST))
     return areas.loss
 
 
 def _giou(x: Span, y: Span) -> Array:
-    areas = pairs.measure(x, y)
-    return areas.loss + areas.vacancy
+    return pairs.measure(x, y).loss + pairs.vacancy(x, y)
 
 
 def _diou(x: Span, y: Span) -> Array:
@@ -307,5 +171,5 @@ def _diou(x: Span, y: Span) -> Array:
 
 
 def _ciou(x: Span, y: Span, gate: Array | None) -> Array:
-    areas, aspect = pairs.measure(x, y), pairs.aspect(x, y)
-    return areas.loss + pairs.offset(x, y) + pairs.aspect_weight(aspect, areas, gate) * aspect
+    areas, v = pairs.measure(x, y), pairs.aspect(x, y)
+    return areas.loss + pairs.offset(x, y) + pairs.aspect_weight(v, areas, gate) * v

@@ -1,30 +1,27 @@
 """Losses that put smooth L1 on what the boxes miss."""
 
+from __future__ import annotations
+
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes._paired import reduced
+from jaxloss._boxes._per_pair import per_pair
 from jaxloss._core import boxes as pairs
 from jaxloss._core import numerics
 from jaxloss._core.boxes import Span
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.declare import boxes
+from jaxloss.options import Boxes, Numbers, Positive
 
 __all__ = ["bounded_iou", "extended_iou"]
 
 Array = jax.Array
 
 
+@boxes
 def bounded_iou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    beta: ArrayLike = 0.2,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, *, beta: Positive = 0.2, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the bounded IoU loss of each pair of boxes: a bound on the IoU for each number.
 
@@ -39,24 +36,7 @@ def bounded_iou(
     away has no gradient in that axis.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       beta: Where smooth L1 turns from square to linear, above 0.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -69,30 +49,12 @@ def bounded_iou(
       Tychsen-Smith, Petersson. Improving Object Localization with Fitness NMS and Bounded IoU Loss.
       CVPR 2018. https://arxiv.org/abs/1711.00164
     """
-    return reduced(
-        "bounded_iou",
-        _bounded_iou,
-        boxes,
-        target_boxes,
-        ("beta", beta, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_bounded_iou, boxes, target_boxes, options, beta)
 
 
+@boxes
 def extended_iou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    beta: ArrayLike = 0.1,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, *, beta: Positive = 0.1, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the extended IoU loss of each pair of boxes, whose intersection may be negative.
 
@@ -110,24 +72,7 @@ def extended_iou(
     calls this `EIoULoss`; `eiou` is another paper's.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       beta: Where smooth L1 turns from square to linear, above 0.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -140,18 +85,7 @@ def extended_iou(
       Peng, Yu. A Systematic IoU-Related Method: Beyond Simplified Regression for Better
       Localization. IEEE Transactions on Image Processing 2021. https://arxiv.org/abs/2112.01793
     """
-    return reduced(
-        "extended_iou",
-        _extended_iou,
-        boxes,
-        target_boxes,
-        ("beta", beta, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_extended_iou, boxes, target_boxes, options, beta)
 
 
 def _bounded_iou(x: Span, y: Span, beta: Array) -> Array:

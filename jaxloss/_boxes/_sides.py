@@ -1,30 +1,26 @@
 """Losses that compare the sides of boxes one by one, beside their overlap."""
 
+from __future__ import annotations
+
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes._paired import reduced
+from jaxloss._boxes._per_pair import per_pair
 from jaxloss._core import boxes as pairs
 from jaxloss._core import numerics
 from jaxloss._core.boxes import Span
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.declare import boxes
+from jaxloss.options import Boxes, NonNegative, Numbers
 
 __all__ = ["eiou", "siou"]
 
 Array = jax.Array
 
 
-def eiou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
-) -> Array:
+@boxes
+def eiou(boxes: Numbers, target_boxes: Numbers, **options: Unpack[Boxes]) -> Array:
     """Computes the efficient IoU loss of each pair of boxes: overlap, distance, width and height.
 
     With the distance `d` of the centres, the enclosing box `W x H` and its diagonal `c`::
@@ -37,25 +33,6 @@ def eiou(
     paper's: `extended_iou`. The code released with WIoU has the differences of the centres where
     those of the sides belong.
 
-    Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist.
-
     Example:
       >>> import jaxloss
       >>> boxes = [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]
@@ -67,29 +44,12 @@ def eiou(
       Zhang et al. Focal and Efficient IOU Loss for Accurate Bounding Box Regression. Neurocomputing
       2022. https://arxiv.org/abs/2101.08158
     """
-    return reduced(
-        "eiou",
-        efficient_iou,
-        boxes,
-        target_boxes,
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(efficient_iou, boxes, target_boxes, options)
 
 
+@boxes
 def siou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
-    *,
-    theta: ArrayLike = 4.0,
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    boxes: Numbers, target_boxes: Numbers, *, theta: NonNegative = 4.0, **options: Unpack[Boxes]
 ) -> Array:
     """Computes the SCYLLA IoU loss of each pair of boxes: overlap, angle, distance and shape.
 
@@ -106,24 +66,7 @@ def siou(
     `x1 < x0` or `y1 < y0` is empty, the point or segment at its centre.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       theta: How much the shape counts, at least 0; the paper uses 2 to 6.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -136,18 +79,7 @@ def siou(
       Gevorgyan. SIoU Loss: More Powerful Learning for Bounding Box Regression. 2022.
       https://arxiv.org/abs/2205.12740
     """
-    return reduced(
-        "siou",
-        _siou,
-        boxes,
-        target_boxes,
-        ("theta", theta, "[0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    return per_pair(_siou, boxes, target_boxes, options, theta)
 
 
 def efficient_iou(x: Span, y: Span) -> Array:

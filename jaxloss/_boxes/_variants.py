@@ -1,36 +1,37 @@
 """Variants that change a base loss: its exponents, or the boxes whose overlap it measures."""
 
-import functools
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxloss._boxes._paired import reduced
+from jaxloss._boxes._per_pair import per_pair
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
-from jaxloss._core.boxes import Overlap, Span
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.boxes import Areas, Span
+from jaxloss._core.cost import bind
+from jaxloss._core.declare import boxes
+from jaxloss.options import Boxes, Numbers, Positive
 
 __all__ = ["alpha_iou", "inner_iou"]
 
 Array = jax.Array
+Base = Literal["iou", "giou", "diou", "ciou"]
 
 _BASES = ("iou", "giou", "diou", "ciou")
 
 
+@boxes
 def alpha_iou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    alpha: ArrayLike = 3.0,
-    base: str = "iou",
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    alpha: Positive = 3.0,
+    base: Base = "iou",
+    **options: Unpack[Boxes],
 ) -> Array:
     """Computes the alpha-IoU loss of each pair of boxes: a base loss with every term to a power.
 
@@ -46,25 +47,8 @@ def alpha_iou(
     derivative 0 for any `alpha`. Two empty boxes have IoU 0.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       alpha: The exponent, above 0.
       base: `"iou"`, `"giou"`, `"diou"` or `"ciou"`.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -77,32 +61,18 @@ def alpha_iou(
       He et al. Alpha-IoU: A Family of Power Intersection over Union Losses for Bounding Box
       Regression. NeurIPS 2021. https://arxiv.org/abs/2110.13675
     """
-    checks.option("alpha_iou", "base", base, _BASES)
-    return reduced(
-        "alpha_iou",
-        functools.partial(_alpha_iou, base),
-        boxes,
-        target_boxes,
-        ("alpha", alpha, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    checks.option("base", base, _BASES)
+    return per_pair(bind(_alpha_iou, base=base), boxes, target_boxes, options, alpha)
 
 
+@boxes
 def inner_iou(
-    boxes: ArrayLike,
-    target_boxes: ArrayLike,
+    boxes: Numbers,
+    target_boxes: Numbers,
     *,
-    ratio: ArrayLike = 0.7,
-    base: str = "iou",
-    format: str = "xyxy",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: AxisName | None = None,
+    ratio: Positive = 0.7,
+    base: Base = "iou",
+    **options: Unpack[Boxes],
 ) -> Array:
     """Computes the inner IoU loss of each pair of boxes: a base loss on shrunk boxes.
 
@@ -116,25 +86,8 @@ def inner_iou(
     empty boxes have IoU 0.
 
     Args:
-      boxes: Predicted boxes, shape `[..., 4]`, floating, in any unit.
-      target_boxes: True boxes of the same shape, in the same unit: pairs, never a matrix.
       ratio: The factor of the sides, above 0; the paper uses 0.5 to 1.5.
       base: `"iou"`, `"giou"`, `"diou"` or `"ciou"`.
-      format: `"xyxy"`, `"cxcywh"` or `"xywh"`.
-      where: Boolean, the rank of `boxes.shape[:-1]` with each dimension equal or 1. What is False
-        reaches neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      reduction: `"mean"` (weighted, over the valid pairs, 0 if there are none), `"sum"` or
-        `"none"`.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or shape `[...]` with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `where` not boolean.
-      ValueError: If the last axis is not 4, shapes do not match (they never broadcast), or an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jaxloss
@@ -147,41 +100,30 @@ def inner_iou(
       Zhang, Xu, Zhang. Inner-IoU: More Effective Intersection over Union Loss with Auxiliary
       Bounding Box. 2023. https://arxiv.org/abs/2311.02877
     """
-    checks.option("inner_iou", "base", base, _BASES)
-    return reduced(
-        "inner_iou",
-        functools.partial(_inner_iou, base),
-        boxes,
-        target_boxes,
-        ("ratio", ratio, "(0, inf)"),
-        format=format,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        axis_name=axis_name,
-    )
+    checks.option("base", base, _BASES)
+    return per_pair(bind(_inner_iou, base=base), boxes, target_boxes, options, ratio)
 
 
-def _alpha_iou(base: str, x: Span, y: Span, alpha: Array) -> Array:
+def _alpha_iou(x: Span, y: Span, alpha: Array, base: Base) -> Array:
     areas = pairs.measure(x, y)
     meet = areas.iou > 0
-    kept = jnp.where(meet, pairs.log_iou(areas), -1)
-    lost = jnp.where(meet, -jnp.expm1(alpha * kept), 1 + 0 * alpha)  # NaN stays NaN
-    return lost + sum(numerics.power(term, alpha) for term in _penalties(base, x, y, areas))
+    log_iou = jnp.where(meet, pairs.log_iou(areas), -1)
+    overlap = jnp.where(meet, -jnp.expm1(alpha * log_iou), 1 + 0 * alpha)  # NaN stays NaN
+    return overlap + sum(numerics.power(term, alpha) for term in _penalties(base, x, y, areas))
 
 
-def _inner_iou(base: str, x: Span, y: Span, ratio: Array) -> Array:
+def _inner_iou(x: Span, y: Span, ratio: Array, base: Base) -> Array:
     inner = pairs.measure(x.scaled(ratio), y.scaled(ratio))
     return inner.loss + sum(_penalties(base, x, y, pairs.measure(x, y)))
 
 
-def _penalties(base: str, x: Span, y: Span, areas: Overlap) -> Sequence[Array]:
+def _penalties(base: Base, x: Span, y: Span, areas: Areas) -> Sequence[Array]:
     """What the base loss adds to `1 - IoU`."""
     if base == "iou":
         return ()
     if base == "giou":
-        return (areas.vacancy,)
+        return (pairs.vacancy(x, y),)
     if base == "diou":
         return (pairs.offset(x, y),)
-    aspect = pairs.aspect(x, y)
-    return pairs.offset(x, y), pairs.aspect_weight(aspect, areas) * aspect
+    v = pairs.aspect(x, y)
+    return pairs.offset(x, y), pairs.aspect_weight(v, areas) * v

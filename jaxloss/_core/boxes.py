@@ -54,20 +54,16 @@ class Span(NamedTuple):
         return _of_centres(self.apart, ratio * self.first, ratio * self.second)
 
 
-class Overlap(NamedTuple):
-    """Areas of a pair of boxes, in units of the area of the enclosing box.
+class Areas(NamedTuple):
+    """Areas of a pair of boxes, in a unit of the pair.
 
     Attributes:
       both: The area of the intersection.
       one: The area that one box covers and the other does not.
-      none: The area of the enclosing box that neither covers.
-      hull: The area of the enclosing box: 1, or 0 if it has none. It moves with the boxes.
     """
 
     both: Array
     one: Array
-    none: Array
-    hull: Array
 
     @property
     def union(self) -> Array:
@@ -85,33 +81,37 @@ class Overlap(NamedTuple):
         union = self.union
         return jnp.where(union == 0, 1, numerics.divide(self.one, union))
 
-    @property
-    def vacancy(self) -> Array:
-        """The share of the enclosing box that neither box covers; 0 if it has no area."""
-        return numerics.divide(self.none, self.hull)
+
+def columns(boxes: Array) -> list[Array]:
+    """Returns the `n` numbers of boxes `[..., n]` one by one."""
+    split = jax.lax.split(boxes, (1,) * boxes.shape[-1], axis=-1)
+    return [column.squeeze(-1) for column in split]
 
 
 def read(boxes: Array, others: Array, format: str) -> tuple[Span, Span]:
     """Returns the horizontal and the vertical span of boxes `[..., 4]`, which may broadcast."""
-    return _read(boxes, others, 0, format), _read(boxes, others, 1, format)
+    (a0, b0, a1, b1), (c0, d0, c1, d1) = columns(boxes), columns(others)
+    return _span((a0, a1), (c0, c1), format), _span((b0, b1), (d0, d1), format)
 
 
-def measure(x: Span, y: Span) -> Overlap:
-    """Measures the areas of a pair of boxes."""
+def measure(x: Span, y: Span) -> Areas:
+    """Measures the areas of a pair of boxes, in units of that of the enclosing box."""
     x, y = x.relative(), y.relative()
     meet = (x.shared > 0) & (y.shared > 0)
-    both = x.shared * y.shared
     first = jnp.where(meet, x.only_first * y.first + x.shared * y.only_first, x.first * y.first)
     second = jnp.where(
         meet, x.only_second * y.second + x.shared * y.only_second, x.second * y.second
     )
+    return Areas(both=jnp.where(meet, x.shared * y.shared, 0), one=first + second)
+
+
+def vacancy(x: Span, y: Span) -> Array:
+    """The share of the enclosing box that neither box covers; 0 if it has no area."""
+    x, y = x.relative(), y.relative()
+    meet = (x.shared > 0) & (y.shared > 0)
     corners = x.only_first * y.only_second + x.only_second * y.only_first
-    return Overlap(
-        both=jnp.where(meet, both, 0),
-        one=first + second,
-        none=jnp.where(meet, corners, corners - both),
-        hull=x.hull * y.hull,
-    )
+    vacant = jnp.where(meet, corners, corners - x.shared * y.shared)
+    return numerics.divide(vacant, x.hull * y.hull)
 
 
 def offset(x: Span, y: Span, *, constant_hull: bool = False) -> Array:
@@ -135,14 +135,14 @@ def aspect(x: Span, y: Span) -> Array:
     return 4 / jnp.pi**2 * turn**2
 
 
-def log_iou(areas: Overlap) -> Array:
+def log_iou(areas: Areas) -> Array:
     """The logarithm of the IoU, accurate near 1; 0 with zero gradient where the boxes miss."""
     near = areas.loss < 0.5
     iou = jnp.where(near | (areas.iou == 0), 1, areas.iou)
     return jnp.where(near, jnp.log1p(-jnp.where(near, areas.loss, 0)), jnp.log(iou))
 
 
-def aspect_weight(aspect: Array, areas: Overlap, gate: Array | None = None) -> Array:
+def aspect_weight(aspect: Array, areas: Areas, gate: Array | None = None) -> Array:
     """CIoU's trade-off `aspect / (1 - iou + aspect)`, a constant; 0 where `iou <= gate`."""
     weight = numerics.divide(aspect, areas.loss + aspect)
     if gate is not None:
@@ -176,15 +176,16 @@ def _direction(width: Array, height: Array) -> tuple[Array, Array]:
     return jnp.where(point, 0, width / largest), jnp.where(point, 1, height / largest)
 
 
-def _read(boxes: Array, others: Array, axis: int, format: str) -> Span:
-    first, second = ((box[..., axis], box[..., axis + 2]) for box in (boxes, others))
+def _span(first: tuple[Array, Array], second: tuple[Array, Array], format: str) -> Span:
+    """The span of two boxes along one axis, by their two numbers in it."""
+    (a0, a1), (b0, b1) = first, second
     if format == "xyxy":
-        (a0, a1), (b0, b1) = _ordered(*first), _ordered(*second)
+        (a0, a1), (b0, b1) = _ordered(a0, a1), _ordered(b0, b1)
         return _of_edges((a0, a1), (b0, b1), a1 - a0, b1 - b0, ((a0 - b0) + (a1 - b1)) / 2)
-    (a, size_a), (b, size_b) = first, second
-    shift = (size_a - size_b) / 2 if format == "xywh" else 0
-    apart = (a - b) + shift
-    return _of_centres(apart, jnp.where(size_a < 0, 0, size_a), jnp.where(size_b < 0, 0, size_b))
+    apart = a0 - b0
+    if format == "xywh":
+        apart = apart + (a1 - b1) / 2
+    return _of_centres(apart, jnp.where(a1 < 0, 0, a1), jnp.where(b1 < 0, 0, b1))
 
 
 def _ordered(low: Array, high: Array) -> tuple[Array, Array]:
@@ -217,17 +218,17 @@ def _of_edges(
     )
 
 
-def checked(function: str, argument: str, boxes: ArrayLike) -> Array:
+def checked(argument: str, boxes: ArrayLike) -> Array:
     """Requires a floating array whose last axis is 4."""
-    box = checks.floating(function, argument, boxes)
-    checks.minimum_rank(function, argument, box, 1, "the last holds a box's four numbers")
-    checks.shape(function, argument, box, (*box.shape[:-1], 4), "four numbers per box")
+    box = checks.floating(argument, boxes)
+    checks.minimum_rank(argument, box, 1, "the last holds a box's four numbers")
+    checks.shape(argument, box, (*box.shape[:-1], 4), "four numbers per box")
     return box
 
 
-def convert(function: str, argument: str, boxes: ArrayLike, source: str, target: str) -> Array:
+def convert(argument: str, boxes: ArrayLike, source: str, target: str) -> Array:
     """Converts boxes from one format to another, in their own dtype."""
-    box = checked(function, argument, boxes)
+    box = checked(argument, boxes)
     if source == target:
         return box
     first, second = box[..., :2], box[..., 2:]

@@ -48,12 +48,16 @@ class Cost(NamedTuple):
         same for all values, or None.
       classes: The axis over which `formula` sums, which the values do not have; None: none.
       of_statistics: Whether the first three arrays are `softmax.statistics`.
+      unrolled: Whether the derivative by each class is computed by itself: of few, in a long
+        formula, where one loop over all of them would repeat what they share for each. A CPU
+        computes the values alone of such a formula faster at once.
     """
 
     formula: Callable[..., Array]
     arrays: tuple[Any, ...]
     classes: int | None = None
     of_statistics: bool = False
+    unrolled: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,7 +83,8 @@ class Cost(NamedTuple):
 
     def each(self) -> Array:
         """Returns every value."""
-        values = recomputed(self.formula, in_chunks(self.formula, self._cut))(*self.arrays)
+        evaluate = None if self.unrolled else in_chunks(self.formula, self._cut)
+        values = recomputed(self.formula, evaluate)(*self.arrays)
         return values if self.classes is None else values.squeeze(self.classes)
 
     def over(self, denominator: Array, weights: Array | None) -> Array:
@@ -92,7 +97,8 @@ class Cost(NamedTuple):
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
         total = bind(_weighted_sum, formula=self.formula)
-        return _quotient(total, self._cut)(x, denominator, weights, *others)
+        unrolled = self.classes if self.unrolled else None
+        return _quotient(total, self._cut, unrolled)(x, denominator, weights, *others)
 
     def times(self, factors: Array) -> Cost:
         """Returns the cost times factors in its shape; a factor of 0 makes nothing of infinity."""
@@ -153,16 +159,20 @@ def _linear(formula: Callable[..., Any], moving: tuple[int, ...]) -> Callable[..
 
 
 @functools.cache
-def _quotient(total: Callable[..., Array], axes: tuple[int, ...] | None) -> Callable[..., Array]:
+def _quotient(
+    total: Callable[..., Array], axes: tuple[int, ...] | None, unrolled: int | None
+) -> Callable[..., Array]:
     """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
 
     Args:
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
+      unrolled: The axis along which each derivative is computed by itself; None: none.
     """
+    evaluate = in_chunks(total, axes) if unrolled is None else total
 
     def value(x: Array, denominator: Array, *others: Any) -> Array:
-        return numerics.divide(in_chunks(total, axes)(x, *others), denominator)
+        return numerics.divide(evaluate(x, *others), denominator)
 
     quotient = jax.custom_jvp(value)
 
@@ -170,7 +180,7 @@ def _quotient(total: Callable[..., Array], axes: tuple[int, ...] | None) -> Call
         moving = _moving(tangents)
         directions = tuple(tangents[i] for i in moving)
         if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
-            sum_, *slopes = _with_slopes(total, axes, moving)(*primals)
+            sum_, *slopes = _with_slopes(total, axes, moving, unrolled)(*primals)
             return numerics.divide(sum_, primals[1]), _dot(slopes, directions)
         at_once = bind(_over, total=total)
         return quotient(*primals), _linear(at_once, moving)(primals, directions)
@@ -185,10 +195,20 @@ def _over(x: Array, denominator: Array, *others: Any, total: Callable[..., Array
 
 @functools.cache
 def _with_slopes(
-    total: Callable[..., Array], axes: tuple[int, ...] | None, moving: tuple[int, ...]
+    total: Callable[..., Array],
+    axes: tuple[int, ...] | None,
+    moving: tuple[int, ...],
+    unrolled: int | None,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(_sum_and_slopes, total=total, moving=moving)
+    if unrolled is not None:
+        by_column = bind(_sum_and_columns, total=total, moving=moving, axis=unrolled)
+        at_once = bind(_split, function=function, axis=unrolled)
+        columns = in_chunks(by_column, axes, at_once)
+        return recomputed(
+            function, bind(_joined, function=columns, count=len(moving), axis=unrolled)
+        )
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
     apart = bind(_sum_apart, total=total, moving=moving) if axes is None else function
     return recomputed(function, in_chunks(function, axes, apart))
@@ -200,6 +220,46 @@ def _sum_and_slopes(
     places = tuple(max(i - 1, 0) for i in moving)  # in `total`, which has no denominator
     sum_, gradients = jax.value_and_grad(total, places)(*varying(x, *others))
     return sum_, *(numerics.divide(g, denominator) for g in gradients)
+
+
+def _sum_and_columns(
+    x: Array,
+    denominator: Array,
+    *others: Any,
+    total: Callable[..., Array],
+    moving: tuple[int, ...],
+    axis: int,
+) -> tuple[Array, ...]:
+    """The same with a slope for each column of the arrays that move."""
+    places = tuple(max(i - 1, 0) for i in moving)
+    values = varying(x, *others)
+    columns = [_columns(values[i], axis) for i in places]
+
+    def of_columns(columns: list[list[Array]]) -> Array:
+        return total(*_replaced(values, places, [jnp.concatenate(c, axis) for c in columns]))
+
+    sum_, gradients = jax.value_and_grad(of_columns)(columns)
+    return sum_, *(numerics.divide(g, denominator) for g in jax.tree.leaves(gradients))
+
+
+def _split(
+    *arguments: Any, function: Callable[..., tuple[Array, ...]], axis: int
+) -> tuple[Array, ...]:
+    sum_, *slopes = function(*arguments)
+    return sum_, *(column for slope in slopes for column in _columns(slope, axis))
+
+
+def _columns(x: Array, axis: int) -> list[Array]:
+    return jax.lax.split(x, (1,) * x.shape[axis], axis)
+
+
+def _joined(
+    *arguments: Any, function: Callable[..., tuple[Array, ...]], count: int, axis: int
+) -> tuple[Array, ...]:
+    sum_, *columns = function(*arguments)
+    size = len(columns) // count
+    groups = (columns[i : i + size] for i in range(0, len(columns), size))
+    return sum_, *(jnp.concatenate(group, axis) for group in groups)
 
 
 def _sum_apart(
@@ -353,9 +413,7 @@ def _evaluated(
     return jax.lax.platform_dependent(x, *others, cpu=chunked, default=default)
 
 
-def _chunked(
-    *arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None
-) -> Any:
+def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None) -> Any:
     x = arguments[0]
     axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
     stop = axis + 1
@@ -440,9 +498,10 @@ class _Cut(NamedTuple):
 
 
 def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
-    """The axes that may be cut: not the first, over which a batch may be sharded."""
+    """The axes that may be cut: not the first, over which devices may share a batch."""
     axes = tuple(range(x.ndim)) if axes is None else axes
-    return [i for i in axes if i != 0 and x.shape[i] >= CHUNKS and not is_split(x, i)]
+    long = [i for i in axes if x.shape[i] >= CHUNKS and not is_split(x, i)]
+    return [i for i in long if i != 0] or (long if jax.device_count() == 1 else [])
 
 
 def is_split(x: Array, axis: int) -> bool:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
+from jaxloss._core.boxes import Areas, columns
 
 Array = jax.Array
 Point = tuple[Array, Array]
@@ -36,29 +37,23 @@ class Pair(NamedTuple):
     reach: Array
 
 
-def pair(function: str, boxes: ArrayLike, others: ArrayLike) -> Pair:
-    """Reads paired boxes (cx, cy, w, h, radians) in the compute dtype."""
-    first = _box(function, "boxes", boxes)
-    second = _box(function, "target_boxes", others)
-    meaning = "the shape of `boxes`, as they are paired"
-    checks.shape(function, "target_boxes", second, first.shape, meaning)
-    second = second.astype(first.dtype)
-
-    dx, dy = (first[..., i] - second[..., i] for i in (0, 1))
-    sides = [jnp.where(box[..., i] < 0, 0, box[..., i]) for box in (first, second) for i in (2, 3)]
-    largest = functools.reduce(jnp.maximum, sides)
-    unit = _power_of_two(largest)
+def pair(boxes: Array, others: Array) -> Pair:
+    """Relates boxes `[..., 5]`: (cx, cy, w, h, radians)."""
+    (x, y, *first, angle), (u, v, *second, other_angle) = columns(boxes), columns(others)
+    dx, dy = x - u, y - v
+    sides = [jnp.where(side < 0, 0, side) for side in (*first, *second)]
+    unit = _power_of_two(functools.reduce(jnp.maximum, sides))
     apart = jnp.maximum(jnp.abs(dx), jnp.abs(dy))
     reach = jnp.maximum(unit, jax.lax.stop_gradient(apart))
     w, h, other_w, other_h = (side / unit for side in sides)
     return Pair(
-        (dx / reach, dy / reach),
-        (w, h),
-        (other_w, other_h),
-        first[..., 4],
-        second[..., 4],
-        unit,
-        reach,
+        offset=(dx / reach, dy / reach),
+        sides=(w, h),
+        other_sides=(other_w, other_h),
+        angle=angle,
+        other_angle=other_angle,
+        unit=unit,
+        reach=reach,
     )
 
 
@@ -75,21 +70,11 @@ def turned(point: Point, angle: Array) -> Point:
     return c * x + s * y, c * y - s * x
 
 
-class Overlap(NamedTuple):
-    """How much two boxes share, each `[...]`.
+def measure(two: Pair) -> Areas:
+    """Measures the areas of a pair of boxes, in squares of its unit.
 
-    Attributes:
-      iou: Intersection over union, 0 where neither box has an area.
-      loss: `1 - iou`, without that subtraction.
+    Two equal boxes without area share all that they have: there the unit is another.
     """
-
-    iou: Array
-    loss: Array
-
-
-def compare(function: str, boxes: ArrayLike, others: ArrayLike) -> Overlap:
-    """Compares paired boxes of any size."""
-    two = pair(function, boxes, others)
     areas = two.sides[0] * two.sides[1], two.other_sides[0] * two.other_sides[1]
     # Boxes four units apart are disjoint; farther ones would only lose digits, or overflow.
     stretch = jnp.minimum(two.reach / two.unit, 4.0)
@@ -97,9 +82,17 @@ def compare(function: str, boxes: ArrayLike, others: ArrayLike) -> Overlap:
     shared = _shared(offset, two)
     smaller = jnp.minimum(*areas)
     shared = jnp.where(shared > smaller, smaller, shared)  # by rounding only
-    union = areas[0] + areas[1] - shared
-    loss = numerics.divide(areas[0] + areas[1] - 2 * shared, union)
-    return Overlap(numerics.divide(shared, union), jnp.where(union == 0, 1, loss))
+    same = (areas[0] == 0) & (areas[1] == 0) & _equal(two)
+    one = areas[0] + areas[1] - 2 * shared
+    return Areas(both=jnp.where(same, 1, shared), one=jnp.where(same, 0, one))
+
+
+def _equal(two: Pair) -> Array:
+    """Whether both boxes are the same numbers; points have no angle."""
+    (x, y), (w, h), (v, g) = two.offset, two.sides, two.other_sides
+    are_points = (w == 0) & (h == 0)
+    turned_alike = are_points | (two.angle == two.other_angle)
+    return (x == 0) & (y == 0) & (w == v) & (h == g) & turned_alike
 
 
 def _shared(offset: Point, two: Pair) -> Array:
@@ -156,8 +149,9 @@ def _share(part: Array, whole: Array) -> Array:
     return jnp.minimum(numerics.divide(jnp.maximum(part, 0), whole), 1)
 
 
-def _box(function: str, argument: str, boxes: ArrayLike) -> Array:
-    box = checks.floating(function, argument, boxes)
-    checks.minimum_rank(function, argument, box, 1, "the last holds a box's five numbers")
-    checks.shape(function, argument, box, (*box.shape[:-1], 5), "five numbers per box")
-    return box.astype(checks.compute_dtype(box))
+def checked(argument: str, boxes: ArrayLike) -> Array:
+    """Requires a floating array whose last axis is 5."""
+    box = checks.floating(argument, boxes)
+    checks.minimum_rank(argument, box, 1, "the last holds a box's five numbers")
+    checks.shape(argument, box, (*box.shape[:-1], 5), "five numbers per box")
+    return box

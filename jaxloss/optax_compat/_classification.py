@@ -27,6 +27,7 @@ __all__ = [
 Array = jax.Array
 
 
+@_reading.named
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Computes the sigmoid cross-entropy of each logit: `jaxloss.binary_cross_entropy`.
 
@@ -49,11 +50,12 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
       >>> print(losses.sigmoid_binary_cross_entropy(logits, labels).round(4))
       [0.0181 0.6931 0.    ]
     """
-    scores = checks.floating("optax_compat.sigmoid_binary_cross_entropy", "logits", logits)
+    scores = checks.floating("logits", logits)
     _, (x, y) = _reading.together(scores, labels)
     return binary_cross_entropy(x, y, axis=None, reduction="none").astype(scores.dtype)
 
 
+@_reading.named
 def sigmoid_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -85,18 +87,18 @@ def sigmoid_focal_loss(
       >>> print(losses.sigmoid_focal_loss(logits, labels, alpha=0.25).round(4))
       [0.     0.0433 0.9687]
     """
-    name = "optax_compat.sigmoid_focal_loss"
-    scores = checks.floating(name, "logits", logits)
+    scores = checks.floating("logits", logits)
     _, (x, y) = _reading.together(scores, labels)
     dtype, _ = _reading.in_one_dtype(scores, gamma, 1.0 if alpha is None else alpha)
-    focus = _for_each(checks.number(name, "gamma", gamma, x.dtype, "[0, inf)"), x)
+    focus = _for_each(checks.number("gamma", gamma, x.dtype, "[0, inf)"), x)
     balance = None
     if alpha is not None:
-        balance = _for_each(checks.number(name, "alpha", alpha, x.dtype, "[0, 1]"), x)
+        balance = _for_each(checks.number("alpha", alpha, x.dtype, "[0, 1]"), x)
     loss = sigmoid_focal(x, y, gamma=focus, alpha=balance, axis=None, reduction="none")
     return loss.astype(dtype)
 
 
+@_reading.named
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -131,10 +133,10 @@ def softmax_cross_entropy(
       >>> print(losses.softmax_cross_entropy(logits, labels))
       [0.2761 0.5981]
     """
-    name = "optax_compat.softmax_cross_entropy"
-    return _of_shares(name, logits, labels, axis, where)
+    return _of_shares(logits, labels, axis, where)
 
 
+@_reading.named
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Computes :func:`softmax_cross_entropy` along the last axis, which here is safe already.
 
@@ -159,6 +161,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     return _of_shares("optax_compat.safe_softmax_cross_entropy", logits, labels, -1, None)
 
 
+@_reading.named
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -192,22 +195,22 @@ def softmax_cross_entropy_with_integer_labels(
       >>> print(losses.softmax_cross_entropy_with_integer_labels(x, ids))
       [0.2761 2.9518 ]
     """
-    name = "optax_compat.softmax_cross_entropy_with_integer_labels"
     if axis is None:
-        checks.fail(ValueError, name, "axis", None, "an integer or a tuple of them")
-    scores = checks.floating(name, "logits", logits)
+        checks.fail(ValueError, "axis", None, "an integer or a tuple of them")
+    scores = checks.floating("logits", logits)
     dtype, (x,) = _reading.in_one_dtype(scores)
-    found = _reading.positions(name, x, axis, where, x.ndim)
-    data = _reading.with_ids(name, found, labels)
+    found = _reading.positions(x, axis, where, x.ndim)
+    data = _reading.with_ids(found, labels)
     if found.classes is None or not data.has_ids:
-        return softmax.expected_cost(_surprise, data).astype(dtype)
+        return softmax.cost(_surprise, data).each().astype(dtype)
     own = is_target(data.labels, data.logits.shape, data.axis)
     classes = jnp.broadcast_to(found.classes, data.logits.shape)
     data = data._replace(logits=jnp.where(classes | own, data.logits, -jnp.inf))
     among = (classes & own).any(data.axis)
-    return softmax.expected_cost(_surprise_among, data, among).astype(dtype)
+    return softmax.cost(_surprise_among, data, among).each().astype(dtype)
 
 
+@_reading.named
 def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -240,11 +243,11 @@ def poly_loss_cross_entropy(
       >>> print(losses.poly_loss_cross_entropy(logits, labels))
       [0.4823 1.2567 ]
     """
-    name = "optax_compat.poly_loss_cross_entropy"
-    checks.floating(name, "labels", labels)
-    return _of_shares(name, logits, labels, axis, where, epsilon)
+    checks.floating("labels", labels)
+    return _of_shares(logits, labels, axis, where, epsilon)
 
 
+@_reading.named
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Computes the hinge loss of each score; `jaxloss.hinge` takes labels 0 and 1 instead.
 
@@ -265,6 +268,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     return jnp.maximum(1 - numerics.product(signs, scores), 0).astype(dtype)
 
 
+@_reading.named
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Computes the hinge loss of Crammer and Singer: `jaxloss.multiclass_hinge`.
 
@@ -294,6 +298,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     return loss.astype(dtype)
 
 
+@_reading.named
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Computes by how much the best class leads the target of each position.
 
@@ -347,7 +352,6 @@ def _surprise_and_miss(hit: Array, miss: Array, epsilon: Array) -> Array:
 
 
 def _of_shares(
-    name: str,
     logits: ArrayLike,
     labels: ArrayLike,
     axis: Axes,
@@ -355,22 +359,22 @@ def _of_shares(
     epsilon: ArrayLike | None = None,
 ) -> Array:
     """The cross-entropy of labels that are shares, plus `epsilon (1 - p)`."""
-    dtype, data = _reading.with_shares(name, logits, labels, axis, where)
+    dtype, data = _reading.with_shares(logits, labels, axis, where)
     shape = checks.without(data.logits.shape, data.axis)
     if epsilon is not None:
         dtype, _ = _reading.in_one_dtype(jnp.zeros((), dtype), epsilon)
     if data.logits.shape[data.axis] == 0:
         return jnp.zeros(shape, dtype)
     if epsilon is None:
-        return softmax.expected_cost(_surprise, data).astype(dtype)
-    factor = checks.real(name, "epsilon", epsilon, data.logits.dtype)
+        return softmax.cost(_surprise, data).each().astype(dtype)
+    factor = checks.real("epsilon", epsilon, data.logits.dtype)
     if factor.ndim > 0:
         factor = jnp.expand_dims(jnp.broadcast_to(factor, shape), data.axis)
-    return softmax.expected_cost(_surprise_and_miss, data, factor).astype(dtype)
+    return softmax.cost(_surprise_and_miss, data, factor).each().astype(dtype)
 
 
-def _of_scores(name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[Any, Competing]:
+def _of_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[Any, Competing]:
     """Reads scores `[..., C]` and ids; Optax's result has the dtype of its one-hot labels too."""
     hot = jnp.zeros(())
-    dtype, (x, _) = _reading.in_one_dtype(checks.floating(name, "scores", scores), hot)
-    return dtype, _reading.with_ids(name, _reading.positions(name, x, -1, None, x.ndim), labels)
+    dtype, (x, _) = _reading.in_one_dtype(checks.floating("scores", scores), hot)
+    return dtype, _reading.with_ids(_reading.positions(x, -1, None, x.ndim), labels)

@@ -22,6 +22,7 @@ __all__ = [
 Array = jax.Array
 
 
+@_reading.named
 def kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -53,15 +54,15 @@ def kl_divergence(
       >>> print(losses.kl_divergence(log_p, y).round(4))
       0.0872
     """
-    name = "optax_compat.kl_divergence"
-    checks.floating(name, "targets", targets)
+    checks.floating("targets", targets)
 
     def cost(log_p: Array, y: Array) -> Array:
         return numerics.product(y, _excess(log_p, y))
 
-    return _summed(name, cost, log_predictions, targets, axis, where, idle=0)
+    return _summed(cost, log_predictions, targets, axis, where, idle=0)
 
 
+@_reading.named
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike,
     log_targets: ArrayLike,
@@ -92,17 +93,17 @@ def kl_divergence_with_log_targets(
       >>> print(losses.kl_divergence_with_log_targets(log_p, jnp.log(y)).round(4))
       0.2899
     """
-    name = "optax_compat.kl_divergence_with_log_targets"
-    checks.floating(name, "log_targets", log_targets)
+    checks.floating("log_targets", log_targets)
 
     def cost(log_p: Array, log_y: Array) -> Array:
         absent = log_y == -jnp.inf
         excess = jnp.where(absent, 0, log_y) - jnp.where(absent, 0, log_p)
         return numerics.product(jnp.exp(log_y), excess)
 
-    return _summed(name, cost, log_predictions, log_targets, axis, where, idle=-jnp.inf)
+    return _summed(cost, log_predictions, log_targets, axis, where, idle=-jnp.inf)
 
 
+@_reading.named
 def generalized_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -135,17 +136,17 @@ def generalized_kl_divergence(
       >>> print(losses.generalized_kl_divergence(log_p, y).round(4))
       0.8069
     """
-    name = "optax_compat.generalized_kl_divergence"
-    checks.floating(name, "targets", targets)
+    checks.floating("targets", targets)
 
     def cost(log_p: Array, y: Array) -> Array:
         excess = _excess(log_p, y)
         absent = jnp.exp(jnp.where(y == 0, log_p, -jnp.inf))
         return numerics.product(y, excess + jnp.expm1(-excess)) + absent
 
-    return _summed(name, cost, log_predictions, targets, axis, where, idle=0)
+    return _summed(cost, log_predictions, targets, axis, where, idle=0)
 
 
+@_reading.named
 def convex_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -186,7 +187,6 @@ def _excess(log_p: Array, y: Array) -> Array:
 
 
 def _summed(
-    name: str,
     cost: Callable[[Array, Array], Array],
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -195,12 +195,12 @@ def _summed(
     idle: float,
 ) -> Array:
     """Sums a cost over the classes that count; the others have the target `idle`."""
-    checks.floating(name, "log_predictions", log_predictions)
+    checks.floating("log_predictions", log_predictions)
     dtype: Any
     dtype, (log_p, y) = _reading.together(log_predictions, targets)
-    axes = _reading.axes_of(name, axis, log_p.ndim)
+    axes = _reading.axes_of(axis, log_p.ndim)
     if where is None:
         return cost(log_p, y).sum(axes).astype(dtype)
-    mask = jnp.broadcast_to(checks.boolean(name, "where", where), log_p.shape)
+    mask = jnp.broadcast_to(checks.boolean("where", where), log_p.shape)
     log_p, y = jnp.where(mask, log_p, 0), jnp.where(mask, y, idle)
     return jnp.where(mask, cost(log_p, y), 0).sum(axes).astype(dtype)

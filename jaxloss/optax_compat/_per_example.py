@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
+from jaxloss.optax_compat import _reading
 
 __all__ = ["per_example"]
 
@@ -17,6 +18,7 @@ Array = jax.Array
 _DATA = ("distance_map", "variance", "weights", "where")
 
 
+@_reading.named
 def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a loss Optax's convention: no reduction over the batch.
 
@@ -61,19 +63,18 @@ def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
       >>> print(losses.per_example(jaxloss.dice)(logits, labels))
       [0.381  0.4364]
     """
-    name = "optax_compat.per_example"
     if not callable(loss):
-        checks.fail(TypeError, name, "loss", repr(loss), "a loss function")
+        checks.fail(TypeError, "loss", repr(loss), "a loss function")
     parameters = inspect.signature(loss).parameters
 
     def of_examples(prediction: Any, target: Any, *more: Any, **options: Any) -> Any:
         """Returns the loss of each example."""
-        checks.option(name, "reduction", options.get("reduction", "mean"), ("mean", "sum"))
+        checks.option("reduction", options.get("reduction", "mean"), ("mean", "sum"))
         if options.get("axis_name") is not None:
-            checks.fail(ValueError, name, "axis_name", repr(options["axis_name"]), "None")
+            checks.fail(ValueError, "axis_name", repr(options["axis_name"]), "None")
         prediction = jax.tree.map(jnp.asarray, prediction)
         leaf = jax.tree.leaves(prediction)[0]
-        at = _batch_axis(name, leaf, options.get("axis", _default_axis(parameters)))
+        at = _batch_axis(leaf, options.get("axis", _default_axis(parameters)))
         size = leaf.shape[at]
         extra = dict(zip(list(parameters)[2:], more, strict=False))
 
@@ -84,7 +85,7 @@ def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
         tree = jax.tree.map(jnp.asarray, (prediction, target, cut))
         places = jax.tree.map(lambda x: at if x.ndim == leaf.ndim else 0, tree)
         examples = tuple(
-            jax.tree.map(lambda x, i, s=shared: _examples(name, x, i, size, s), part, place)
+            jax.tree.map(lambda x, i, s=shared: _examples(x, i, size, s), part, place)
             for part, place, shared in zip(tree, places, (False, False, True), strict=True)
         )
 
@@ -105,7 +106,7 @@ def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
 _EVERY = -1  # stands for an array of every example, as None is no leaf of a tree
 
 
-def _examples(name: str, x: Array, axis: int, size: int, shared: bool) -> int:
+def _examples(x: Array, axis: int, size: int, shared: bool) -> int:
     """The axis that holds the examples; one alone may be every example's."""
     got = x.shape[axis] if axis < x.ndim else None
     if got == size:
@@ -113,7 +114,7 @@ def _examples(name: str, x: Array, axis: int, size: int, shared: bool) -> int:
     if got == 1 and shared:
         return _EVERY
     expected = f"{size} examples on axis {axis}, as the prediction has"
-    checks.fail(ValueError, name, "an argument", f"of shape {x.shape}", expected)
+    checks.fail(ValueError, "an argument", f"of shape {x.shape}", expected)
 
 
 def _default_axis(parameters: Any) -> Any:
@@ -121,12 +122,12 @@ def _default_axis(parameters: Any) -> Any:
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
-def _batch_axis(name: str, prediction: Array, class_axis: int | None) -> int:
+def _batch_axis(prediction: Array, class_axis: int | None) -> int:
     """The first axis that is not the class axis."""
     at = 0
     if class_axis is not None and prediction.ndim > 0:
-        at = 1 if checks.axis(name, class_axis, prediction.ndim) == 0 else 0
+        at = 1 if checks.axis(class_axis, prediction.ndim) == 0 else 0
     if prediction.ndim <= at:
         expected = "a batch axis beside the class axis (axis=None if there are no classes)"
-        checks.fail(ValueError, name, "prediction", f"of shape {prediction.shape}", expected)
+        checks.fail(ValueError, "prediction", f"of shape {prediction.shape}", expected)
     return at

@@ -29,11 +29,16 @@ def together(*values: ArrayLike) -> tuple[Any, list[Array]]:
     return dtype, list(jnp.broadcast_arrays(*arrays))
 
 
-def axes_of(function: str, axis: Axes, rank: int) -> tuple[int, ...]:
+def named(function: checks.Function) -> checks.Function:
+    """Puts the name of a public function in front of what it refuses."""
+    return checks.named(function, f"optax_compat.{function.__name__}")
+
+
+def axes_of(axis: Axes, rank: int) -> tuple[int, ...]:
     """Returns the axes as non-negative integers; None: all."""
     if axis is None:
         return tuple(range(rank))
-    return checks.axes(function, axis, rank, "axis")
+    return checks.axes(axis, rank, "axis")
 
 
 def merged(values: Array, axes: tuple[int, ...]) -> tuple[Array, int]:
@@ -67,13 +72,13 @@ class Positions(NamedTuple):
 
 
 def positions(
-    function: str, logits: Array, axis: Axes, where: ArrayLike | None, rank: int
+    logits: Array, axis: Axes, where: ArrayLike | None, rank: int
 ) -> Positions:
     """Reads logits with a mask: of classes if it has the rank given, else of positions."""
-    axes = axes_of(function, axis, logits.ndim)
+    axes = axes_of(axis, logits.ndim)
     mask = classes = None
     if where is not None:
-        mask = checks.boolean(function, "where", where)
+        mask = checks.boolean("where", where)
         of_classes = mask.ndim == rank
         missing = logits.ndim - mask.ndim - (0 if of_classes else len(axes))
         mask = mask.reshape((1,) * missing + mask.shape)
@@ -88,37 +93,37 @@ def positions(
 
 
 def with_shares(
-    function: str, logits: ArrayLike, labels: ArrayLike, axis: Axes, where: ArrayLike | None
+    logits: ArrayLike, labels: ArrayLike, axis: Axes, where: ArrayLike | None
 ) -> tuple[Any, Competing]:
     """Reads labels that are shares of all classes; returns the dtype of the result too."""
-    rank = checks.floating(function, "logits", logits).ndim
+    rank = checks.floating("logits", logits).ndim
     dtype, (scores, shares) = in_one_dtype(logits, labels)
     shape = jnp.broadcast_shapes(scores.shape, shares.shape)
-    axes = axes_of(function, axis, len(shape))
+    axes = axes_of(axis, len(shape))
     missing = len(shape) - rank
     if any(i < missing or scores.shape[i - missing] != shape[i] for i in axes):
         expected = f"one with all classes of `labels`, of shape {shares.shape}"
-        checks.fail(ValueError, function, "logits", f"of shape {scores.shape}", expected)
-    found = positions(function, jnp.broadcast_to(scores, shape), axis, where, rank)
+        checks.fail(ValueError, "logits", f"of shape {scores.shape}", expected)
+    found = positions(jnp.broadcast_to(scores, shape), axis, where, rank)
     scores, (shares, _) = found.logits, merged(jnp.broadcast_to(shares, shape), axes)
     if found.classes is not None:
         scores = jnp.where(found.classes, scores, -jnp.inf)
         shares = jnp.where(found.classes, shares, 0)
-    return dtype, competing(function, scores, shares, axis=found.axis, where=found.mask)
+    return dtype, competing(scores, shares, {"axis": found.axis, "where": found.mask})
 
 
-def with_ids(function: str, found: Positions, labels: ArrayLike) -> Competing:
+def with_ids(found: Positions, labels: ArrayLike) -> Competing:
     """Reads labels that are ids and broadcast to the positions, or those to them."""
     ids = jnp.asarray(labels)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, function, "labels", f"of dtype {ids.dtype}", "an integer dtype")
+        checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "an integer dtype")
     shape, at = jnp.broadcast_shapes(found.shape, ids.shape), found.axis
     if len(shape) != len(found.shape):
         expected = f"at most {len(found.shape)} axes, those of the positions"
-        checks.fail(ValueError, function, "labels", f"of shape {ids.shape}", expected)
+        checks.fail(ValueError, "labels", f"of shape {ids.shape}", expected)
     classes = found.logits.shape[at]
     scores = jnp.broadcast_to(found.logits, (*shape[:at], classes, *shape[at:]))
     ids = jnp.broadcast_to(ids, shape)
     if classes == 1:  # where jaxloss refuses ids
         ids = jnp.expand_dims(jnp.where(ids == 0, 1.0, jnp.nan), at)
-    return competing(function, scores, ids, axis=at, where=found.mask)
+    return competing(scores, ids, {"axis": at, "where": found.mask})

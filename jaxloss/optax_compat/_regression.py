@@ -23,6 +23,7 @@ __all__ = [
 Array = jax.Array
 
 
+@_reading.named
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Computes the square of each error: `jaxloss.l2`.
 
@@ -47,6 +48,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> A
     return _regression.l2(x, y, reduction="none").astype(dtype)
 
 
+@_reading.named
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Computes half the square of each error.
 
@@ -71,6 +73,7 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     return (_regression.l2(x, y, reduction="none") / 2).astype(dtype)
 
 
+@_reading.named
 def huber_loss(
     predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: ArrayLike = 1.0
 ) -> Array:
@@ -94,13 +97,13 @@ def huber_loss(
       >>> print(losses.huber_loss(jnp.array([0.5, 3.0])))
       [0.125 2.5  ]
     """
-    name = "optax_compat.huber_loss"
-    dtype, (x, y) = _pair(name, predictions, targets, delta)
-    width = checks.number(name, "delta", delta, x.dtype, "[0, inf)")
+    dtype, (x, y) = _pair(predictions, targets, delta)
+    width = checks.number("delta", delta, x.dtype, "[0, inf)")
     x, y, width = jnp.broadcast_arrays(x, y, width)
     return _regression.huber(x, y, delta=width, reduction="none").astype(dtype)
 
 
+@_reading.named
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Computes the log of the hyperbolic cosine of each error: `jaxloss.log_cosh`.
 
@@ -126,6 +129,7 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     return _regression.log_cosh(x, y, reduction="none").astype(dtype)
 
 
+@_reading.named
 def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -161,12 +165,12 @@ def cosine_similarity(
       >>> print(losses.cosine_similarity(a, b))
       [0.6 0. ]
     """
-    name = "optax_compat.cosine_similarity"
-    dtype, (u, _), (v, _) = _directions(name, predictions, targets, epsilon, axis, where)
-    axes = _reading.axes_of(name, axis, max(u.ndim, v.ndim))
+    dtype, (u, _), (v, _) = _directions(predictions, targets, epsilon, axis, where)
+    axes = _reading.axes_of(axis, max(u.ndim, v.ndim))
     return (u * v).sum(axes).astype(dtype)
 
 
+@_reading.named
 def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -202,33 +206,30 @@ def cosine_distance(
       >>> print(losses.cosine_distance(a, b))
       [0.4 1. ]
     """
-    name = "optax_compat.cosine_distance"
     dtype, (u, short_u), (v, short_v) = _directions(
-        name, predictions, targets, epsilon, axis, where
+        predictions, targets, epsilon, axis, where
     )
-    axes = _reading.axes_of(name, axis, max(u.ndim, v.ndim))
+    axes = _reading.axes_of(axis, max(u.ndim, v.ndim))
     apart = ((u - v) ** 2).sum(axes)
     return ((apart + (short_u + short_v).squeeze(axes)) / 2).astype(dtype)
 
 
 def _pair(
-    name: str,
     predictions: ArrayLike,
     targets: ArrayLike | None,
     *parameters: ArrayLike,
     broadcast: bool = True,
 ) -> tuple[Any, list[Array]]:
     """Reads predictions and targets; the parameters have a say in the dtype of the result."""
-    values = checks.floating(name, "predictions", predictions)
+    values = checks.floating("predictions", predictions)
     aims = jnp.zeros_like(values) if targets is None else jnp.asarray(targets)
     if not broadcast:
-        checks.shape(name, "targets", aims, values.shape, "the shape of `predictions`")
+        checks.shape("targets", aims, values.shape, "the shape of `predictions`")
     dtype, (x, y, *_) = _reading.in_one_dtype(values, aims, *parameters)
     return dtype, list(jnp.broadcast_arrays(x, y))
 
 
 def _directions(
-    name: str,
     predictions: ArrayLike,
     targets: ArrayLike,
     epsilon: ArrayLike,
@@ -236,18 +237,18 @@ def _directions(
     where: ArrayLike | None,
 ) -> tuple[Any, tuple[Array, Array], tuple[Array, Array]]:
     """Vectors over their lengths, and by how much the squared length of each falls short of 1."""
-    checks.floating(name, "predictions", predictions)
-    checks.floating(name, "targets", targets)
+    checks.floating("predictions", predictions)
+    checks.floating("targets", targets)
     dtype, (first, second, _) = _reading.in_one_dtype(predictions, targets, epsilon)
-    least = checks.number(name, "epsilon", epsilon, first.dtype, "[0, inf)")
-    mask = None if where is None else checks.boolean(name, "where", where)
+    least = checks.number("epsilon", epsilon, first.dtype, "[0, inf)")
+    mask = None if where is None else checks.boolean("where", where)
     rank = max(first.ndim, second.ndim)
     pairs = []
     for vectors in (first, second):
         vectors = vectors.reshape((1,) * (rank - vectors.ndim) + vectors.shape)
         if mask is not None:
             vectors = jnp.where(jnp.broadcast_to(mask, vectors.shape), vectors, 0)
-        pairs.append(_direction(vectors, least, _reading.axes_of(name, axis, rank)))
+        pairs.append(_direction(vectors, least, _reading.axes_of(axis, rank)))
     return dtype, pairs[0], pairs[1]
 
 

@@ -15,6 +15,7 @@ __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
 Array = jax.Array
 
 
+@_reading.named
 def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -61,32 +62,31 @@ def dice_loss(
       >>> print(losses.dice_loss(2 * labels, labels))
       [0.1233]
     """
-    name = "optax_compat.dice_loss"
     scores, aims = jnp.asarray(predictions), jnp.asarray(targets)
     if scores.ndim == aims.ndim - 1:
         scores = scores[..., None]
     if aims.ndim == scores.ndim - 1:
         aims = aims[..., None]
-    checks.shape(name, "targets", aims, scores.shape, "the shape of `predictions`")
+    checks.shape("targets", aims, scores.shape, "the shape of `predictions`")
     options = {"smooth": smooth, "alpha": alpha, "beta": beta}
     if class_weights is not None:
         class_weights = jnp.asarray(class_weights)
         if class_weights.ndim != 1:
             got = f"of shape {class_weights.shape}"
-            checks.fail(ValueError, name, "class_weights", got, "one number per class")
+            checks.fail(ValueError, "class_weights", got, "one number per class")
     extra = [value for value in (*options.values(), class_weights) if value is not None]
     dtype, (x, y, *_) = _reading.in_one_dtype(scores, aims, *extra)
     if not apply_softmax:
         floating = jnp.issubdtype(scores.dtype, jnp.floating)
-        _require_probabilities(name, x, jnp.finfo(scores.dtype).eps if floating else 0)
+        _require_probabilities(x, jnp.finfo(scores.dtype).eps if floating else 0)
     elif x.shape[-1] == 1:
         x = jax.nn.sigmoid(x)
     else:
         x = jax.nn.softmax(x, -1)
     smooth, alpha, beta = (
-        checks.number(name, key, value, x.dtype, "[0, inf)") for key, value in options.items()
+        checks.number(key, value, x.dtype, "[0, inf)") for key, value in options.items()
     )
-    axes = tuple(range(1, x.ndim - 1)) if axis is None else checks.axes(name, axis, x.ndim, "axis")
+    axes = tuple(range(1, x.ndim - 1)) if axis is None else checks.axes(axis, x.ndim, "axis")
     tp, fp, fn = (counts.sum(axes) for counts in (x * y, x * (1 - y), (1 - x) * y))
     tp, fp, fn, smooth, alpha, beta = jnp.broadcast_arrays(tp, fp, fn, smooth, alpha, beta)
     loss = confusion.complement(alpha * fp + beta * fn, tp + smooth)
@@ -94,12 +94,13 @@ def dice_loss(
         loss = loss * jnp.broadcast_to(class_weights.astype(x.dtype), loss.shape)
     if ignore_background and x.shape[-1] > 1:
         loss = loss[..., 1:]
-    checks.option(name, "reduction", reduction, ("mean", "sum", "none"))
+    checks.option("reduction", reduction, ("mean", "sum", "none"))
     if reduction != "none":
         loss = loss.mean(-1) if reduction == "mean" else loss.sum(-1)
     return loss.astype(dtype)
 
 
+@_reading.named
 def multiclass_generalized_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -134,9 +135,8 @@ def multiclass_generalized_dice_loss(
       >>> print(losses.multiclass_generalized_dice_loss(2 * labels, labels).round(4))
       0.1275
     """
-    name = "optax_compat.multiclass_generalized_dice_loss"
     scores, aims = jnp.asarray(predictions), jnp.asarray(targets)
-    checks.shape(name, "targets", aims, scores.shape, "the shape of `predictions`")
+    checks.shape("targets", aims, scores.shape, "the shape of `predictions`")
     dtype, (_, y) = _reading.in_one_dtype(scores, aims)
     weights = 1 / (y.sum(tuple(range(y.ndim - 1))) ** 2 + 1e-7)
     weights = weights / weights.sum() * weights.size
@@ -152,6 +152,7 @@ def multiclass_generalized_dice_loss(
     return loss.mean().astype(dtype)
 
 
+@_reading.named
 def binary_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -188,17 +189,17 @@ def binary_dice_loss(
     return dice_loss(scores, aims, smooth=smooth, apply_softmax=apply_sigmoid)
 
 
-def _require_probabilities(name: str, p: Array, eps: Any) -> None:
+def _require_probabilities(p: Array, eps: Any) -> None:
     """Requires distributions over the classes, or one probability, where the values are known."""
     if isinstance(p, jax.core.Tracer) or not p.is_fully_addressable or p.size == 0:
         return
     if p.shape[-1] == 1:
         if not bool(jnp.all((p >= 0) & (p <= 1))):
             got = f"in [{float(p.min()):.6f}, {float(p.max()):.6f}]"
-            checks.fail(ValueError, name, "predictions", got, "valid probabilities in [0, 1]")
+            checks.fail(ValueError, "predictions", got, "valid probabilities in [0, 1]")
         return
     sums = p.sum(-1)
     if not bool(jnp.all(jnp.abs(sums - 1) <= max(1e-5, float(eps)))):
         got = f"of sums in [{float(sums.min()):.6f}, {float(sums.max()):.6f}]"
         expected = "valid probability distributions that sum to 1 along the class axis"
-        checks.fail(ValueError, name, "predictions", got, expected)
+        checks.fail(ValueError, "predictions", got, expected)

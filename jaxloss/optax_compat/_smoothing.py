@@ -13,6 +13,7 @@ from jaxloss.optax_compat._reading import Axes
 __all__ = ["smooth_labels"]
 
 
+@_reading.named
 def smooth_labels(
     labels: ArrayLike,
     alpha: ArrayLike,
@@ -43,15 +44,14 @@ def smooth_labels(
       >>> print(losses.smooth_labels(jnp.array([1.0, 0.0, 0.0]), 0.3).round(4))
       [0.8 0.1 0.1]
     """
-    name = "optax_compat.smooth_labels"
-    array = checks.floating(name, "labels", labels)
+    array = checks.floating("labels", labels)
     dtype, (targets, share) = _reading.in_one_dtype(array, alpha)
     if where is None:
-        axes = _reading.axes_of(name, axis, array.ndim)
+        axes = _reading.axes_of(axis, array.ndim)
         count = jnp.full((), math.prod(array.shape[i] for i in axes), targets.dtype)
     else:
-        mask = checks.boolean(name, "where", where)
-        axes = _reading.axes_of(name, axis, mask.ndim)
+        mask = checks.boolean("where", where)
+        axes = _reading.axes_of(axis, mask.ndim)
         count = mask.sum(axes, keepdims=True).astype(targets.dtype)
     rest = numerics.divide(share, count)
     targets, share, rest = jnp.broadcast_arrays(targets, share, rest)

@@ -9,8 +9,8 @@ import jax
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
-from jaxloss._core.cost import bind
-from jaxloss._core.labels import paired, per_value
+from jaxloss._core.cost import Cost, bind
+from jaxloss._core.labels import Paired, paired, per_value
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Numbers
 
@@ -30,7 +30,8 @@ def per_pair(
     pairs.checked("boxes", boxes)
     checks.option("format", options["format"], pairs.FORMATS)
     of_boxes = bind(_of_spans, formula=formula, format=options["format"])
-    return _reduced(of_boxes, boxes, target_boxes, options, *parameters)
+    data, cost = _read(of_boxes, boxes, target_boxes, options, *parameters)
+    return reduce(cost._replace(unrolled=True), options, data)
 
 
 def per_rotated_pair(
@@ -43,20 +44,22 @@ def per_rotated_pair(
     """Reads pairs of rotated boxes and reduces `formula(pair, *parameters)` of each."""
     polygons.checked("boxes", boxes)
     of_boxes = bind(_of_rotated, formula=formula)
-    return _reduced(of_boxes, boxes, target_boxes, options, *parameters)
+    data, cost = _read(of_boxes, boxes, target_boxes, options, *parameters)
+    return reduce(cost, options, data)
 
 
-def _reduced(
+def _read(
     formula: Callable[..., Array],
     boxes: Numbers,
     target_boxes: Numbers,
     options: Mapping[str, Any],
     *parameters: Array | None,
-) -> Array:
+) -> tuple[Paired, Cost]:
+    """Pairs of boxes, and what each costs."""
     data = paired(boxes, target_boxes, options, names=_NAMES, inner=1)
     pair = (data.prediction, data.target)
     cost = per_value(formula, pair, data.mask, *parameters, inner=data.prediction.ndim - 1)
-    return reduce(cost._replace(unrolled=True), options, data)
+    return data, cost
 
 
 def _of_spans(

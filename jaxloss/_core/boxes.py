@@ -84,8 +84,7 @@ class Areas(NamedTuple):
 
 def columns(boxes: Array) -> list[Array]:
     """Returns the `n` numbers of boxes `[..., n]` one by one."""
-    split = jax.lax.split(boxes, (1,) * boxes.shape[-1], axis=-1)
-    return [column.squeeze(-1) for column in split]
+    return [boxes[..., i] for i in range(boxes.shape[-1])]
 
 
 def read(boxes: Array, others: Array, format: str) -> tuple[Span, Span]:

@@ -179,7 +179,7 @@ def _quotient(
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
         moving = _moving(tangents)
         directions = tuple(tangents[i] for i in moving)
-        if all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
+        if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
             sum_, *slopes = _with_slopes(total, axes, moving, unrolled)(*primals)
             return numerics.divide(sum_, primals[1]), _dot(slopes, directions)
         at_once = bind(_over, total=total)

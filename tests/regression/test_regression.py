@@ -257,3 +257,9 @@ def test_poisson_rate_of_zero():
 def test_tiny_variance_is_floored_with_zero_gradient():
     gradient = jax.grad(lambda v: jaxloss.gaussian_nll(0.0, 0.0, v))(jnp.float32(1e-9))
     assert gradient == 0
+
+
+def test_the_weight_of_a_single_number_cancels():
+    """Its denominator is a scalar, as the prediction is."""
+    slope = jax.grad(lambda w: jaxloss.l2(1.0, 3.0, weights=w))(jnp.float32(2))
+    assert slope == 0

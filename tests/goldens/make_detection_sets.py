@@ -87,7 +87,9 @@ def yolo_v8(case, inputs, classes=4, reg_max=16, rotated=False):
     preds = {"boxes": joined[:, : 4 * reg_max], "scores": joined[:, 4 * reg_max :], "feats": feats}
     size = t([SIZE[1], SIZE[0]], dtype=torch.float64)
     batch = {"batch_idx": [], "cls": [], "bboxes": []}
-    for image, (b, y, n) in enumerate(zip(inputs["boxes"], inputs["labels"], inputs["counts"])):
+    for image, (b, y, n) in enumerate(
+        zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True)
+    ):
         b = t(b[:n], dtype=torch.float64).reshape(n, 5 if rotated else 4)
         if not rotated:
             b = torch.cat([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]], 1)
@@ -124,7 +126,7 @@ def yolo_v8(case, inputs, classes=4, reg_max=16, rotated=False):
         case,
         f"{ULTRALYTICS} {make.__name__}",
         inputs,
-        dict(zip(names, total)),
+        dict(zip(names, total, strict=True)),
         variables,
         classes=classes,
         reg_max=reg_max,
@@ -189,7 +191,7 @@ def relative(inputs):
     """Boxes cxcywh over the image's sides, and labels, of each image."""
     size = t([SIZE[1], SIZE[0]], dtype=torch.float64)
     found = []
-    for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"]):
+    for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True):
         b = t(b[:n], dtype=torch.float64).reshape(n, 4)
         b = torch.cat([(b[:, :2] + b[:, 2:]) / 2 / size, (b[:, 2:] - b[:, :2]) / size], 1)
         found.append({"boxes": b, "class_labels": t(y[:n], dtype=torch.long)})
@@ -314,7 +316,7 @@ groups("three groups", sets)
 
 
 def denoising(case, inputs, count=14, known=16, classes=4):
-    """Two groups of noised boxes, in front of the queries: positives, then negatives, of 4 slots."""
+    """Two groups of noised boxes in front: 4 positives each, then 4 negatives."""
     images = len(inputs["counts"])
     logits, predicted = queries(images, known + count, classes)
     positive = [torch.cat([torch.arange(n), 8 + torch.arange(n)]) for n in inputs["counts"]]
@@ -372,8 +374,8 @@ def mask_set(case, counts, queries=6, slots=4, classes=4, size=(12, 10), pixels=
     maps = t(waves((images, queries, *size), 1, 3.0), requires_grad=True)
     masks = waves((images, slots, *pixels), 2) > 0.5
     labels = np.arange(images * slots).reshape(images, slots) * 7 % classes
-    true = [t(m[:n], dtype=torch.float64) for m, n in zip(masks, counts)]
-    ids = [t(y[:n]) for y, n in zip(labels, counts)]
+    true = [t(m[:n], dtype=torch.float64) for m, n in zip(masks, counts, strict=True)]
+    ids = [t(y[:n]) for y, n in zip(labels, counts, strict=True)]
     rand = torch.rand
     torch.rand = lambda images, count, two, device: (
         t(spots(count)).expand(images, count, two).clone()
@@ -459,7 +461,7 @@ def sim_ota(case, inputs, classes=4, **options):
     images, predicted, scores = len(inputs["counts"]), [], []
     priors = [
         [(j + 0.5) * s, (i + 0.5) * s, s, s]
-        for s, (rows, columns) in zip(STRIDES, GRIDS)
+        for s, (rows, columns) in zip(STRIDES, GRIDS, strict=True)
         for i in range(rows)
         for j in range(columns)
     ]
@@ -469,7 +471,9 @@ def sim_ota(case, inputs, classes=4, **options):
     scores = t(1 / (1 + np.exp(-waves((images, len(priors), classes), 0))))
     predicted = torch.cat([priors[:, :2] - sides[..., :2], priors[:, :2] + sides[..., 2:]], -1)
     found = []
-    for image, (b, y, n) in enumerate(zip(inputs["boxes"], inputs["labels"], inputs["counts"])):
+    for image, (b, y, n) in enumerate(
+        zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True)
+    ):
         prediction = SimpleNamespace(priors=priors, bboxes=predicted[image], scores=scores[image])
         true = SimpleNamespace(
             bboxes=t(b[:n], dtype=torch.float64).reshape(n, 4), labels=t(y[:n], dtype=torch.long)

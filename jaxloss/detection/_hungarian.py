@@ -64,8 +64,8 @@ def match_hungarian(cost: ArrayLike, valid: ArrayLike) -> Assignment:
     checks.shape("match_hungarian", "valid", mask, (images, slots), "which of the slots hold a box")
     price = price.astype(checks.compute_dtype(price))
     if not price.size:
-        nobody = jnp.zeros((images, queries), bool)
-        return assignment(nobody, nobody, price.dtype)
+        nobody = jnp.zeros((images, queries), jnp.int32)
+        return assignment(nobody, nobody > 0, price.dtype)
     box = _match(jax.lax.stop_gradient(price), mask)
     return assignment(box, box >= 0, price.dtype)
 

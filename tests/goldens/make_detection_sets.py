@@ -68,7 +68,9 @@ class _Model(torch.nn.Module):
 
 def levels(images, channels, phase, shift=0.0):
     """Predictions [B, H, W, channels] of each level."""
-    made = [waves((images, *grid, channels), phase + i, 1.5) + shift for i, grid in enumerate(GRIDS)]
+    made = [
+        waves((images, *grid, channels), phase + i, 1.5) + shift for i, grid in enumerate(GRIDS)
+    ]
     return [t(level, requires_grad=True) for level in made]
 
 
@@ -85,7 +87,9 @@ def yolo_v8(case, inputs, classes=4, reg_max=16, rotated=False):
     preds = {"boxes": joined[:, : 4 * reg_max], "scores": joined[:, 4 * reg_max :], "feats": feats}
     size = t([SIZE[1], SIZE[0]], dtype=torch.float64)
     batch = {"batch_idx": [], "cls": [], "bboxes": []}
-    for image, (b, y, n) in enumerate(zip(inputs["boxes"], inputs["labels"], inputs["counts"])):
+    for image, (b, y, n) in enumerate(
+        zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True)
+    ):
         b = t(b[:n], dtype=torch.float64).reshape(n, 5 if rotated else 4)
         if not rotated:
             b = torch.cat([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]], 1)
@@ -109,7 +113,10 @@ def yolo_v8(case, inputs, classes=4, reg_max=16, rotated=False):
     variables = list(predicted)
     if rotated:
         names.append("angle")
-        angles = [t(waves((images, *grid), 5 + i, 1.0), requires_grad=True) for i, grid in enumerate(GRIDS)]
+        angles = [
+            t(waves((images, *grid), 5 + i, 1.0), requires_grad=True)
+            for i, grid in enumerate(GRIDS)
+        ]
         preds["angle"] = columns([angle[..., None] for angle in angles])
         variables += angles
     total, _ = loss(preds, batch)
@@ -119,7 +126,7 @@ def yolo_v8(case, inputs, classes=4, reg_max=16, rotated=False):
         case,
         f"{ULTRALYTICS} {make.__name__}",
         inputs,
-        dict(zip(names, total)),
+        dict(zip(names, total, strict=True)),
         variables,
         classes=classes,
         reg_max=reg_max,
@@ -184,7 +191,7 @@ def relative(inputs):
     """Boxes cxcywh over the image's sides, and labels, of each image."""
     size = t([SIZE[1], SIZE[0]], dtype=torch.float64)
     found = []
-    for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"]):
+    for b, y, n in zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True):
         b = t(b[:n], dtype=torch.float64).reshape(n, 4)
         b = torch.cat([(b[:, :2] + b[:, 2:]) / 2 / size, (b[:, 2:] - b[:, :2]) / size], 1)
         found.append({"boxes": b, "class_labels": t(y[:n], dtype=torch.long)})
@@ -268,7 +275,15 @@ def matchability(outputs, targets):
 sets = scene(3, 7, SIZE, 4, [7, 0, 4])
 RAW = dict.fromkeys(GAINS, 1.0)
 detr("softmax", sets, softmax, "ImageLoss, HungarianMatcher")
-detr("focal", sets, focal, "DeformableDetrImageLoss", GAINS | {"ce": 2.0}, cost_class=2.0, class_gain=2.0)
+detr(
+    "focal",
+    sets,
+    focal,
+    "DeformableDetrImageLoss",
+    GAINS | {"ce": 2.0},
+    cost_class=2.0,
+    class_gain=2.0,
+)
 detr("varifocal", sets, varifocal, "RTDetrLoss", RAW, cost_class=2.0)
 detr("matchability_aware", sets, matchability, "Deimv2Loss.loss_labels_mal", cost_class=2.0)
 
@@ -281,7 +296,9 @@ def groups(case, inputs, count=24, number=3, classes=4):
     found = lw.LwDetrHungarianMatcher(2, 5, 2)(outputs, targets, number)
     loss = deformable.DeformableDetrImageLoss(None, classes, 0.25, [])
     n = number * sum(inputs["counts"])
-    losses = loss.loss_labels(outputs, targets, found, n) | loss.loss_boxes(outputs, targets, found, n)
+    losses = loss.loss_labels(outputs, targets, found, n) | loss.loss_boxes(
+        outputs, targets, found, n
+    )
     row(
         "detr",
         case,
@@ -299,12 +316,10 @@ groups("three groups", sets)
 
 
 def denoising(case, inputs, count=14, known=16, classes=4):
-    """Two groups of noised boxes, in front of the queries: positives, then negatives, of 4 slots."""
+    """Two groups of noised boxes in front: 4 positives each, then 4 negatives."""
     images = len(inputs["counts"])
     logits, predicted = queries(images, known + count, classes)
-    positive = [
-        torch.cat([torch.arange(n), 8 + torch.arange(n)]) for n in inputs["counts"]
-    ]
+    positive = [torch.cat([torch.arange(n), 8 + torch.arange(n)]) for n in inputs["counts"]]
     meta = {
         "dn_positive_idx": positive,
         "dn_num_group": 2,
@@ -332,6 +347,63 @@ def denoising(case, inputs, count=14, known=16, classes=4):
 
 
 denoising("denoising", scene(3, 4, SIZE, 7, [4, 2, 3]))
+
+# --- Mask2Former ---
+
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss  # noqa: E402
+
+
+def spots(count):
+    """Points that depend on nothing but their number."""
+    return 0.5 + 0.5 * np.sin(waves((count, 2), count, 40.0))
+
+
+def mask_set(case, counts, queries=6, slots=4, classes=4, size=(12, 10), pixels=(24, 20)):
+    images, points = len(counts), 40
+    config = SimpleNamespace(
+        num_labels=classes,
+        no_object_weight=0.1,
+        train_num_points=points,
+        oversample_ratio=3.0,
+        importance_sample_ratio=0.75,
+        class_weight=2.0,
+        mask_weight=5.0,
+        dice_weight=5.0,
+    )
+    logits = t(waves((images, queries, classes + 1), 0), requires_grad=True)
+    maps = t(waves((images, queries, *size), 1, 3.0), requires_grad=True)
+    masks = waves((images, slots, *pixels), 2) > 0.5
+    labels = np.arange(images * slots).reshape(images, slots) * 7 % classes
+    true = [t(m[:n], dtype=torch.float64) for m, n in zip(masks, counts, strict=True)]
+    ids = [t(y[:n]) for y, n in zip(labels, counts, strict=True)]
+    rand = torch.rand
+    torch.rand = lambda images, count, two, device: (
+        t(spots(count)).expand(images, count, two).clone()
+    )
+    loss = Mask2FormerLoss(config, {})
+    found = loss.matcher(maps, logits, true, ids)
+    losses = loss(maps, logits, true, ids)
+    torch.rand = rand
+    row(
+        "mask_set",
+        case,
+        f"{TRANSFORMERS} Mask2FormerLoss, points of `spots`",
+        {"labels": labels.tolist(), "counts": counts},
+        {
+            "classification": 2.0 * losses["loss_cross_entropy"],
+            "mask": 5.0 * losses["loss_mask"],
+            "dice": 5.0 * losses["loss_dice"],
+        },
+        (logits, maps),
+        shapes=[[images, queries, classes + 1], [images, queries, *size], [images, slots, *pixels]],
+        points=points,
+        index=slots_of(found, images, queries),
+    )
+
+
+slots_of = slots
+mask_set("coarser maps", [4, 2])
+mask_set("one image empty, maps of odd size", [3, 0, 4], size=(7, 9), pixels=(16, 16))
 
 # --- SimOTA ---
 
@@ -389,7 +461,7 @@ def sim_ota(case, inputs, classes=4, **options):
     images, predicted, scores = len(inputs["counts"]), [], []
     priors = [
         [(j + 0.5) * s, (i + 0.5) * s, s, s]
-        for s, (rows, columns) in zip(STRIDES, GRIDS)
+        for s, (rows, columns) in zip(STRIDES, GRIDS, strict=True)
         for i in range(rows)
         for j in range(columns)
     ]
@@ -399,7 +471,9 @@ def sim_ota(case, inputs, classes=4, **options):
     scores = t(1 / (1 + np.exp(-waves((images, len(priors), classes), 0))))
     predicted = torch.cat([priors[:, :2] - sides[..., :2], priors[:, :2] + sides[..., 2:]], -1)
     found = []
-    for image, (b, y, n) in enumerate(zip(inputs["boxes"], inputs["labels"], inputs["counts"])):
+    for image, (b, y, n) in enumerate(
+        zip(inputs["boxes"], inputs["labels"], inputs["counts"], strict=True)
+    ):
         prediction = SimpleNamespace(priors=priors, bboxes=predicted[image], scores=scores[image])
         true = SimpleNamespace(
             bboxes=t(b[:n], dtype=torch.float64).reshape(n, 4), labels=t(y[:n], dtype=torch.long)

@@ -26,6 +26,8 @@ __all__ = [
     "Elements",
     "Format",
     "Fraction",
+    "Labelled",
+    "Levels",
     "NonNegative",
     "Number",
     "Numbers",
@@ -54,16 +56,23 @@ class Interval(NamedTuple):
       scalar: Whether it is one number.
       exact: Python numbers for which the formula is another one: they are not traced.
       some: Whether one of several numbers at least is above 0.
+      most: The name of the hyper-parameter that it does not exceed.
     """
 
     bounds: str
     scalar: bool = True
     exact: tuple[float, ...] = ()
     some: bool = False
+    most: str | None = None
+
+
+class Several:
+    """Marks a sequence or a named tuple whose arrays are traced one by one."""
 
 
 Numbers: TypeAlias = ArrayLike | Sequence["Numbers"]
 Number: TypeAlias = ArrayLike
+Levels: TypeAlias = Annotated[Sequence[ArrayLike], Several]
 
 Real: TypeAlias = Annotated[Number, Interval("(-inf, inf)")]
 NonNegative: TypeAlias = Annotated[Number, Interval("[0, inf)")]
@@ -125,7 +134,7 @@ class Boxes(Regression, total=False):
     ]
 
 
-class _Labelled(Regression, total=False):
+class Labelled(Regression, total=False):
     """Options of every loss on scores of classes."""
 
     ignore_index: Annotated[int | None, Option(None, "The integer label of what is left out.")]
@@ -139,13 +148,13 @@ class _Labelled(Regression, total=False):
     ]
 
 
-class Classification(_Labelled, total=False):
+class Classification(Labelled, total=False):
     """Options of the losses whose classes compete."""
 
     axis: Annotated[int, Option(-1, "The class axis; any axis works (1 for NCHW).")]
 
 
-class Elements(_Labelled, total=False):
+class Elements(Labelled, total=False):
     """Options of the losses whose logits may each have a target of their own."""
 
     axis: Annotated[

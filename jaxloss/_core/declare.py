@@ -27,7 +27,7 @@ import numpy as np
 
 from jaxloss import options
 from jaxloss._core import checks
-from jaxloss.options import Interval, Option
+from jaxloss.options import Interval, Option, Several
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])
 
@@ -71,6 +71,7 @@ class _Parameter(NamedTuple):
     shown: inspect.Parameter
     meaning: str
     is_array: bool
+    holds_several: bool
     interval: Interval | None
     choices: tuple[str, ...]
     may_be_none: bool
@@ -93,7 +94,7 @@ def family(of: Family) -> Callable[[Loss], Loss]:
         first = next(iter(parameters))
 
         def program(traced: dict[str, Any], fixed: tuple[tuple[str, type, Any], ...]) -> Any:
-            dtype = _dtype(traced[first])
+            dtype = _dtype(next(iter(jax.tree.leaves(traced[first])), 0.0))
             numbers = {
                 key: checks.number(key, value, dtype, interval.bounds)
                 for key, value in traced.items()
@@ -143,13 +144,18 @@ def _sorted(
     traced, fixed = {}, []
     for key, parameter in parameters.items():
         value = values[key]
-        if isinstance(value, str) and value in parameter.choices:
+        if isinstance(value, str) and parameter.choices:
+            if parameter.is_array:
+                checks.option(key, value, parameter.choices)
             fixed.append((key, str, value))
             continue
         if parameter.interval is not None and value is not None:
             value = _number(key, value, parameter.interval)
+            if parameter.interval.most is not None:
+                checks.ordered(key, value, parameter.interval.most, values)
         elif parameter.is_array and value is not None:
-            value = _array(key, value)
+            convert = functools.partial(_array, key)
+            value = jax.tree.map(convert, value) if parameter.holds_several else convert(value)
         if value is None and not parameter.may_be_none:
             checks.fail(TypeError, key, None, "an array" if parameter.is_array else "a value")
         if parameter.is_array and not isinstance(value, _Exact):
@@ -196,7 +202,8 @@ def _is_array(value: Any) -> bool:
 
 
 def _hashable(key: str, value: Any) -> Hashable:
-    value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, (list, tuple, np.ndarray)):
+        value = tuple(_hashable(key, part) for part in value)
     try:
         hash(value)
     except TypeError:
@@ -263,7 +270,8 @@ def _parameter(shown: inspect.Parameter, hint: Any, of: Family) -> _Parameter:
     return _Parameter(
         shown=shown,
         meaning=of.data.get(shown.name) or _meanings().get(shown.name, ""),
-        is_array=jax.Array in parts,
+        is_array=jax.Array in parts or Several in parts,
+        holds_several=Several in parts,
         interval=intervals[0] if intervals else None,
         choices=tuple(part for part in parts if isinstance(part, str)),
         may_be_none=type(None) in parts,
@@ -411,7 +419,7 @@ either = family(
             "label_smoothing": "The share of each target that is spread evenly over all classes; "
             "with a sigmoid, that moves to 1/2; in `[0, 1)`.",
         },
-        "A scalar; with `reduction=\"none\"` the shape of the ids where classes compete, else that "
+        'A scalar; with `reduction="none"` the shape of the ids where classes compete, else that '
         f"of `logits`; {_HALF}",
         _raises("`logits`", _FLOAT_LABELS),
     )

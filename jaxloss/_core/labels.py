@@ -175,7 +175,8 @@ def _of_part(
     if few:  # a CPU's compiler vectorises the last axis
         arrays = (z, labels, mask, class_weights, *parameters)
         z, labels, mask, class_weights, *parameters = (
-            jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a for a in arrays
+            jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a
+            for a in arrays
         )
         axis = 1
     part = Competing(

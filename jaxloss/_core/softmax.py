@@ -361,9 +361,7 @@ def _weighted(values: Array, mask: Array | None, factors: Array | None) -> Array
     return values if factors is None else values * factors
 
 
-def cross_entropy(
-    data: labelled.Competing, label_smoothing: Array | float | None = None
-) -> Cost:
+def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | None = None) -> Cost:
     """Returns `sum_c w_c y_c (-log p_c)` of each position, 0 where masked.
 
     Of soft labels it needs no log-odds: `-log p_c = (top - z_c) + log1p(rest)` does not cancel.

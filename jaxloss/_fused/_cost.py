@@ -34,7 +34,6 @@ class Positions(NamedTuple):
 
 
 def read(
-    function: str,
     labels: ArrayLike,
     shape: tuple[int, ...],
     classes: int,
@@ -47,21 +46,21 @@ def read(
     """Reads the ids of positions of that shape, and merges masks and weights."""
     ids = jnp.asarray(labels)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, function, "labels", f"of dtype {ids.dtype}", "integer ids")
-    checks.shape(function, "labels", ids, shape, "one id of each position")
+        checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
+    checks.shape("labels", ids, shape, "one id of each position")
     one = (1,) * len(shape)
     mask = jnp.ones(one, bool)
     if where is not None:
-        where = checks.boolean(function, "where", where)
-        mask = mask & checks.broadcastable(function, "where", where, shape)
+        where = checks.boolean("where", where)
+        mask = mask & checks.broadcastable("where", where, shape)
     if ignore_index is not None:
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-            checks.fail(TypeError, function, "ignore_index", repr(ignore_index), "an integer")
+            checks.fail(TypeError, "ignore_index", repr(ignore_index), "an integer")
         mask = mask & (_int32(ids) != ignore_index)
     factors = jnp.ones(one, dtype)
     if weights is not None:
-        weights = checks.real(function, "weights", weights, dtype)
-        factors = factors * checks.broadcastable(function, "weights", weights, shape)
+        weights = checks.real("weights", weights, dtype)
+        factors = factors * checks.broadcastable("weights", weights, shape)
     ids = jnp.clip(_int32(ids), -1, classes)
     return Positions(jnp.where(mask, ids, MASKED), jnp.where(mask, factors, 0))
 
@@ -191,7 +190,6 @@ def count(
 
 
 def parameters(
-    function: str,
     dtype: Any,
     classes: int,
     *,
@@ -205,20 +203,20 @@ def parameters(
     found = {}
     for name, value in (("bias", bias), ("class_weights", class_weights)):
         if value is not None:
-            found[name] = checks.real(function, name, value, dtype)
-            checks.shape(function, name, found[name], (classes,), "one number per class")
+            found[name] = checks.real(name, value, dtype)
+            checks.shape(name, found[name], (classes,), "one number per class")
     for name, number, interval in (
         ("label_smoothing", label_smoothing, "[0, 1)"),
         ("z_loss", z_loss, "[0, inf)"),
     ):
         if not checks.is_zero(number):
-            found[name] = checks.number(function, name, number, dtype, interval)
+            found[name] = checks.number(name, number, dtype, interval)
     if soft_cap is not None:
-        found["soft_cap"] = checks.number(function, "soft_cap", soft_cap, dtype, "(0, inf)")
+        found["soft_cap"] = checks.number("soft_cap", soft_cap, dtype, "(0, inf)")
     return found
 
 
-def devices(function: str, class_axis_name: AxisName | None) -> int:
+def devices(class_axis_name: AxisName | None) -> int:
     """Returns over how many devices the classes are split."""
     if class_axis_name is None:
         return 1
@@ -226,7 +224,7 @@ def devices(function: str, class_axis_name: AxisName | None) -> int:
         return jax.lax.axis_size(class_axis_name)
     except NameError:
         expected = "a mesh axis of the shard_map around this call"
-        checks.fail(ValueError, function, "class_axis_name", repr(class_axis_name), expected)
+        checks.fail(ValueError, "class_axis_name", repr(class_axis_name), expected)
 
 
 def expanded(per_class: Array, ndim: int) -> Array:

@@ -125,29 +125,26 @@ def linear_cross_entropy(
       https://arxiv.org/abs/1909.08053
       Gemma Team. Gemma 2 (soft cap). 2024. https://arxiv.org/abs/2408.00118
     """
-    name = "linear_cross_entropy"
-    checks.option(name, "reduction", reduction, REDUCTIONS)
-    x, w = checks.floating(name, "features", features), checks.floating(name, "kernel", kernel)
-    checks.minimum_rank(name, "features", x, 2, "tokens and their features")
+    checks.option("reduction", reduction, REDUCTIONS)
+    x, w = checks.floating("features", features), checks.floating("kernel", kernel)
+    checks.minimum_rank("features", x, 2, "tokens and their features")
     if w.ndim != 2 or w.shape[0] != x.shape[-1]:
         expected = f"[{x.shape[-1]}, C]: one row for each of the features, one column per class"
-        checks.fail(ValueError, name, "kernel", f"of shape {w.shape}", expected)
+        checks.fail(ValueError, "kernel", f"of shape {w.shape}", expected)
     whole = isinstance(chunk_size, (int, np.integer)) and not isinstance(chunk_size, bool)
     if chunk_size is not None and (not whole or chunk_size < 1):
-        checks.fail(ValueError, name, "chunk_size", repr(chunk_size), "None or a positive integer")
+        checks.fail(ValueError, "chunk_size", repr(chunk_size), "None or a positive integer")
     dtype = checks.compute_dtype(x)
     positions = _cost.read(
-        name,
         labels,
         x.shape[:-1],
-        w.shape[1] * _cost.devices(name, class_axis_name),
+        w.shape[1] * _cost.devices(class_axis_name),
         dtype,
         where=where,
         weights=weights,
         ignore_index=ignore_index,
     )
     parameters = _cost.parameters(
-        name,
         dtype,
         w.shape[1],
         bias=bias,

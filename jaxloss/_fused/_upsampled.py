@@ -81,10 +81,8 @@ def upsampled_cross_entropy(
       Long et al. Fully Convolutional Networks for Semantic Segmentation. CVPR 2015.
       https://arxiv.org/abs/1411.4038
     """
-    name = "upsampled_cross_entropy"
-    checks.option(name, "reduction", reduction, REDUCTIONS)
+    checks.option("reduction", reduction, REDUCTIONS)
     arrays, positions = _read(
-        name,
         logits,
         labels,
         align_corners,
@@ -175,14 +173,12 @@ def upsampled_dice_cross_entropy(
       Isensee et al. nnU-Net: a Self-Configuring Method for Deep Learning-Based Biomedical Image
       Segmentation. Nature Methods 2021. https://arxiv.org/abs/1809.10486
     """
-    name = "upsampled_dice_cross_entropy"
-    checks.option(name, "reduction", reduction, ("mean", "sum"))
-    checks.option(name, "squared", squared, (False, True, "counts"))
-    checks.option(name, "absent", absent, ABSENT)
+    checks.option("reduction", reduction, ("mean", "sum"))
+    checks.option("squared", squared, (False, True, "counts"))
+    checks.option("absent", absent, ABSENT)
     for option, value in (("per_image", per_image), ("include_background", include_background)):
-        checks.option(name, option, value, (True, False))
+        checks.option(option, value, (True, False))
     arrays, positions = _read(
-        name,
         logits,
         labels,
         align_corners,
@@ -194,10 +190,10 @@ def upsampled_dice_cross_entropy(
         label_smoothing=label_smoothing,
     )
     if not include_background and arrays["logits"].shape[-1] == 1:
-        checks.fail(ValueError, name, "include_background", "False with a single class", "True")
+        checks.fail(ValueError, "include_background", "False with a single class", "True")
     dtype = positions.factors.dtype
     shares = {
-        option: checks.number(name, option, value, dtype, "[0, inf)")
+        option: checks.number(option, value, dtype, "[0, inf)")
         for option, value in (
             ("dice_weight", dice_weight),
             ("cross_entropy_weight", cross_entropy_weight),
@@ -209,7 +205,6 @@ def upsampled_dice_cross_entropy(
 
 
 def _read(
-    function: str,
     logits: ArrayLike,
     labels: ArrayLike,
     align_corners: bool,
@@ -223,18 +218,17 @@ def _read(
     z_loss: ArrayLike = 0.0,
 ) -> tuple[Arrays, _cost.Positions]:
     """Reads logits, their classes moved to the last axis, options and labels."""
-    scores, at = checks.images(function, logits, axis)
+    scores, at = checks.images(logits, axis)
     assert at is not None
     scores = jnp.moveaxis(scores, at, -1)
-    _resize.require_option(function, align_corners)
-    _resize.require_pixels(function, scores, scores.shape[1:-1])
+    _resize.require_option(align_corners)
+    _resize.require_pixels(scores, scores.shape[1:-1])
     classes, dtype = scores.shape[-1], checks.compute_dtype(scores)
     ids = jnp.asarray(labels)
     expected = (
         (scores.shape[0], *ids.shape[1:]) if ids.ndim == scores.ndim - 1 else scores.shape[:-1]
     )
     positions = _cost.read(
-        function,
         ids,
         expected,
         classes,
@@ -244,7 +238,6 @@ def _read(
         ignore_index=ignore_index,
     )
     parameters = _cost.parameters(
-        function,
         dtype,
         classes,
         class_weights=class_weights,

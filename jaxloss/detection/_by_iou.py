@@ -70,9 +70,9 @@ def assign_by_iou(
       Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. https://arxiv.org/abs/1708.02002
       Ren et al. Faster R-CNN. NeurIPS 2015. https://arxiv.org/abs/1506.01497
     """
-    box, mask = read_boxes("assign_by_iou", boxes, valid)
-    anchor = read_anchors("assign_by_iou", anchors, box)
-    thresholds = read_thresholds("assign_by_iou", positive_iou, negative_iou, box)
+    box, mask = read_boxes(boxes, valid)
+    anchor = read_anchors(anchors, box)
+    thresholds = read_thresholds(positive_iou, negative_iou, box)
     return by_iou(anchor, box, mask, *thresholds, low_quality)
 
 
@@ -124,14 +124,14 @@ def assign_atss(
       Zhang et al. Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
       Training Sample Selection. CVPR 2020. https://arxiv.org/abs/1912.02424
     """
-    box, mask = read_boxes("assign_atss", boxes, valid)
-    anchor = read_anchors("assign_atss", anchors, box)
+    box, mask = read_boxes(boxes, valid)
+    anchor = read_anchors(anchors, box)
     sizes = tuple(int(size) for size in level_sizes)
     if sum(sizes) != len(anchor) or min(sizes, default=1) < 1:
         expected = f"counts of anchors with the sum {len(anchor)}"
-        checks.fail(ValueError, "assign_atss", "level_sizes", sizes, expected)
+        checks.fail(ValueError, "level_sizes", sizes, expected)
     if top_k < 1:
-        checks.fail(ValueError, "assign_atss", "top_k", top_k, "at least 1")
+        checks.fail(ValueError, "top_k", top_k, "at least 1")
     index, foreground = _atss(anchor, box, mask, sizes, int(top_k))
     return assignment(index, foreground, box.dtype)
 
@@ -222,21 +222,19 @@ def _area(boxes: Array) -> Array:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def read_anchors(function: str, anchors: ArrayLike, boxes: Array) -> Array:
+def read_anchors(anchors: ArrayLike, boxes: Array) -> Array:
     """Requires anchors `[N, 4]`, which are the same for all images."""
-    array = checks.real(function, "anchors", anchors, boxes.dtype)
+    array = checks.real("anchors", anchors, boxes.dtype)
     rows = (*array.shape, 0)[0]
-    checks.shape(function, "anchors", array, (rows, 4), "four numbers per anchor")
+    checks.shape("anchors", array, (rows, 4), "four numbers per anchor")
     return jax.lax.stop_gradient(array)
 
 
-def read_thresholds(
-    function: str, positive: ArrayLike, negative: ArrayLike, boxes: Array
-) -> tuple[Array, Array]:
+def read_thresholds(positive: ArrayLike, negative: ArrayLike, boxes: Array) -> tuple[Array, Array]:
     """Requires two thresholds of the IoU in order."""
-    high = checks.number(function, "positive_iou", positive, boxes.dtype, "(0, 1]")
-    low = checks.number(function, "negative_iou", negative, boxes.dtype, "[0, 1]")
+    high = checks.number("positive_iou", positive, boxes.dtype, "(0, 1]")
+    low = checks.number("negative_iou", negative, boxes.dtype, "[0, 1]")
     known = isinstance(positive, int | float) and isinstance(negative, int | float)
     if known and negative > positive:  # type: ignore[operator]
-        checks.fail(ValueError, function, "negative_iou", negative, f"at most {positive}")
+        checks.fail(ValueError, "negative_iou", negative, f"at most {positive}")
     return high, low

@@ -83,11 +83,10 @@ def assign_by_anchor_ratio(
     Reference:
       Jocher. YOLOv5, 2020. https://doi.org/10.5281/zenodo.3908559
     """
-    function = "assign_by_anchor_ratio"
-    box, mask = read_boxes(function, boxes, valid)
-    read_grids(function, grids, strides=strides)
-    shapes = read_shapes(function, anchors, len(grids), box)
-    most = checks.number(function, "anchor_threshold", anchor_threshold, box.dtype, "(1, inf)")
+    box, mask = read_boxes(boxes, valid)
+    read_grids(grids, strides=strides)
+    shapes = read_shapes(anchors, len(grids), box)
+    most = checks.number("anchor_threshold", anchor_threshold, box.dtype, "(1, inf)")
     slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1)
     levels = []
     for anchor, stride, grid in zip(shapes, strides, grids, strict=True):
@@ -154,10 +153,10 @@ def candidates(
     )
 
 
-def read_shapes(function: str, anchors: ArrayLike, levels: int, boxes: Array) -> Array:
+def read_shapes(anchors: ArrayLike, levels: int, boxes: Array) -> Array:
     """Requires the sides of anchors for each level, `[levels, A, 2]`."""
-    array = checks.real(function, "anchors", anchors, boxes.dtype)
+    array = checks.real("anchors", anchors, boxes.dtype)
     count = (*array.shape, 0, 0)[1]
     meaning = "levels, anchors of a level, and their two sides"
-    checks.shape(function, "anchors", array, (levels, count, 2), meaning)
+    checks.shape("anchors", array, (levels, count, 2), meaning)
     return jax.lax.stop_gradient(array)

@@ -55,10 +55,10 @@ def encode_deltas(
     Reference:
       Girshick et al. Rich Feature Hierarchies. CVPR 2014. https://arxiv.org/abs/1311.2524
     """
-    box, anchor = _pair("encode_deltas", "boxes", boxes, "anchors", anchors)
+    box, anchor = _pair("boxes", boxes, "anchors", anchors)
     (centre, size), (origin, unit) = _centre_and_size(box), _centre_and_size(anchor)
     deltas = jnp.concatenate([(centre - origin) / unit, jnp.log(size / unit)], -1)
-    return deltas * _weights("encode_deltas", weights, deltas)
+    return deltas * _weights(weights, deltas)
 
 
 def decode_deltas(
@@ -92,8 +92,8 @@ def decode_deltas(
     Reference:
       Girshick et al. Rich Feature Hierarchies. CVPR 2014. https://arxiv.org/abs/1311.2524
     """
-    delta, anchor = _pair("decode_deltas", "deltas", deltas, "anchors", anchors)
-    delta = delta / _weights("decode_deltas", weights, delta)
+    delta, anchor = _pair("deltas", deltas, "anchors", anchors)
+    delta = delta / _weights(weights, delta)
     origin, unit = _centre_and_size(anchor)
     logarithm = delta[..., 2:]
     logarithm = jnp.where(logarithm > largest, largest, logarithm)
@@ -128,9 +128,9 @@ def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike 
       Tian et al. FCOS: Fully Convolutional One-Stage Object Detection. ICCV 2019.
       https://arxiv.org/abs/1904.01355
     """
-    box, point = _pair("encode_distances", "boxes", boxes, "points", points, 2)
+    box, point = _pair("boxes", boxes, "points", points, 2)
     distances = jnp.concatenate([point - box[..., :2], box[..., 2:] - point], -1)
-    return distances / _units("encode_distances", strides, distances)
+    return distances / _units(strides, distances)
 
 
 def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
@@ -157,8 +157,8 @@ def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayL
       Tian et al. FCOS: Fully Convolutional One-Stage Object Detection. ICCV 2019.
       https://arxiv.org/abs/1904.01355
     """
-    distance, point = _pair("decode_distances", "distances", distances, "points", points, 2)
-    distance = distance * _units("decode_distances", strides, distance)
+    distance, point = _pair("distances", distances, "points", points, 2)
+    distance = distance * _units(strides, distance)
     return jnp.concatenate([point - distance[..., :2], point + distance[..., 2:]], -1)
 
 
@@ -186,25 +186,25 @@ def decode_distribution(logits: ArrayLike) -> Array:
     Reference:
       Li et al. Generalized Focal Loss. NeurIPS 2020. https://arxiv.org/abs/2006.04388
     """
-    scores = checks.floating("decode_distribution", "logits", logits)
-    checks.minimum_rank("decode_distribution", "logits", scores, 1, "the last holds the bins")
+    scores = checks.floating("logits", logits)
+    checks.minimum_rank("logits", scores, 1, "the last holds the bins")
     scores = scores.astype(checks.compute_dtype(scores))
     return jax.nn.softmax(scores, -1) @ jnp.arange(scores.shape[-1], dtype=scores.dtype)
 
 
 def _pair(
-    function: str, name: str, value: ArrayLike, of: str, origins: ArrayLike, numbers: int = 4
+    name: str, value: ArrayLike, of: str, origins: ArrayLike, numbers: int = 4
 ) -> tuple[Array, Array]:
     """Arrays `[..., 4]` and `[..., numbers]` of one rank, in the compute dtype of the first."""
-    first = pairs.checked(function, name, value)
+    first = pairs.checked(name, value)
     first = first.astype(checks.compute_dtype(first))
-    second = checks.real(function, of, origins, first.dtype)
-    checks.minimum_rank(function, of, second, 1, f"the last holds {numbers} numbers")
+    second = checks.real(of, origins, first.dtype)
+    checks.minimum_rank(of, second, 1, f"the last holds {numbers} numbers")
     second = second.reshape((1,) * (first.ndim - second.ndim) + second.shape)
     full = (*first.shape[:-1], numbers)
     if second.shape[-1] != numbers:
-        checks.fail(ValueError, function, of, f"of shape {second.shape}", f"shape {full}")
-    return first, checks.broadcastable(function, of, second, full)
+        checks.fail(ValueError, of, f"of shape {second.shape}", f"shape {full}")
+    return first, checks.broadcastable(of, second, full)
 
 
 def _centre_and_size(boxes: Array) -> tuple[Array, Array]:
@@ -212,14 +212,14 @@ def _centre_and_size(boxes: Array) -> tuple[Array, Array]:
     return boxes[..., :2] + size / 2, size
 
 
-def _weights(function: str, weights: Sequence[float], like: Array) -> Array:
+def _weights(weights: Sequence[float], like: Array) -> Array:
     numbers = np.asarray(weights, like.dtype) if isinstance(weights, Sequence) else weights
-    factors = checks.number(function, "weights", numbers, like.dtype, "(0, inf)")
-    checks.shape(function, "weights", factors, (4,), "factors of dx, dy, dw and dh")
+    factors = checks.number("weights", numbers, like.dtype, "(0, inf)")
+    checks.shape("weights", factors, (4,), "factors of dx, dy, dw and dh")
     return factors.reshape((1,) * (like.ndim - 1) + (4,))
 
 
-def _units(function: str, strides: ArrayLike, like: Array) -> Array:
-    units = checks.number(function, "strides", strides, like.dtype, "(0, inf)")
+def _units(strides: ArrayLike, like: Array) -> Array:
+    units = checks.number("strides", strides, like.dtype, "(0, inf)")
     units = units.reshape((1,) * (like.ndim - 1 - units.ndim) + units.shape)
-    return checks.broadcastable(function, "strides", units, like.shape[:-1])[..., None]
+    return checks.broadcastable("strides", units, like.shape[:-1])[..., None]

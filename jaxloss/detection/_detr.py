@@ -140,26 +140,25 @@ def detr(
       Huang et al. DEIM: DETR with Improved Matching. CVPR 2025. https://arxiv.org/abs/2412.04234
       Chen et al. Group DETR. ICCV 2023. https://arxiv.org/abs/2207.13085
     """
-    name = "detr"
-    checks.option(name, "classification", classification, _DEFAULTS)
-    scores, predicted = read_dense(name, logits=logits, predicted_boxes=predicted_boxes)
+    checks.option("classification", classification, _DEFAULTS)
+    scores, predicted = read_dense(logits=logits, predicted_boxes=predicted_boxes)
     images, queries, classes = scores.shape
     classes -= classification == "softmax"
     dtype = scores.dtype
-    targets = read_targets(name, boxes, labels, valid, images=images, classes=classes, dtype=dtype)
-    targets = targets._replace(boxes=_relative(name, targets, image_size))
-    number = lambda key, value: checks.number(name, key, value, dtype, "[0, inf)")
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
+    targets = targets._replace(boxes=_relative(targets, image_size))
+    number = lambda key, value: checks.number(key, value, dtype, "[0, inf)")
     usual = _DEFAULTS[classification]
     given = zip(("alpha", "gamma"), (alpha, gamma), usual, strict=True)
     shape = {key: value if value is not None else default for key, value, default in given}
     count = 1 if groups is None else groups
     if count < 1 or queries % count:
-        checks.fail(ValueError, name, "groups", groups, f"a divisor of the {queries} queries")
+        checks.fail(ValueError, "groups", groups, f"a divisor of the {queries} queries")
 
     if assignment is None:
         if targets.valid.shape[1] > queries // count:
             expected = f"at most {queries // count} slots, a query for each"
-            checks.fail(ValueError, name, "boxes", f"of shape {jnp.shape(boxes)}", expected)
+            checks.fail(ValueError, "boxes", f"of shape {jnp.shape(boxes)}", expected)
         cost = _cost(scores, predicted, targets, softmax=classification == "softmax")
         factors = {"cost_class": cost_class, "cost_l1": cost_l1, "cost_giou": cost_giou}
         whole = sum(number(key, factors[key]) * part for key, part in cost.items())
@@ -169,7 +168,7 @@ def detr(
     if normalizer is None:
         boxes_in_all = at_least_one(count * targets.valid.sum().astype(dtype), axis_name)
     else:
-        boxes_in_all = checks.number(name, "normalizer", normalizer, dtype, "(0, inf)")
+        boxes_in_all = checks.number("normalizer", normalizer, dtype, "(0, inf)")
 
     box = gather(targets.boxes, assigned.index)
     matched = {"where": assigned.foreground, "reduction": "sum", "axis_name": axis_name}
@@ -224,9 +223,7 @@ def _sigmoid_of_sets(
     options = {"where": ~assigned.ignore[..., None], "axis_name": axis_name, "reduction": "sum"}
     if kind == "focal":
         return sigmoid_focal(logits, hits, **shape, **options)
-    alpha, gamma = (
-        checks.number("detr", key, shape[key], logits.dtype, "[0, inf)") for key in shape
-    )
+    alpha, gamma = (checks.number(key, shape[key], logits.dtype, "[0, inf)") for key in shape)
     quality = jnp.where(hits, fit[..., None], 0)
     focus = numerics.power(sigmoid.probability_pair(jax.lax.stop_gradient(logits))[0], gamma)
     if kind == "varifocal":
@@ -281,26 +278,26 @@ def _match_groups(cost: Array, valid: Array, groups: int) -> Assignment:
     return Assignment(*(x.reshape(images, queries) for x in found))
 
 
-def _relative(name: str, targets: Targets, image_size: ArrayLike | Sequence[float]) -> Array:
+def _relative(targets: Targets, image_size: ArrayLike | Sequence[float]) -> Array:
     """The boxes as cxcywh over the image's sides."""
-    size = checks.number(name, "image_size", image_size, targets.boxes.dtype, "(0, inf)")
+    size = checks.number("image_size", image_size, targets.boxes.dtype, "(0, inf)")
     if size.ndim == 1:
         size = size[None]
     images = targets.boxes.shape[0]
     allowed = (images if size.shape[:1] == (images,) else 1, 2)
-    checks.shape(name, "image_size", size, allowed, "height and width, of all images or of each")
+    checks.shape("image_size", size, allowed, "height and width, of all images or of each")
     box = targets.boxes / jnp.tile(size[:, None, ::-1], 2)
-    return pairs.convert(name, "boxes", box, "xyxy", "cxcywh")
+    return pairs.convert("boxes", box, "xyxy", "cxcywh")
 
 
 def _read_assignment(given: Assignment, scores: Array, targets: Targets) -> Assignment:
     """Requires arrays of the queries; a query with a slot that is not valid has no box."""
     given = Assignment(*given)
     index = jnp.asarray(given.index, jnp.int32)
-    foreground = checks.boolean("detr", "assignment", given.foreground)
-    ignore = checks.boolean("detr", "assignment", given.ignore)
+    foreground = checks.boolean("assignment", given.foreground)
+    ignore = checks.boolean("assignment", given.ignore)
     for array in (index, foreground, ignore):
-        checks.shape("detr", "assignment", array, scores.shape[:2], "one for each query")
+        checks.shape("assignment", array, scores.shape[:2], "one for each query")
     inside = (index >= 0) & (index < targets.valid.shape[1])
     index = jnp.where(inside, index, 0)
     foreground = foreground & inside & gather(targets.valid, index)

@@ -116,29 +116,27 @@ def fcos(
       Tian et al. FCOS: Fully Convolutional One-Stage Object Detection. ICCV 2019.
       https://arxiv.org/abs/1904.01355
     """
-    scores, distance = read_dense("fcos", logits=logits, distances=distances)
+    scores, distance = read_dense(logits=logits, distances=distances)
     images, places, classes = scores.shape
     dtype = scores.dtype
-    middle = checks.floating("fcos", "centerness", centerness).astype(dtype)
-    checks.shape("fcos", "centerness", middle, (images, places), "one logit for each point")
-    targets = read_targets(
-        "fcos", boxes, labels, valid, images=images, classes=classes, dtype=dtype
-    )
-    point = checks.real("fcos", "points", points, dtype)
-    checks.shape("fcos", "points", point, (places, 2), "x and y of each row of logits")
-    stride = checks.number("fcos", "strides", strides, dtype, "(0, inf)")
-    checks.shape("fcos", "strides", stride, (places,), "one for each point")
+    middle = checks.floating("centerness", centerness).astype(dtype)
+    checks.shape("centerness", middle, (images, places), "one logit for each point")
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
+    point = checks.real("points", points, dtype)
+    checks.shape("points", point, (places, 2), "x and y of each row of logits")
+    stride = checks.number("strides", strides, dtype, "(0, inf)")
+    checks.shape("strides", stride, (places,), "one for each point")
     ranges = None
     if isinstance(size_ranges, str):
-        checks.option("fcos", "size_ranges", size_ranges, ("stride",))
+        checks.option("size_ranges", size_ranges, ("stride",))
     else:
-        ranges = checks.real("fcos", "size_ranges", size_ranges, dtype)
-        checks.shape("fcos", "size_ranges", ranges, (places, 2), "least and most of each point")
+        ranges = checks.real("size_ranges", size_ranges, dtype)
+        checks.shape("size_ranges", ranges, (places, 2), "least and most of each point")
     radius = None
     if center_radius is not None:
-        radius = checks.number("fcos", "center_radius", center_radius, dtype, "(0, inf)")
-    checks.option("fcos", "box_loss", box_loss, _BOX_LOSSES)
-    checks.option("fcos", "box_weighting", box_weighting, ("centerness", "none"))
+        radius = checks.number("center_radius", center_radius, dtype, "(0, inf)")
+    checks.option("box_loss", box_loss, _BOX_LOSSES)
+    checks.option("box_weighting", box_weighting, ("centerness", "none"))
 
     assigned = _assign(point, stride, targets, radius, ranges)
     foreground = assigned.foreground

@@ -53,15 +53,15 @@ def match_hungarian(cost: ArrayLike, valid: ArrayLike) -> Assignment:
       Crouse. On Implementing 2D Rectangular Assignment Algorithms. IEEE Transactions on Aerospace
       and Electronic Systems 2016. https://doi.org/10.1109/TAES.2016.140952
     """
-    price = checks.floating("match_hungarian", "cost", cost)
+    price = checks.floating("cost", cost)
     meaning = "images, queries and slots for boxes"
-    checks.shape("match_hungarian", "cost", price, (*price.shape, 0, 0, 0)[:3], meaning)
+    checks.shape("cost", price, (*price.shape, 0, 0, 0)[:3], meaning)
     images, queries, slots = price.shape
     if slots > queries:
         expected = "a query for each slot, at least"
-        checks.fail(ValueError, "match_hungarian", "cost", f"of shape {price.shape}", expected)
-    mask = checks.boolean("match_hungarian", "valid", valid)
-    checks.shape("match_hungarian", "valid", mask, (images, slots), "which of the slots hold a box")
+        checks.fail(ValueError, "cost", f"of shape {price.shape}", expected)
+    mask = checks.boolean("valid", valid)
+    checks.shape("valid", mask, (images, slots), "which of the slots hold a box")
     price = price.astype(checks.compute_dtype(price))
     if not price.size:
         nobody = jnp.zeros((images, queries), jnp.int32)

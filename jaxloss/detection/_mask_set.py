@@ -111,26 +111,25 @@ def mask_set(
       Kirillov et al. PointRend: Image Segmentation as Rendering. CVPR 2020.
       https://arxiv.org/abs/1912.08193
     """
-    name = "mask_set"
-    scores = checks.floating(name, "logits", logits)
+    scores = checks.floating("logits", logits)
     images, queries, classes = shape = (*scores.shape, 0, 0, 0)[:3]
-    checks.shape(name, "logits", scores, shape, "images, queries and classes")
+    checks.shape("logits", scores, shape, "images, queries and classes")
     scores = scores.astype(checks.compute_dtype(scores))
-    maps = checks.floating(name, "mask_logits", mask_logits)
+    maps = checks.floating("mask_logits", mask_logits)
     sizes = (*maps.shape, 0, 0)[2:4]
-    checks.shape(name, "mask_logits", maps, (images, queries, *sizes), "a map for each query")
+    checks.shape("mask_logits", maps, (images, queries, *sizes), "a map for each query")
     truth = jnp.asarray(masks)
     slots = (*truth.shape, 0, 0)[1]
     sizes = (*truth.shape, 0, 0)[2:4]
-    checks.shape(name, "masks", truth, (images, slots, *sizes), "images, slots and pixels")
+    checks.shape("masks", truth, (images, slots, *sizes), "images, slots and pixels")
     if slots > queries:
         expected = f"at most {queries} slots, a query for each"
-        checks.fail(ValueError, name, "masks", f"of shape {truth.shape}", expected)
-    _read_points(name, points, oversample, important)
-    number = lambda key, value: checks.number(name, key, value, scores.dtype, "[0, inf)")
+        checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)
+    _read_points(points, oversample, important)
+    number = lambda key, value: checks.number(key, value, scores.dtype, "[0, inf)")
     nowhere = jnp.zeros((*truth.shape[:2], 4), scores.dtype)
     targets = read_targets(
-        name, nowhere, labels, valid, images=images, classes=classes - 1, dtype=scores.dtype
+        nowhere, labels, valid, images=images, classes=classes - 1, dtype=scores.dtype
     )
     if not slots:  # as `targets`, with one that is not valid
         truth = jnp.zeros((images, 1, 1, 1), bool)
@@ -178,14 +177,14 @@ def mask_set(
     return finish(parts, targets, axis_name)
 
 
-def _read_points(name: str, points: int, oversample: float, important: float) -> None:
+def _read_points(points: int, oversample: float, important: float) -> None:
     """Requires the numbers of points."""
     if points < 1:
-        checks.fail(ValueError, name, "points", points, "at least 1")
+        checks.fail(ValueError, "points", points, "at least 1")
     if oversample < 1:
-        checks.fail(ValueError, name, "oversample", oversample, "at least 1")
+        checks.fail(ValueError, "oversample", oversample, "at least 1")
     if not 0 <= important <= 1:
-        checks.fail(ValueError, name, "important", important, "a number in [0, 1]")
+        checks.fail(ValueError, "important", important, "a number in [0, 1]")
 
 
 def _uniform(key: ArrayLike, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

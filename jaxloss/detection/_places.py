@@ -39,7 +39,7 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
       Tian et al. FCOS: Fully Convolutional One-Stage Object Detection. ICCV 2019.
       https://arxiv.org/abs/1904.01355
     """
-    read_grids("grid_points", grids, strides=strides)
+    read_grids(grids, strides=strides)
     levels = [_centres(grid, stride) for grid, stride in zip(grids, strides, strict=True)]
     return jnp.concatenate([centres.reshape(-1, 2) for centres in levels])
 
@@ -81,7 +81,7 @@ def grid_anchors(
     Reference:
       Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. https://arxiv.org/abs/1708.02002
     """
-    read_grids("grid_anchors", grids, strides=strides, sizes=sizes)
+    read_grids(grids, strides=strides, sizes=sizes)
     slope = jnp.sqrt(jnp.asarray(ratios, jnp.float32))
     scale = jnp.asarray(scales, jnp.float32)
     shapes = jnp.stack([scale[None] / slope[:, None], scale[None] * slope[:, None]], -1)
@@ -100,12 +100,12 @@ def _centres(grid: tuple[int, int], stride: ArrayLike) -> Array:
     return jnp.stack([x, y], -1) * jnp.asarray(stride, jnp.float32)
 
 
-def read_grids(function: str, grids: Grids, **per_level: Sequence[float]) -> None:
+def read_grids(grids: Grids, **per_level: Sequence[float]) -> None:
     """Requires pairs of sizes, and one number for each of them."""
     for grid in grids:
         if len(grid) != 2 or min(grid) < 1:
-            checks.fail(ValueError, function, "grids", grid, "rows and columns of each level")
+            checks.fail(ValueError, "grids", grid, "rows and columns of each level")
     for name, numbers in per_level.items():
         if len(numbers) != len(grids):
             expected = f"one for each of the {len(grids)} levels"
-            checks.fail(ValueError, function, name, f"of {len(numbers)} numbers", expected)
+            checks.fail(ValueError, name, f"of {len(numbers)} numbers", expected)

@@ -99,23 +99,21 @@ def retinanet(
     Reference:
       Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. https://arxiv.org/abs/1708.02002
     """
-    scores, delta = read_dense("retinanet", logits=logits, deltas=deltas)
+    scores, delta = read_dense(logits=logits, deltas=deltas)
     images, _, classes = scores.shape
-    targets = read_targets(
-        "retinanet", boxes, labels, valid, images=images, classes=classes, dtype=scores.dtype
-    )
-    anchor = read_anchors("retinanet", anchors, targets.boxes)
-    checks.shape("retinanet", "anchors", anchor, (scores.shape[1], 4), "one per row of logits")
-    thresholds = read_thresholds("retinanet", positive_iou, negative_iou, targets.boxes)
-    checks.option("retinanet", "box_loss", box_loss, ("l1", "smooth_l1", "giou"))
-    checks.option("retinanet", "normalize", normalize, ("image", "batch"))
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=scores.dtype)
+    anchor = read_anchors(anchors, targets.boxes)
+    checks.shape("anchors", anchor, (scores.shape[1], 4), "one per row of logits")
+    thresholds = read_thresholds(positive_iou, negative_iou, targets.boxes)
+    checks.option("box_loss", box_loss, ("l1", "smooth_l1", "giou"))
+    checks.option("normalize", normalize, ("image", "batch"))
     assigned = by_iou(anchor, targets.boxes, targets.valid, *thresholds, low_quality)
     foreground = assigned.foreground
 
     count = everywhere(jnp.asarray(images, scores.dtype), axis_name)
     # What each image's sums are divided by, [B].
     if normalizer is not None:
-        share = 1 / checks.number("retinanet", "normalizer", normalizer, scores.dtype, "(0, inf)")
+        share = 1 / checks.number("normalizer", normalizer, scores.dtype, "(0, inf)")
     elif normalize == "batch":
         share = 1 / at_least_one(assigned.weight.sum(), axis_name)
     else:

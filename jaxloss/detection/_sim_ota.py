@@ -87,18 +87,17 @@ def assign_sim_ota(
       Ge et al. OTA: Optimal Transport Assignment for Object Detection. CVPR 2021.
       https://arxiv.org/abs/2103.14259
     """
-    name = "assign_sim_ota"
-    score, predicted = read_dense(name, scores=scores, predicted_boxes=predicted_boxes)
+    score, predicted = read_dense(scores=scores, predicted_boxes=predicted_boxes)
     images, places, classes = score.shape
     dtype = score.dtype
-    targets = read_targets(name, boxes, labels, valid, images=images, classes=classes, dtype=dtype)
-    point = read_points(name, points, predicted)
-    stride = checks.number(name, "strides", strides, dtype, "(0, inf)")
-    checks.shape(name, "strides", stride, (places,), "one for each point")
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
+    point = read_points(points, predicted)
+    stride = checks.number("strides", strides, dtype, "(0, inf)")
+    checks.shape("strides", stride, (places,), "one for each point")
     if candidates < 1:
-        checks.fail(ValueError, name, "candidates", candidates, "at least 1")
-    radius = checks.number(name, "center_radius", center_radius, dtype, "[0, inf)") * stride
-    factor = checks.number(name, "iou_weight", iou_weight, dtype, "[0, inf)")
+        checks.fail(ValueError, "candidates", candidates, "at least 1")
+    radius = checks.number("center_radius", center_radius, dtype, "[0, inf)") * stride
+    factor = checks.number("iou_weight", iou_weight, dtype, "[0, inf)")
     count = min(int(candidates), places)
     return poisoned(_assign(score, predicted, point, radius, targets, factor, count), targets)
 

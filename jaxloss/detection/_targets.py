@@ -34,7 +34,6 @@ class Targets(NamedTuple):
 
 
 def read_targets(
-    function: str,
     boxes: ArrayLike,
     labels: ArrayLike,
     valid: ArrayLike,
@@ -56,11 +55,11 @@ def read_targets(
       dtype: The compute dtype.
       numbers: What describes a box: 4, or 5 with an angle.
     """
-    box, mask = read_boxes(function, boxes, valid, images=images, dtype=dtype, numbers=numbers)
+    box, mask = read_boxes(boxes, valid, images=images, dtype=dtype, numbers=numbers)
     ids = jnp.asarray(labels)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, function, "labels", f"of dtype {ids.dtype}", "integer ids")
-    checks.shape(function, "labels", ids, jnp.shape(boxes)[:2], "one class for each of the boxes")
+        checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
+    checks.shape("labels", ids, jnp.shape(boxes)[:2], "one class for each of the boxes")
     ids = _one_slot_at_least(ids.astype(jnp.int32))
     inside = (ids >= 0) & (ids < classes)
     clean = jnp.where(mask & inside, ids, 0)
@@ -68,7 +67,6 @@ def read_targets(
 
 
 def read_boxes(
-    function: str,
     boxes: ArrayLike,
     valid: ArrayLike,
     *,
@@ -78,28 +76,28 @@ def read_boxes(
 ) -> tuple[Array, Array]:
     """Returns boxes and `valid` as `Targets` has them; dtype None: that of the boxes."""
     if dtype is None:
-        dtype = checks.compute_dtype(checks.floating(function, "boxes", boxes))
-    box = checks.real(function, "boxes", boxes, dtype)
+        dtype = checks.compute_dtype(checks.floating("boxes", boxes))
+    box = checks.real("boxes", boxes, dtype)
     batch = images if images is not None else (*box.shape, 0)[0]
     slots = (*box.shape, 0, 0)[1]
     meaning = f"images, slots for boxes, and the {numbers} numbers of a box"
-    checks.shape(function, "boxes", box, (batch, slots, numbers), meaning)
-    mask = checks.boolean(function, "valid", valid)
-    checks.shape(function, "valid", mask, box.shape[:2], "which of the slots hold a box")
+    checks.shape("boxes", box, (batch, slots, numbers), meaning)
+    mask = checks.boolean("valid", valid)
+    checks.shape("valid", mask, box.shape[:2], "which of the slots hold a box")
     box, mask = _one_slot_at_least(box), _one_slot_at_least(mask)
     filler = jnp.asarray(_FILLER[:numbers], dtype)
     box = jnp.where(mask[..., None], box, filler[None, None])
     return jax.lax.stop_gradient(box), mask
 
 
-def read_dense(function: str, **predictions: ArrayLike) -> tuple[Array, Array]:
+def read_dense(**predictions: ArrayLike) -> tuple[Array, Array]:
     """Requires scores `[B, N, C]` and four numbers for each place, `[B, N, 4]`."""
     (name, scores), (other, numbers) = predictions.items()
-    score = checks.floating(function, name, scores)
+    score = checks.floating(name, scores)
     shape = (*score.shape, 0, 0, 0)[:3]
-    checks.shape(function, name, score, shape, "images, places and classes")
-    number = checks.floating(function, other, numbers)
-    checks.shape(function, other, number, (*shape[:2], 4), "four numbers for each place")
+    checks.shape(name, score, shape, "images, places and classes")
+    number = checks.floating(other, numbers)
+    checks.shape(other, number, (*shape[:2], 4), "four numbers for each place")
     dtype = checks.compute_dtype(score)
     return score.astype(dtype), number.astype(dtype)
 
@@ -119,10 +117,10 @@ def finish(
     return functools.reduce(jnp.add, sound.values()), sound
 
 
-def read_points(function: str, points: ArrayLike, predicted: Array) -> Array:
+def read_points(points: ArrayLike, predicted: Array) -> Array:
     """Requires points `[N, 2]`, the same for all images, of predictions `[B, N, ...]`."""
-    point = checks.real(function, "points", points, predicted.dtype)
-    checks.shape(function, "points", point, (predicted.shape[1], 2), "x and y of each prediction")
+    point = checks.real("points", points, predicted.dtype)
+    checks.shape("points", point, (predicted.shape[1], 2), "x and y of each prediction")
     return jax.lax.stop_gradient(point)
 
 

@@ -88,28 +88,25 @@ def assign_task_aligned(
       Feng et al. TOOD: Task-aligned One-stage Object Detection. ICCV 2021.
       https://arxiv.org/abs/2108.07755
     """
-    name = "assign_task_aligned"
-    score, predicted = read_dense(name, scores=scores, predicted_boxes=predicted_boxes)
+    score, predicted = read_dense(scores=scores, predicted_boxes=predicted_boxes)
     images, _, classes = score.shape
-    targets = read_targets(
-        name, boxes, labels, valid, images=images, classes=classes, dtype=score.dtype
-    )
-    point = read_points(name, points, predicted)
-    numbers = read_task_aligned(name, top_k, alpha, beta, score)
-    least = checks.number(name, "minimum_side", minimum_side, score.dtype, "[0, inf)")
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=score.dtype)
+    point = read_points(points, predicted)
+    numbers = read_task_aligned(top_k, alpha, beta, score)
+    least = checks.number("minimum_side", minimum_side, score.dtype, "[0, inf)")
     return poisoned(task_aligned(score, predicted, point, targets, *numbers, least), targets)
 
 
 def read_task_aligned(
-    function: str, top_k: int, alpha: ArrayLike, beta: ArrayLike, like: Array
+    top_k: int, alpha: ArrayLike, beta: ArrayLike, like: Array
 ) -> tuple[int, Array, Array]:
     """Requires the numbers of the metric and of its points."""
     if top_k < 1:
-        checks.fail(ValueError, function, "top_k", top_k, "at least 1")
+        checks.fail(ValueError, "top_k", top_k, "at least 1")
     return (
         int(top_k),
-        checks.number(function, "alpha", alpha, like.dtype, "[0, inf)"),
-        checks.number(function, "beta", beta, like.dtype, "[0, inf)"),
+        checks.number("alpha", alpha, like.dtype, "[0, inf)"),
+        checks.number("beta", beta, like.dtype, "[0, inf)"),
     )
 
 

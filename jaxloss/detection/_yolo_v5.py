@@ -116,19 +116,17 @@ def yolo_v5(
     """
     levels = _read_levels(predictions)
     dtype, images, classes = levels[0].dtype, len(levels[0]), levels[0].shape[-1] - 5
-    targets = read_targets(
-        "yolo_v5", boxes, labels, valid, images=images, classes=classes, dtype=dtype
-    )
-    shapes = read_shapes("yolo_v5", anchors, len(levels), targets.boxes)
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
+    shapes = read_shapes(anchors, len(levels), targets.boxes)
     if shapes.shape[1] != levels[0].shape[1]:
         expected = f"{levels[0].shape[1]} anchors for each level, as the predictions have"
-        checks.fail(ValueError, "yolo_v5", "anchors", f"of shape {shapes.shape}", expected)
+        checks.fail(ValueError, "anchors", f"of shape {shapes.shape}", expected)
     _one_per_level("strides", strides, levels)
     if balance is None:
         balance = _BALANCE.get(len(levels), _BALANCE_OF_MORE[: len(levels)])
     _one_per_level("balance", balance, levels)
-    checks.option("yolo_v5", "box_loss", box_loss, _BOX_LOSSES)
-    number = lambda name, value, interval: checks.number("yolo_v5", name, value, dtype, interval)
+    checks.option("box_loss", box_loss, _BOX_LOSSES)
+    number = lambda name, value, interval: checks.number(name, value, dtype, interval)
     most = number("anchor_threshold", anchor_threshold, "(1, inf)")
     ratio = number("objectness_ratio", objectness_ratio, "[0, 1]")
 
@@ -233,20 +231,20 @@ def _decode(raw: Array, anchors: Array) -> Array:
 
 def _read_levels(predictions: Sequence[ArrayLike]) -> list[Array]:
     """Requires predictions `[B, A, H, W, 5 + C]` of each level, alike but for their grids."""
-    levels = [checks.floating("yolo_v5", "predictions", level) for level in predictions]
+    levels = [checks.floating("predictions", level) for level in predictions]
     if not levels:
-        checks.fail(ValueError, "yolo_v5", "predictions", "empty", "one array for each level")
+        checks.fail(ValueError, "predictions", "empty", "one array for each level")
     dtype = checks.compute_dtype(levels[0])
     first = (*levels[0].shape, 0, 0, 0)
     for level in levels:
         grid = (*level.shape, 0, 0, 0, 0)[2:4]
         meaning = "images, anchors, rows, columns, and box, objectness and classes"
         expected = (*first[:2], *grid, max(first[4], 6))
-        checks.shape("yolo_v5", "predictions", level, expected, meaning)
+        checks.shape("predictions", level, expected, meaning)
     return [level.astype(dtype) for level in levels]
 
 
-def _one_per_level(name: str, numbers: Sequence[float], levels: Sequence[Array]) -> None:
+def _one_per_level(numbers: Sequence[float], levels: Sequence[Array]) -> None:
     if len(numbers) != len(levels):
         expected = f"one for each of the {len(levels)} levels"
-        checks.fail(ValueError, "yolo_v5", name, f"of {len(numbers)} numbers", expected)
+        checks.fail(ValueError, name, f"of {len(numbers)} numbers", expected)

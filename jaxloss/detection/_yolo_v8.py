@@ -107,11 +107,10 @@ def yolo_v8(
       https://arxiv.org/abs/2108.07755
       Li et al. Generalized Focal Loss. NeurIPS 2020. https://arxiv.org/abs/2006.04388
     """
-    name = "yolo_v8"
-    head = read_head(name, predictions, strides, reg_max)
-    targets = head.targets(name, boxes, labels, valid)
-    numbers = read_task_aligned(name, top_k, alpha, beta, head.logits)
-    checks.option(name, "box_loss", box_loss, _BOX_LOSSES)
+    head = read_head(predictions, strides, reg_max)
+    targets = head.targets(boxes, labels, valid)
+    numbers = read_task_aligned(top_k, alpha, beta, head.logits)
+    checks.option("box_loss", box_loss, _BOX_LOSSES)
 
     predicted = decode_distances(head.distances, head.points[None], strides=head.strides[None])
     scores = sigmoid.probability_pair(head.logits)[0]
@@ -132,7 +131,7 @@ def yolo_v8(
         "distribution": distribution(head, away, assigned, axis_name),
     }
     gains = {"box_gain": box_gain, "class_gain": class_gain, "distribution_gain": distribution_gain}
-    return finish(gained(name, sums, gains, assigned, axis_name), targets, axis_name)
+    return finish(gained(sums, gains, assigned, axis_name), targets, axis_name)
 
 
 class Head(NamedTuple):
@@ -160,32 +159,28 @@ class Head(NamedTuple):
         return self.bins[..., 0] if self.bins.shape[-1] == 1 else decode_distribution(self.bins)
 
     def targets(
-        self, name: str, boxes: ArrayLike, labels: ArrayLike, valid: ArrayLike, numbers: int = 4
+        self, boxes: ArrayLike, labels: ArrayLike, valid: ArrayLike, numbers: int = 4
     ) -> Targets:
         """The true boxes, checked."""
         images, _, classes = self.logits.shape
         shape = {"images": images, "classes": classes, "numbers": numbers}
-        return read_targets(name, boxes, labels, valid, dtype=self.logits.dtype, **shape)
+        return read_targets(boxes, labels, valid, dtype=self.logits.dtype, **shape)
 
 
-def read_head(
-    name: str, predictions: Sequence[ArrayLike], strides: Sequence[float], reg_max: int
-) -> Head:
+def read_head(predictions: Sequence[ArrayLike], strides: Sequence[float], reg_max: int) -> Head:
     """Requires predictions `[B, H, W, 4 reg_max + C]` of each level, and joins the levels."""
     if reg_max < 1:
-        checks.fail(ValueError, name, "reg_max", reg_max, "at least 1")
-    levels = [checks.floating(name, "predictions", level) for level in predictions]
+        checks.fail(ValueError, "reg_max", reg_max, "at least 1")
+    levels = [checks.floating("predictions", level) for level in predictions]
     if not levels or len(levels) != len(strides):
         expected = f"one for each of the {len(levels)} levels, at least one"
-        checks.fail(ValueError, name, "strides", f"of {len(strides)} numbers", expected)
+        checks.fail(ValueError, "strides", f"of {len(strides)} numbers", expected)
     dtype = checks.compute_dtype(levels[0])
     first, bins = (*levels[0].shape, 0, 0, 0, 0)[:4], 4 * reg_max
     meaning = f"images, rows, columns, and {bins} bins and one class at least"
     for level in levels:
         grid = (*level.shape, 0, 0, 0)[1:3]
-        checks.shape(
-            name, "predictions", level, (first[0], *grid, max(first[3], bins + 1)), meaning
-        )
+        checks.shape("predictions", level, (first[0], *grid, max(first[3], bins + 1)), meaning)
     whole = [level.reshape(len(level), -1, level.shape[-1]).astype(dtype) for level in levels]
     joined = jnp.concatenate(whole, 1)
     grids = [(level.shape[1], level.shape[2]) for level in levels]
@@ -234,7 +229,6 @@ def distribution(
 
 
 def gained(
-    name: str,
     sums: dict[str, Array],
     gains: dict[str, ArrayLike],
     assigned: Assignment,
@@ -243,9 +237,7 @@ def gained(
     """Divides the sums by that of the weights and multiplies them by their gains and the batch."""
     total: Any = at_least_one(assigned.weight.sum(), axis_name)
     batch = everywhere(jnp.asarray(len(assigned.weight), total.dtype), axis_name)
-    factors = [
-        checks.number(name, key, gain, total.dtype, "[0, inf)") for key, gain in gains.items()
-    ]
+    factors = [checks.number(key, gain, total.dtype, "[0, inf)") for key, gain in gains.items()]
     return {
         part: batch * factor * value / total
         for (part, value), factor in zip(sums.items(), factors, strict=True)

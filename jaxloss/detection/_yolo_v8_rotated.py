@@ -105,13 +105,12 @@ def yolo_v8_rotated(
       Llerena et al. Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object
       Detection. 2021. https://arxiv.org/abs/2106.06072
     """
-    name = "yolo_v8_rotated"
-    head = read_head(name, predictions, strides, reg_max)
-    angle = _read_angles(name, angles, predictions, head)
-    targets = head.targets(name, boxes, labels, valid, 5)
+    head = read_head(predictions, strides, reg_max)
+    angle = _read_angles(angles, predictions, head)
+    targets = head.targets(boxes, labels, valid, 5)
     wide_enough = (targets.boxes[..., 2:4] >= _LEAST_SIDE).all(-1)
     targets = targets._replace(valid=targets.valid & wide_enough)
-    numbers = read_task_aligned(name, top_k, alpha, beta, head.logits)
+    numbers = read_task_aligned(top_k, alpha, beta, head.logits)
 
     units = head.strides[None, :, None]
     points = head.points[None] / units
@@ -154,19 +153,19 @@ def yolo_v8_rotated(
         "distribution_gain": distribution_gain,
         "angle_gain": angle_gain,
     }
-    return finish(gained(name, sums, gains, assigned, axis_name), targets, axis_name)
+    return finish(gained(sums, gains, assigned, axis_name), targets, axis_name)
 
 
 def _read_angles(
-    name: str, angles: Sequence[ArrayLike], predictions: Sequence[ArrayLike], head: Head
+    angles: Sequence[ArrayLike], predictions: Sequence[ArrayLike], head: Head
 ) -> Array:
     """Requires an angle for each point, and joins the levels, `[B, N]`."""
     if len(angles) != len(predictions):
         expected = f"one for each of the {len(predictions)} levels"
-        checks.fail(ValueError, name, "angles", f"of {len(angles)} arrays", expected)
-    levels = [checks.floating(name, "angles", level) for level in angles]
+        checks.fail(ValueError, "angles", f"of {len(angles)} arrays", expected)
+    levels = [checks.floating("angles", level) for level in angles]
     for level, prediction in zip(levels, predictions, strict=True):
-        checks.shape(name, "angles", level, jnp.shape(prediction)[:3], "images, rows and columns")
+        checks.shape("angles", level, jnp.shape(prediction)[:3], "images, rows and columns")
     joined = jnp.concatenate([level.reshape(len(level), -1) for level in levels], 1)
     return joined.astype(head.logits.dtype)
 

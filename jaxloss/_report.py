@@ -98,7 +98,9 @@ class Report:
         """
         if not self._known:
             expected = "called on the host, with the report that the transformed function returns"
-            raise checks.Refusal(TypeError, "throw", "called while tracing", expected).by("validate")
+            raise checks.Refusal(TypeError, "throw", "called while tracing", expected).by(
+                "validate"
+            )
         found = self._messages()
         if found:
             raise ValueError("\n".join(found))

@@ -1,31 +1,38 @@
 """Assigners that compare anchors with boxes by their overlap."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
 from jaxloss.detection._assignment import UNROLL, Assignment, assignment, best_slot
+from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import read_boxes
+from jaxloss.options import Interval, Number, Numbers
 
 __all__ = ["assign_atss", "assign_by_iou"]
 
 Array = jax.Array
+PositiveIoU: TypeAlias = Annotated[Number, Interval("(0, 1]")]
+NegativeIoU: TypeAlias = Annotated[Number, Interval("[0, 1]", most="positive_iou")]
 
 _ROUNDINGS = 16  # within which two IoUs are equal
 _INSIDE = 0.01  # pixels by which an anchor's centre is inside a box
 
 
+@detection
 def assign_by_iou(
-    anchors: ArrayLike,
-    boxes: ArrayLike,
+    anchors: Numbers,
+    boxes: Numbers,
     *,
-    valid: ArrayLike,
-    positive_iou: ArrayLike = 0.5,
-    negative_iou: ArrayLike = 0.4,
+    valid: Numbers,
+    positive_iou: PositiveIoU = 0.5,
+    negative_iou: NegativeIoU = 0.4,
     low_quality: bool = True,
 ) -> Assignment:
     """Assigns to each anchor the box of the largest IoU with it, as RetinaNet does.
@@ -43,19 +50,9 @@ def assign_by_iou(
     without valid boxes all is background.
 
     Args:
-      anchors: Anchors xyxy in pixels, `[N, 4]`.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`, floating.
-      valid: Which slots hold a box, bool `[B, M]`.
       positive_iou: Foreground from this IoU on, in `(0, 1]`.
       negative_iou: Background below it, in `[0, 1]`, at most `positive_iou`.
       low_quality: Whether the best anchors of a box are foreground below `positive_iou`.
-
-    Returns:
-      An `Assignment` with weight 1 in the foreground.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `valid` not boolean.
-      ValueError: If shapes do not match or a threshold is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,16 +68,15 @@ def assign_by_iou(
       Ren et al. Faster R-CNN. NeurIPS 2015. https://arxiv.org/abs/1506.01497
     """
     box, mask = read_boxes(boxes, valid)
-    anchor = read_anchors(anchors, box)
-    thresholds = read_thresholds(positive_iou, negative_iou, box)
-    return by_iou(anchor, box, mask, *thresholds, low_quality)
+    return by_iou(read_anchors(anchors, box), box, mask, positive_iou, negative_iou, low_quality)
 
 
+@detection
 def assign_atss(
-    anchors: ArrayLike,
-    boxes: ArrayLike,
+    anchors: Numbers,
+    boxes: Numbers,
     *,
-    valid: ArrayLike,
+    valid: Numbers,
     level_sizes: Sequence[int],
     top_k: int = 9,
 ) -> Assignment:
@@ -97,18 +93,8 @@ def assign_atss(
 
     Args:
       anchors: Anchors xyxy in pixels, `[N, 4]`, level after level.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`, floating.
-      valid: Which slots hold a box, bool `[B, M]`.
       level_sizes: The number of anchors of each level, with the sum `N`.
       top_k: Candidates per level, all of a level that has fewer.
-
-    Returns:
-      An `Assignment` with weight 1 in the foreground.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `valid` not boolean.
-      ValueError: If shapes do not match, the levels do not add up to the anchors, or `top_k` is
-        below 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -126,21 +112,19 @@ def assign_atss(
     """
     box, mask = read_boxes(boxes, valid)
     anchor = read_anchors(anchors, box)
-    sizes = tuple(int(size) for size in level_sizes)
-    if sum(sizes) != len(anchor) or min(sizes, default=1) < 1:
+    sizes = tuple(checks.integer("level_sizes", size, 1) for size in level_sizes)
+    if sum(sizes) != len(anchor):
         expected = f"counts of anchors with the sum {len(anchor)}"
         checks.fail(ValueError, "level_sizes", sizes, expected)
-    if top_k < 1:
-        checks.fail(ValueError, "top_k", top_k, "at least 1")
-    index, foreground = _atss(anchor, box, mask, sizes, int(top_k))
+    index, foreground = _atss(anchor, box, mask, sizes, checks.integer("top_k", top_k, 1))
     return assignment(index, foreground, box.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=5)
 def by_iou(
     anchors: Array, boxes: Array, valid: Array, positive: Array, negative: Array, low_quality: bool
 ) -> Assignment:
-    """`assign_by_iou` of arguments that are checked."""
+    """`assign_by_iou` of arrays that are checked."""
+    positive, negative = (limit.astype(boxes.dtype) for limit in (positive, negative))
 
     def score(box: Array, valid: Array) -> Array:
         overlap = overlaps(anchors[None], box[:, None])
@@ -162,7 +146,6 @@ def by_iou(
     return assignment(index, foreground, boxes.dtype, ignore=best >= negative)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
 @functools.partial(jax.vmap, in_axes=(None, 0, 0, None, None))
 def _atss(
     anchors: Array, boxes: Array, valid: Array, sizes: tuple[int, ...], top_k: int
@@ -222,19 +205,9 @@ def _area(boxes: Array) -> Array:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def read_anchors(anchors: ArrayLike, boxes: Array) -> Array:
+def read_anchors(anchors: Numbers, boxes: Array) -> Array:
     """Requires anchors `[N, 4]`, which are the same for all images."""
     array = checks.real("anchors", anchors, boxes.dtype)
     rows = (*array.shape, 0)[0]
     checks.shape("anchors", array, (rows, 4), "four numbers per anchor")
     return jax.lax.stop_gradient(array)
-
-
-def read_thresholds(positive: ArrayLike, negative: ArrayLike, boxes: Array) -> tuple[Array, Array]:
-    """Requires two thresholds of the IoU in order."""
-    high = checks.number("positive_iou", positive, boxes.dtype, "(0, 1]")
-    low = checks.number("negative_iou", negative, boxes.dtype, "[0, 1]")
-    known = isinstance(positive, int | float) and isinstance(negative, int | float)
-    if known and negative > positive:  # type: ignore[operator]
-        checks.fail(ValueError, "negative_iou", negative, f"at most {positive}")
-    return high, low

@@ -1,7 +1,9 @@
 """YOLOv5's assigner: by the shape of anchors, in the cell of a box and the cells beside it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,15 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss.detection._assignment import Assignment, assignment, lowest
+from jaxloss.detection._declare import detection
 from jaxloss.detection._places import Grids, read_grids
 from jaxloss.detection._targets import read_boxes
+from jaxloss.options import Interval, Number, Numbers
 
 __all__ = ["assign_by_anchor_ratio"]
 
 Array = jax.Array
+ShapeRatio: TypeAlias = Annotated[Number, Interval("(1, inf)")]
 
 
 class Candidates(NamedTuple):
@@ -33,14 +38,15 @@ class Candidates(NamedTuple):
     times: Array
 
 
+@detection
 def assign_by_anchor_ratio(
-    anchors: ArrayLike,
-    boxes: ArrayLike,
+    anchors: Numbers,
+    boxes: Numbers,
     *,
-    valid: ArrayLike,
+    valid: Numbers,
     strides: Sequence[float],
     grids: Grids,
-    anchor_threshold: ArrayLike = 4.0,
+    anchor_threshold: ShapeRatio = 4.0,
 ) -> Assignment:
     """Assigns boxes to the anchors of about their shape in up to three cells (YOLOv5).
 
@@ -55,20 +61,12 @@ def assign_by_anchor_ratio(
 
     Args:
       anchors: Sides (w, h) in pixels, `[levels, A, 2]`.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`, floating.
-      valid: Which slots hold a box, bool `[B, M]`.
-      strides: Pixels per cell, one number for each level.
       grids: The size (rows, columns) of each level.
       anchor_threshold: The ratio of sides from which on they do not fit, above 1.
 
     Returns:
       An `Assignment` of places in the order level, anchor, row, column, with weight 1 in the
       foreground.
-
-    Raises:
-      TypeError: If `boxes` is not floating or `valid` not boolean.
-      ValueError: If shapes do not match, or there is not one stride, grid and row of anchors for
-        each level.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,7 +84,7 @@ def assign_by_anchor_ratio(
     box, mask = read_boxes(boxes, valid)
     read_grids(grids, strides=strides)
     shapes = read_shapes(anchors, len(grids), box)
-    most = checks.number("anchor_threshold", anchor_threshold, box.dtype, "(1, inf)")
+    most = anchor_threshold.astype(box.dtype)
     slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1)
     levels = []
     for anchor, stride, grid in zip(shapes, strides, grids, strict=True):
@@ -113,7 +111,6 @@ def candidates(
     edge of two cells has both neighbours of that axis, one of them its own cell once more.
 
     Args:
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
       valid: Which slots hold a box.
       anchors: Sides in pixels, `[A, 2]`.
       stride: Pixels per cell.
@@ -153,7 +150,7 @@ def candidates(
     )
 
 
-def read_shapes(anchors: ArrayLike, levels: int, boxes: Array) -> Array:
+def read_shapes(anchors: Numbers, levels: int, boxes: Array) -> Array:
     """Requires the sides of anchors for each level, `[levels, A, 2]`."""
     array = checks.real("anchors", anchors, boxes.dtype)
     count = (*array.shape, 0, 0)[1]

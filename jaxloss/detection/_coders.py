@@ -24,6 +24,7 @@ Array = jax.Array
 LARGEST = math.log(1000 / 16)  # of the logarithms of sides, in decoding
 
 
+@checks.named
 def encode_deltas(
     boxes: ArrayLike, anchors: ArrayLike, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
 ) -> Array:
@@ -61,6 +62,7 @@ def encode_deltas(
     return deltas * _weights(weights, deltas)
 
 
+@checks.named
 def decode_deltas(
     deltas: ArrayLike,
     anchors: ArrayLike,
@@ -101,6 +103,7 @@ def decode_deltas(
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
+@checks.named
 def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
     """Encodes boxes as the distances of their four sides from points.
 
@@ -133,6 +136,7 @@ def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike 
     return distances / _units(strides, distances)
 
 
+@checks.named
 def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
     """Decodes distances from points into boxes, the inverse of `encode_distances`.
 
@@ -162,6 +166,7 @@ def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayL
     return jnp.concatenate([point - distance[..., :2], point + distance[..., 2:]], -1)
 
 
+@checks.named
 def decode_distribution(logits: ArrayLike) -> Array:
     """Decodes a distribution over whole distances into its expectation.
 

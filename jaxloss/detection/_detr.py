@@ -1,11 +1,11 @@
 """The set loss of DETR and its kin: every box has one query, found by the cheapest matching."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boxes import giou
 from jaxloss._core import boxes as pairs
@@ -14,9 +14,11 @@ from jaxloss._core.reduction import AxisName
 from jaxloss._distribution import binary_cross_entropy, cross_entropy, sigmoid_focal
 from jaxloss._regression import l1
 from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
+from jaxloss.detection._declare import detection
 from jaxloss.detection._hungarian import match_hungarian
 from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
 from jaxloss.geometry import iou, pairwise_giou
+from jaxloss.options import Interval, NonNegative, Numbers, Positive, Several
 
 __all__ = ["detr"]
 
@@ -31,27 +33,28 @@ _DEFAULTS = {  # alpha and gamma
 _COST_ALPHA, _COST_GAMMA = 0.25, 2
 
 
+@detection
 def detr(
-    logits: ArrayLike,
-    predicted_boxes: ArrayLike,
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    predicted_boxes: Numbers,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
-    image_size: ArrayLike | Sequence[float],
-    classification: str = "softmax",
-    cost_class: ArrayLike = 1.0,
-    cost_l1: ArrayLike = 5.0,
-    cost_giou: ArrayLike = 2.0,
-    class_gain: ArrayLike = 1.0,
-    l1_gain: ArrayLike = 5.0,
-    giou_gain: ArrayLike = 2.0,
-    background_weight: ArrayLike = 0.1,
-    alpha: ArrayLike | None = None,
-    gamma: ArrayLike | None = None,
+    valid: Numbers,
+    image_size: Annotated[Numbers, Interval("(0, inf)", scalar=False)],
+    classification: Literal["softmax", "focal", "varifocal", "matchability_aware"] = "softmax",
+    cost_class: NonNegative = 1.0,
+    cost_l1: NonNegative = 5.0,
+    cost_giou: NonNegative = 2.0,
+    class_gain: NonNegative = 1.0,
+    l1_gain: NonNegative = 5.0,
+    giou_gain: NonNegative = 2.0,
+    background_weight: NonNegative = 0.1,
+    alpha: NonNegative | None = None,
+    gamma: NonNegative | None = None,
     groups: int | None = None,
-    assignment: Assignment | None = None,
-    normalizer: ArrayLike | None = None,
+    assignment: Annotated[Assignment, Several] | None = None,
+    normalizer: Positive | None = None,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the set loss of DETR, Deformable DETR, RT-DETR or DEIM for one decoder layer.
@@ -82,24 +85,19 @@ def detr(
     boxes: give them to a call of their own, with `assignment`, and not to the main one.
 
     An image without boxes has its classification alone. Invalid slots reach nothing, and NaN costs
-    are matched last. A label that is none of the classes, on a valid box, makes the loss NaN.
+    are matched last.
 
     Args:
       logits: Scores `[B, Q, C + 1]`, the last that of the background, for `"softmax"`; `[B, Q, C]`
         for the others; floating.
       predicted_boxes: Boxes cxcywh over the image's sides, in [0, 1], `[B, Q, 4]`.
       boxes: Boxes xyxy in pixels, `[B, M, 4]`, `M <= Q`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a box, bool `[B, M]`.
       image_size: Height and width in pixels, `(H, W)`, or of each image, `[B, 2]`.
       classification: `"softmax"`, `"focal"`, `"varifocal"` or `"matchability_aware"`.
-      cost_class: Factor of the class in the cost.
       cost_l1: Factor of the distance in the cost.
       cost_giou: Factor of the GIoU in the cost.
-      class_gain: Factor of the classification.
       l1_gain: Factor of the distance.
       giou_gain: Factor of the GIoU loss.
-      background_weight: The weight of unmatched queries in `"softmax"`.
       alpha: None: 0.25 for focal, 0.75 for varifocal, 1 for matchability-aware.
       gamma: None: 2 for focal and varifocal, 1.5 for matchability-aware.
       groups: The queries are `G` groups of equal size, one after another, that are matched each by
@@ -107,15 +105,9 @@ def detr(
       assignment: Of the queries, instead of matching, arrays `[B, Q]`: index and foreground say
         which box a query has, ignored queries have no class loss.
       normalizer: `n` instead of the number of boxes, above 0.
-      axis_name: Mesh axis over which all sums and counts are global.
 
     Returns:
       The total, and its parts `classification`, `l1` and `giou`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If there are more slots for boxes than queries (of a group), shapes do not match,
-        an option does not exist or a number is out of its range.
 
     Example:
       Two layers of a decoder:
@@ -147,7 +139,6 @@ def detr(
     dtype = scores.dtype
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
     targets = targets._replace(boxes=_relative(targets, image_size))
-    number = lambda key, value: checks.number(key, value, dtype, "[0, inf)")
     usual = _DEFAULTS[classification]
     given = zip(("alpha", "gamma"), (alpha, gamma), usual, strict=True)
     shape = {key: value if value is not None else default for key, value, default in given}
@@ -160,31 +151,29 @@ def detr(
             expected = f"at most {queries // count} slots, a query for each"
             checks.fail(ValueError, "boxes", f"of shape {jnp.shape(boxes)}", expected)
         cost = _cost(scores, predicted, targets, softmax=classification == "softmax")
-        factors = {"cost_class": cost_class, "cost_l1": cost_l1, "cost_giou": cost_giou}
-        whole = sum(number(key, factors[key]) * part for key, part in cost.items())
+        factors = cost_class, cost_l1, cost_giou
+        whole = sum(factor * part for factor, part in zip(factors, cost, strict=True))
         assigned = _match_groups(jax.lax.stop_gradient(whole), targets.valid, count)
     else:
         assigned = _read_assignment(assignment, scores, targets)
+    boxes_in_all = normalizer
     if normalizer is None:
         boxes_in_all = at_least_one(count * targets.valid.sum().astype(dtype), axis_name)
-    else:
-        boxes_in_all = checks.number("normalizer", normalizer, dtype, "(0, inf)")
 
     box = gather(targets.boxes, assigned.index)
     matched = {"where": assigned.foreground, "reduction": "sum", "axis_name": axis_name}
     apart = l1(predicted, box, **matched | {"where": assigned.foreground[..., None]})
     misfit = giou(predicted, box, format="cxcywh", **matched)
     if classification == "softmax":
-        weight = number("background_weight", background_weight)
-        entropy = softmax_of_sets(scores, targets, assigned, weight, axis_name)
+        entropy = softmax_of_sets(scores, targets, assigned, background_weight, axis_name)
     else:
         fit = _fit(predicted, box, assigned)
         entropy = _sigmoid_of_sets(classification, scores, fit, targets, assigned, shape, axis_name)
         entropy = entropy / boxes_in_all
     parts = {
-        "classification": number("class_gain", class_gain) * entropy,
-        "l1": number("l1_gain", l1_gain) * apart / boxes_in_all,
-        "giou": number("giou_gain", giou_gain) * misfit / boxes_in_all,
+        "classification": class_gain * entropy,
+        "l1": l1_gain * apart / boxes_in_all,
+        "giou": giou_gain * misfit / boxes_in_all,
     }
     return finish(parts, targets, axis_name)
 
@@ -223,7 +212,7 @@ def _sigmoid_of_sets(
     options = {"where": ~assigned.ignore[..., None], "axis_name": axis_name, "reduction": "sum"}
     if kind == "focal":
         return sigmoid_focal(logits, hits, **shape, **options)
-    alpha, gamma = (checks.number(key, shape[key], logits.dtype, "[0, inf)") for key in shape)
+    alpha, gamma = (jnp.asarray(number, logits.dtype) for number in shape.values())
     quality = jnp.where(hits, fit[..., None], 0)
     focus = numerics.power(sigmoid.probability_pair(jax.lax.stop_gradient(logits))[0], gamma)
     if kind == "varifocal":
@@ -257,17 +246,17 @@ def _of_labels(values: Array, labels: Array) -> Array:
     return jnp.take_along_axis(values, labels[:, None], -1, mode="promise_in_bounds")
 
 
-def _cost(scores: Array, predicted: Array, targets: Targets, *, softmax: bool) -> dict[str, Array]:
-    """What it costs, by reason, that a query predicts a box, `[B, Q, M]` each."""
+def _cost(scores: Array, predicted: Array, targets: Targets, *, softmax: bool) -> tuple[Array, ...]:
+    """What class, distance and GIoU cost where a query predicts a box, `[B, Q, M]` each."""
     scores, predicted = jax.lax.stop_gradient((scores, predicted))
     apart = [
         numerics.absolute(predicted[..., i, None] - targets.boxes[:, None, :, i]) for i in range(4)
     ]
-    return {
-        "cost_class": (class_cost if softmax else _focal_cost)(scores, targets.labels),
-        "cost_l1": apart[0] + apart[1] + apart[2] + apart[3],
-        "cost_giou": -pairwise_giou(predicted, targets.boxes, format="cxcywh"),
-    }
+    return (
+        (class_cost if softmax else _focal_cost)(scores, targets.labels),
+        apart[0] + apart[1] + apart[2] + apart[3],
+        -pairwise_giou(predicted, targets.boxes, format="cxcywh"),
+    )
 
 
 def _match_groups(cost: Array, valid: Array, groups: int) -> Assignment:
@@ -278,9 +267,8 @@ def _match_groups(cost: Array, valid: Array, groups: int) -> Assignment:
     return Assignment(*(x.reshape(images, queries) for x in found))
 
 
-def _relative(targets: Targets, image_size: ArrayLike | Sequence[float]) -> Array:
+def _relative(targets: Targets, size: Array) -> Array:
     """The boxes as cxcywh over the image's sides."""
-    size = checks.number("image_size", image_size, targets.boxes.dtype, "(0, inf)")
     if size.ndim == 1:
         size = size[None]
     images = targets.boxes.shape[0]

@@ -1,11 +1,13 @@
 """The loss of FCOS: distances from points to the sides of the boxes that hold them."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boxes import giou, iou
 from jaxloss._core import checks, numerics
@@ -20,7 +22,9 @@ from jaxloss.detection._assignment import (
     gather,
 )
 from jaxloss.detection._coders import decode_distances, encode_distances
+from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
+from jaxloss.options import Fraction, Interval, NonNegative, Numbers, Positive
 
 __all__ = ["fcos"]
 
@@ -34,22 +38,23 @@ _BOX_LOSSES: dict[str, Callable[..., Array]] = {
 _RANGE = (4, 8)  # strides
 
 
+@detection
 def fcos(
-    logits: ArrayLike,
-    distances: ArrayLike,
-    centerness: ArrayLike,
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    distances: Numbers,
+    centerness: Numbers,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
-    points: ArrayLike,
-    strides: ArrayLike,
-    center_radius: ArrayLike | None = 1.5,
-    size_ranges: ArrayLike | str = "stride",
-    box_loss: str = "giou",
-    box_weighting: str = "centerness",
-    alpha: ArrayLike = 0.25,
-    gamma: ArrayLike = 2.0,
+    valid: Numbers,
+    points: Numbers,
+    strides: Annotated[Numbers, Interval("(0, inf)", scalar=False)],
+    center_radius: Positive | None = 1.5,
+    size_ranges: Numbers | Literal["stride"] = "stride",
+    box_loss: Literal["giou", "iou", "linear_iou"] = "giou",
+    box_weighting: Literal["centerness", "none"] = "centerness",
+    alpha: Fraction = 0.25,
+    gamma: NonNegative = 2.0,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the whole loss of FCOS: assignment, focal loss, box and centerness terms.
@@ -65,17 +70,12 @@ def fcos(
         box               sum_P c L / sum_P c           or  sum_P L / max(|P|, 1)
         centerness        sum_P BCE(centerness, c) / max(|P|, 1)
 
-    An image without boxes has its classification alone. Invalid slots reach nothing. A label that
-    is none of the classes, on a valid box, makes the loss NaN.
+    An image without boxes has its classification alone. Invalid slots reach nothing.
 
     Args:
       logits: Scores `[B, N, C]`, floating.
       distances: Predicted (l, t, r, b) in strides, `[B, N, 4]`, not negative.
       centerness: Logits `[B, N]`.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a box, bool `[B, M]`.
-      points: Points (x, y) in pixels, `[N, 2]`, the same for all images.
       strides: Pixels per cell of the level of each point, `[N]`.
       center_radius: In strides; None: all points inside the box.
       size_ranges: `"stride"`: the farthest side is strictly between 4 and 8 strides away, on the
@@ -85,15 +85,10 @@ def fcos(
       box_weighting: `"centerness"` or `"none"`; torchvision's form is `"giou"` with `"none"`.
       alpha: The focal loss's weight of positives, in `[0, 1]`.
       gamma: Its focusing exponent, at least 0.
-      axis_name: Mesh axis over which all sums and counts are global.
 
     Returns:
       The total, and its parts `classification`, `box` and `centerness`; float32 for half-precision
       input.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match, an option does not exist or a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -124,21 +119,15 @@ def fcos(
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
     point = checks.real("points", points, dtype)
     checks.shape("points", point, (places, 2), "x and y of each row of logits")
-    stride = checks.number("strides", strides, dtype, "(0, inf)")
-    checks.shape("strides", stride, (places,), "one for each point")
+    checks.shape("strides", strides, (places,), "one for each point")
     ranges = None
-    if isinstance(size_ranges, str):
-        checks.option("size_ranges", size_ranges, ("stride",))
-    else:
+    if not isinstance(size_ranges, str):
         ranges = checks.real("size_ranges", size_ranges, dtype)
         checks.shape("size_ranges", ranges, (places, 2), "least and most of each point")
-    radius = None
-    if center_radius is not None:
-        radius = checks.number("center_radius", center_radius, dtype, "(0, inf)")
     checks.option("box_loss", box_loss, _BOX_LOSSES)
     checks.option("box_weighting", box_weighting, ("centerness", "none"))
 
-    assigned = _assign(point, stride, targets, radius, ranges)
+    assigned = _assign(point, strides, targets, center_radius, ranges)
     foreground = assigned.foreground
     positives = at_least_one(assigned.weight.sum(), axis_name)
     box = gather(targets.boxes, assigned.index)
@@ -155,7 +144,7 @@ def fcos(
     weighted = box_weighting == "centerness"
     regression = _BOX_LOSSES[box_loss](
         decode_distances(
-            jnp.where(foreground[..., None], distance, 0), point[None], strides=stride[None]
+            jnp.where(foreground[..., None], distance, 0), point[None], strides=strides[None]
         ),
         box,
         where=foreground,
@@ -174,7 +163,6 @@ def fcos(
     return finish(parts, targets, axis_name)
 
 
-@jax.jit
 def _assign(
     points: Array, strides: Array, targets: Targets, radius: Array | None, ranges: Array | None
 ) -> Assignment:

@@ -1,21 +1,25 @@
 """The cheapest one-to-one matching of queries and boxes, exactly, inside `jit`."""
 
+from __future__ import annotations
+
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss.detection._assignment import Assignment, assignment, gather
+from jaxloss.detection._declare import detection
+from jaxloss.options import Numbers
 
 __all__ = ["match_hungarian"]
 
 Array = jax.Array
 
 
-def match_hungarian(cost: ArrayLike, valid: ArrayLike) -> Assignment:
+@detection
+def match_hungarian(cost: Numbers, valid: Numbers) -> Assignment:
     """Matches every box to a query of its own, so that the sum of the costs is the smallest.
 
     Solved exactly by shortest augmenting paths, all images side by side, in a loop of fixed shapes:
@@ -30,10 +34,9 @@ def match_hungarian(cost: ArrayLike, valid: ArrayLike) -> Assignment:
 
     Args:
       cost: What it costs that a query predicts a box, floating `[B, Q, M]`, `Q >= M`.
-      valid: Which slots hold a box, bool `[B, M]`.
 
     Returns:
-      The assignment of the queries, arrays `[B, Q]`; the weights are 1 where there is a box. No
+      The `Assignment` of the queries, arrays `[B, Q]`; the weights are 1 where there is a box. No
       gradient passes.
 
     Raises:

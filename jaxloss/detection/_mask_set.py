@@ -1,40 +1,44 @@
 """The set loss of Mask2Former: every mask has one query; both are compared at sampled points."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy
 from jaxloss.detection._assignment import at_least_one, gather, lowest
+from jaxloss.detection._declare import detection
 from jaxloss.detection._detr import class_cost, softmax_of_sets
 from jaxloss.detection._hungarian import match_hungarian
 from jaxloss.detection._targets import finish, read_targets
+from jaxloss.options import NonNegative, Numbers
 
 __all__ = ["mask_set"]
 
 Array = jax.Array
 
 
+@detection
 def mask_set(
-    logits: ArrayLike,
-    mask_logits: ArrayLike,
-    masks: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    mask_logits: Numbers,
+    masks: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
-    key: ArrayLike,
+    valid: Numbers,
+    key: Numbers,
     points: int = 12544,
     oversample: float = 3,
     important: float = 0.75,
-    cost_class: ArrayLike = 2.0,
-    cost_mask: ArrayLike = 5.0,
-    cost_dice: ArrayLike = 5.0,
-    class_gain: ArrayLike = 2.0,
-    mask_gain: ArrayLike = 5.0,
-    dice_gain: ArrayLike = 5.0,
-    background_weight: ArrayLike = 0.1,
+    cost_class: NonNegative = 2.0,
+    cost_mask: NonNegative = 5.0,
+    cost_dice: NonNegative = 5.0,
+    class_gain: NonNegative = 2.0,
+    mask_gain: NonNegative = 5.0,
+    dice_gain: NonNegative = 5.0,
+    background_weight: NonNegative = 0.1,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the set loss of Mask2Former for one decoder layer.
@@ -60,35 +64,24 @@ def mask_set(
 
     Memory beside the gradient is that of the points, whatever the size of the masks. An image
     without masks has its classification alone. Invalid slots reach nothing, and NaN costs are
-    matched last. A label that is none of the classes, on a valid mask, makes the loss NaN.
+    matched last.
 
     Args:
       logits: Scores `[B, Q, C + 1]`, the last that of the background, floating.
       mask_logits: Log-odds of the masks' pixels, `[B, Q, h, w]`, floating.
       masks: The true masks, booleans or numbers in [0, 1], `[B, M, H, W]`, `M <= Q`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a mask, bool `[B, M]`.
       key: A key of `jax.random`.
       points: Points in which masks are compared.
       oversample: How many times as many points the important ones are chosen of, at least 1.
       important: The share of the points that is chosen, in [0, 1].
-      cost_class: Factor of the class in the cost.
       cost_mask: Factor of the cross-entropy in the cost.
       cost_dice: Factor of Dice in the cost.
-      class_gain: Factor of the classification.
       mask_gain: Factor of the cross-entropy.
       dice_gain: Factor of Dice.
-      background_weight: The weight of unmatched queries in the classification.
-      axis_name: Mesh axis over which all sums and counts are global.
 
     Returns:
       The total, and its parts `classification`, `mask` and `dice`; float32 for half-precision
       input.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If there are more slots for masks than queries, shapes do not match or a number is
-        out of its range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -126,7 +119,6 @@ def mask_set(
         expected = f"at most {queries} slots, a query for each"
         checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)
     _read_points(points, oversample, important)
-    number = lambda key, value: checks.number(key, value, scores.dtype, "[0, inf)")
     nowhere = jnp.zeros((*truth.shape[:2], 4), scores.dtype)
     targets = read_targets(
         nowhere, labels, valid, images=images, classes=classes - 1, dtype=scores.dtype
@@ -141,9 +133,9 @@ def mask_set(
         _bilinear(truth, where, scores.dtype),
     )
     cost = (
-        number("cost_class", cost_class) * class_cost(scores, targets.labels)
-        + number("cost_mask", cost_mask) * costs[0]
-        + number("cost_dice", cost_dice) * costs[1]
+        cost_class * class_cost(scores, targets.labels)
+        + cost_mask * costs[0]
+        + cost_dice * costs[1]
     )
     assigned = match_hungarian(jax.lax.stop_gradient(cost), targets.valid)
     query = _query_of_slots(assigned.index, assigned.foreground, targets.valid)
@@ -167,33 +159,29 @@ def mask_set(
     dice = 1 - (2 * (p * y).sum(-1) + 1) / (p.sum(-1) + y.sum(-1) + 1)
     dice = everywhere(jnp.where(mask, dice, 0).sum(), axis_name)
     total = at_least_one(mask.sum().astype(scores.dtype), axis_name)
-    background = number("background_weight", background_weight)
-    classified = softmax_of_sets(scores, targets, assigned, background, axis_name)
+    classified = softmax_of_sets(scores, targets, assigned, background_weight, axis_name)
     parts = {
-        "classification": number("class_gain", class_gain) * classified,
-        "mask": number("mask_gain", mask_gain) * entropy / points / total,
-        "dice": number("dice_gain", dice_gain) * dice / total,
+        "classification": class_gain * classified,
+        "mask": mask_gain * entropy / points / total,
+        "dice": dice_gain * dice / total,
     }
     return finish(parts, targets, axis_name)
 
 
 def _read_points(points: int, oversample: float, important: float) -> None:
     """Requires the numbers of points."""
-    if points < 1:
-        checks.fail(ValueError, "points", points, "at least 1")
-    if oversample < 1:
-        checks.fail(ValueError, "oversample", oversample, "at least 1")
-    if not 0 <= important <= 1:
-        checks.fail(ValueError, "important", important, "a number in [0, 1]")
+    checks.integer("points", points, 1)
+    checks.interval("oversample", oversample, "[1, inf)")
+    checks.interval("important", important, "[0, 1]")
 
 
-def _uniform(key: ArrayLike, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+def _uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Points (x, y) anywhere in images of size 1."""
     return jax.random.uniform(key, shape, dtype)
 
 
 def _important(
-    key: ArrayLike, maps: Array, query: Array, candidates: int, count: int, dtype: jnp.dtype
+    key: Array, maps: Array, query: Array, candidates: int, count: int, dtype: jnp.dtype
 ) -> Array:
     """The points of each slot's map whose logits are nearest to 0, `[B, M, count, 2]`.
 

@@ -1,6 +1,7 @@
 """Where dense heads predict: the points and the anchors of feature maps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ Array = jax.Array
 Grids = Sequence[tuple[int, int]]
 
 
+@checks.named
 def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     """Returns the centres of the cells of all feature maps, in pixels of the input.
 
@@ -44,6 +46,7 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     return jnp.concatenate([centres.reshape(-1, 2) for centres in levels])
 
 
+@checks.named
 def grid_anchors(
     grids: Grids,
     strides: Sequence[float],
@@ -105,7 +108,12 @@ def read_grids(grids: Grids, **per_level: Sequence[float]) -> None:
     for grid in grids:
         if len(grid) != 2 or min(grid) < 1:
             checks.fail(ValueError, "grids", grid, "rows and columns of each level")
-    for name, numbers in per_level.items():
-        if len(numbers) != len(grids):
-            expected = f"one for each of the {len(grids)} levels"
-            checks.fail(ValueError, name, f"of {len(numbers)} numbers", expected)
+    one_per_level(len(grids), **per_level)
+
+
+def one_per_level(levels: int, **per_level: Sequence[Any]) -> None:
+    """Requires as many numbers or arrays as there are levels."""
+    for name, given in per_level.items():
+        if len(given) != levels:
+            expected = f"one for each of the {levels} levels"
+            checks.fail(ValueError, name, f"of length {len(given)}", expected)

@@ -1,10 +1,12 @@
 """The loss of RetinaNet: focal loss on all anchors, offsets of those that have a box."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boxes import giou
 from jaxloss._core import checks
@@ -12,33 +14,36 @@ from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import sigmoid_focal
 from jaxloss._regression import smooth_l1
 from jaxloss.detection._assignment import at_least_one, class_targets, gather
-from jaxloss.detection._by_iou import by_iou, read_anchors, read_thresholds
+from jaxloss.detection._by_iou import NegativeIoU, PositiveIoU, by_iou, read_anchors
 from jaxloss.detection._coders import decode_deltas, encode_deltas
+from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import finish, read_dense, read_targets
+from jaxloss.options import Fraction, NonNegative, Numbers, Positive
 
 __all__ = ["retinanet"]
 
 Array = jax.Array
 
 
+@detection
 def retinanet(
-    logits: ArrayLike,
-    deltas: ArrayLike,
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    logits: Numbers,
+    deltas: Numbers,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
-    anchors: ArrayLike,
-    positive_iou: ArrayLike = 0.5,
-    negative_iou: ArrayLike = 0.4,
+    valid: Numbers,
+    anchors: Numbers,
+    positive_iou: PositiveIoU = 0.5,
+    negative_iou: NegativeIoU = 0.4,
     low_quality: bool = True,
-    box_loss: str = "l1",
-    beta: ArrayLike = 1.0,
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1",
+    beta: NonNegative = 1.0,
     delta_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-    alpha: ArrayLike = 0.25,
-    gamma: ArrayLike = 2.0,
-    normalize: str = "image",
-    normalizer: ArrayLike | None = None,
+    alpha: Fraction = 0.25,
+    gamma: NonNegative = 2.0,
+    normalize: Literal["image", "batch"] = "image",
+    normalizer: Positive | None = None,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the whole loss of RetinaNet: assignment by IoU, focal loss and box regression.
@@ -51,16 +56,11 @@ def retinanet(
 
     or, with `normalize="batch"`, the sums over all images over `max(sum_b |P_b|, 1)`; or over
     `normalizer`, such as a running mean of the number of positives. An image without boxes has its
-    classification alone. Invalid slots reach nothing. A label that is none of the classes, on a
-    valid box, makes the loss NaN.
+    classification alone. Invalid slots reach nothing.
 
     Args:
       logits: Scores `[B, N, C]`, floating.
       deltas: Offsets of boxes from anchors as `encode_deltas` has them, `[B, N, 4]`.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a box, bool `[B, M]`.
-      anchors: Anchors xyxy in pixels, `[N, 4]`, the same for all images.
       positive_iou: Anchors are foreground from this IoU on.
       negative_iou: They are background below it, ignored in between.
       low_quality: Whether the best anchors of a box are foreground at any IoU above 0.
@@ -72,14 +72,9 @@ def retinanet(
       gamma: Its focusing exponent, at least 0.
       normalize: `"image"` or `"batch"`.
       normalizer: A number to divide by instead, for both parts; `normalize` is then without effect.
-      axis_name: Mesh axis over which all sums, counts and means are global.
 
     Returns:
       The total, and its parts `classification` and `box`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If logits or deltas are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match, an option does not exist or a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -104,16 +99,15 @@ def retinanet(
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=scores.dtype)
     anchor = read_anchors(anchors, targets.boxes)
     checks.shape("anchors", anchor, (scores.shape[1], 4), "one per row of logits")
-    thresholds = read_thresholds(positive_iou, negative_iou, targets.boxes)
     checks.option("box_loss", box_loss, ("l1", "smooth_l1", "giou"))
     checks.option("normalize", normalize, ("image", "batch"))
-    assigned = by_iou(anchor, targets.boxes, targets.valid, *thresholds, low_quality)
+    assigned = by_iou(anchor, targets.boxes, targets.valid, positive_iou, negative_iou, low_quality)
     foreground = assigned.foreground
 
     count = everywhere(jnp.asarray(images, scores.dtype), axis_name)
     # What each image's sums are divided by, [B].
     if normalizer is not None:
-        share = 1 / checks.number("normalizer", normalizer, scores.dtype, "(0, inf)")
+        share = 1 / normalizer
     elif normalize == "batch":
         share = 1 / at_least_one(assigned.weight.sum(), axis_name)
     else:

@@ -1,16 +1,19 @@
 """Assignment by the smallest cost, with as many points for a box as its overlaps promise."""
 
-import functools
+from __future__ import annotations
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, sigmoid
 from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather
 from jaxloss.detection._by_iou import overlaps
 from jaxloss.detection._claims import settle
+from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
+from jaxloss.options import Interval, NonNegative, Numbers
 
 __all__ = ["assign_sim_ota"]
 
@@ -20,18 +23,19 @@ _LEAST_IOU = 1e-7  # what is added under the logarithm
 _LARGEST_ENTROPY = 100  # of a class
 
 
+@detection
 def assign_sim_ota(
-    scores: ArrayLike,
-    predicted_boxes: ArrayLike,
-    points: ArrayLike,
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    scores: Numbers,
+    predicted_boxes: Numbers,
+    points: Numbers,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
-    strides: ArrayLike,
-    center_radius: ArrayLike = 2.5,
+    valid: Numbers,
+    strides: Annotated[Numbers, Interval("(0, inf)", scalar=False)],
+    center_radius: NonNegative = 2.5,
     candidates: int = 10,
-    iou_weight: ArrayLike = 3.0,
+    iou_weight: NonNegative = 3.0,
 ) -> Assignment:
     """Assigns points to boxes by simplified optimal transport (SimOTA), as YOLOX does.
 
@@ -51,12 +55,6 @@ def assign_sim_ota(
 
     Args:
       scores: Probabilities `[B, N, C]`, floating: of the class, times that of an object.
-      predicted_boxes: Boxes xyxy in pixels, `[B, N, 4]`, floating.
-      points: Points (x, y) in pixels, `[N, 2]`, the same for all images.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
-      labels: Their classes, integer ids `[B, M]`. One that is none of the classes, on a valid box,
-        makes the weights NaN.
-      valid: Which slots hold a box, bool `[B, M]`.
       strides: Pixels per cell of the level of each point, `[N]`.
       center_radius: In strides.
       candidates: IoUs that say how many points a box takes, and the most that it takes.
@@ -64,10 +62,6 @@ def assign_sim_ota(
 
     Returns:
       An `Assignment` whose weight is the IoU of the pair. No gradient passes.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match or a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,17 +86,12 @@ def assign_sim_ota(
     dtype = score.dtype
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
     point = read_points(points, predicted)
-    stride = checks.number("strides", strides, dtype, "(0, inf)")
-    checks.shape("strides", stride, (places,), "one for each point")
-    if candidates < 1:
-        checks.fail(ValueError, "candidates", candidates, "at least 1")
-    radius = checks.number("center_radius", center_radius, dtype, "[0, inf)") * stride
-    factor = checks.number("iou_weight", iou_weight, dtype, "[0, inf)")
-    count = min(int(candidates), places)
-    return poisoned(_assign(score, predicted, point, radius, targets, factor, count), targets)
+    checks.shape("strides", strides, (places,), "one for each point")
+    radius = center_radius * strides
+    count = min(checks.integer("candidates", candidates, 1), places)
+    return poisoned(_assign(score, predicted, point, radius, targets, iou_weight, count), targets)
 
 
-@functools.partial(jax.jit, static_argnums=6)
 def _assign(
     scores: Array,
     predicted: Array,

@@ -46,7 +46,6 @@ def read_targets(
     """Checks the targets of a head and cleans the slots that are not valid.
 
     Args:
-      function: The public name of the head.
       boxes: As the caller has them, `[B, M, numbers]`.
       labels: As the caller has them, `[B, M]`.
       valid: As the caller has it, `[B, M]`.

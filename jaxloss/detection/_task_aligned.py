@@ -1,17 +1,19 @@
 """Assignment by how well a point's class score and box fit a box together."""
 
-import functools
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks
 from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, highest
 from jaxloss.detection._claims import settle
+from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
+from jaxloss.options import NonNegative, Numbers
 
 __all__ = ["assign_task_aligned"]
 
@@ -21,18 +23,19 @@ Boxes = tuple[Array, ...]  # arrays [B, N], one for each number of a box
 _LEAST = 1e-9  # beside the highest metric of a box, by which the others are divided
 
 
+@detection
 def assign_task_aligned(
-    scores: ArrayLike,
-    predicted_boxes: ArrayLike,
-    points: ArrayLike,
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    scores: Numbers,
+    predicted_boxes: Numbers,
+    points: Numbers,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
+    valid: Numbers,
     top_k: int = 10,
-    alpha: ArrayLike = 0.5,
-    beta: ArrayLike = 6.0,
-    minimum_side: ArrayLike = 0.0,
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 6.0,
+    minimum_side: NonNegative = 0.0,
 ) -> Assignment:
     """Assigns points to boxes by task alignment, as TOOD and YOLOv8 do.
 
@@ -52,13 +55,6 @@ def assign_task_aligned(
 
     Args:
       scores: Probabilities `[B, N, C]`, floating.
-      predicted_boxes: Boxes xyxy in pixels, `[B, N, 4]`, floating.
-      points: Points (x, y) in pixels, `[N, 2]`, the same for all images.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
-      labels: Their classes, integer ids `[B, M]`. One that is none of the classes, on a valid box,
-        makes the weights NaN.
-      valid: Which slots hold a box, bool `[B, M]`.
-      top_k: Points for each box, at most.
       alpha: Exponent of the score, at least 0.
       beta: Exponent of the CIoU, at least 0.
       minimum_side: Pixels to which a shorter side is enlarged, about its middle, before points are
@@ -66,10 +62,6 @@ def assign_task_aligned(
 
     Returns:
       An `Assignment`. No gradient passes.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match or a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,22 +84,8 @@ def assign_task_aligned(
     images, _, classes = score.shape
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=score.dtype)
     point = read_points(points, predicted)
-    numbers = read_task_aligned(top_k, alpha, beta, score)
-    least = checks.number("minimum_side", minimum_side, score.dtype, "[0, inf)")
-    return poisoned(task_aligned(score, predicted, point, targets, *numbers, least), targets)
-
-
-def read_task_aligned(
-    top_k: int, alpha: ArrayLike, beta: ArrayLike, like: Array
-) -> tuple[int, Array, Array]:
-    """Requires the numbers of the metric and of its points."""
-    if top_k < 1:
-        checks.fail(ValueError, "top_k", top_k, "at least 1")
-    return (
-        int(top_k),
-        checks.number("alpha", alpha, like.dtype, "[0, inf)"),
-        checks.number("beta", beta, like.dtype, "[0, inf)"),
-    )
+    numbers = top_k, alpha, beta, minimum_side
+    return poisoned(task_aligned(score, predicted, point, targets, *numbers), targets)
 
 
 def task_aligned(
@@ -120,14 +98,13 @@ def task_aligned(
     beta: Array,
     minimum_side: Array,
 ) -> Assignment:
-    """`assign_task_aligned` of arguments that are checked."""
+    """`assign_task_aligned` of arrays that are checked."""
     described = with_angle(predicted), with_angle(targets.boxes)
     return align(
         _inside, _ciou, scores, *described, points, targets, top_k, alpha, beta, minimum_side
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 7))
 def align(
     inside: Callable[[Boxes, Array, Array, Array], Array],
     overlap: Callable[[Boxes, Boxes], Array],
@@ -156,6 +133,7 @@ def align(
       beta: Exponent of the similarity.
       minimum_side: What `inside` takes.
     """
+    checks.integer("top_k", top_k, 1)
     scores, predicted = jax.lax.stop_gradient((scores, predicted))
     images, places, _ = scores.shape
     slots = targets.labels.shape[1]

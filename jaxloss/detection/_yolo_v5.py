@@ -1,19 +1,23 @@
 """The loss of YOLOv5: boxes, objectness and classes on anchors of three or more levels."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss import _boxes
 from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, gather, highest
-from jaxloss.detection._by_ratio import candidates, read_shapes
+from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
+from jaxloss.detection._declare import BoxLoss, detection
+from jaxloss.detection._places import one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
+from jaxloss.options import Fraction, Interval, Levels, NonNegative, Number, Numbers, Share
 
 __all__ = ["yolo_v5"]
 
@@ -25,23 +29,24 @@ _BALANCE_OF_MORE = (4.0, 1.0, 0.25, 0.06, 0.02)
 _FOCAL_ALPHA = 0.25
 
 
+@detection
 def yolo_v5(
-    predictions: Sequence[ArrayLike],
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    predictions: Levels,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
-    anchors: ArrayLike,
+    valid: Numbers,
+    anchors: Numbers,
     strides: Sequence[float],
-    anchor_threshold: ArrayLike = 4.0,
-    box_gain: ArrayLike = 0.05,
-    objectness_gain: ArrayLike = 1.0,
-    class_gain: ArrayLike = 0.5,
-    label_smoothing: ArrayLike = 0.0,
-    gamma: ArrayLike = 0.0,
+    anchor_threshold: ShapeRatio = 4.0,
+    box_gain: NonNegative = 0.05,
+    objectness_gain: NonNegative = 1.0,
+    class_gain: NonNegative = 0.5,
+    label_smoothing: Share = 0.0,
+    gamma: Annotated[Number, Interval("[0, inf)", exact=(0,))] = 0.0,
     balance: Sequence[float] | None = None,
-    objectness_ratio: ArrayLike = 1.0,
-    box_loss: str = "ciou",
+    objectness_ratio: Fraction = 1.0,
+    box_loss: BoxLoss = "ciou",
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the whole loss of YOLOv5: assignment, boxes, objectness and classes.
@@ -63,37 +68,24 @@ def yolo_v5(
     Gains for other image sizes, numbers of levels and classes are the caller's:
     YOLOv5 scales them by `3 / levels`, `C / 80` and `(size / 640)^2`.
 
-    An image without boxes has the objectness alone. Invalid slots reach nothing. A label that is
-    none of the classes, on a valid box, makes the loss NaN.
+    An image without boxes has the objectness alone. Invalid slots reach nothing.
 
     Args:
       predictions: One array per level, `[B, A, H, W, 5 + C]`, floating; the image has the size of
         the grid times the stride.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a box, bool `[B, M]`.
       anchors: Sides (w, h) of the anchors in pixels, `[levels, A, 2]`.
-      strides: Pixels per cell, one number for each level.
       anchor_threshold: The ratio of sides from which on box and anchor do not fit, above 1.
-      box_gain: Factor of the boxes.
       objectness_gain: Factor of the objectness.
-      class_gain: Factor of the classes.
       label_smoothing: `s` in targets `1 - s/2` for the class and `s/2` for the others, in `[0, 1)`.
       gamma: Above 0, objectness and classes have the focal loss of this gamma, with alpha 0.25.
       balance: Factors of the levels' objectness. None: 4, 1, 0.4 for three levels, for others the
         first of 4, 1, 0.25, 0.06, 0.02.
       objectness_ratio: `r` in the objectness target `1 - r + r q`, in `[0, 1]`.
       box_loss: `"ciou"`, `"diou"`, `"giou"` or `"iou"`, in the boxes' part and in `q`.
-      axis_name: Mesh axis over which all sums, means and the batch size are global.
 
     Returns:
       The total, and its parts `box`, `objectness` and `classification` (0 for one class), with
       gains and batch size in them; float32 for half-precision input.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match, anchors, strides or balance do not fit the levels, an
-        option does not exist or a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -121,25 +113,23 @@ def yolo_v5(
     if shapes.shape[1] != levels[0].shape[1]:
         expected = f"{levels[0].shape[1]} anchors for each level, as the predictions have"
         checks.fail(ValueError, "anchors", f"of shape {shapes.shape}", expected)
-    _one_per_level("strides", strides, levels)
+    one_per_level(len(levels), strides=strides)
     if balance is None:
         balance = _BALANCE.get(len(levels), _BALANCE_OF_MORE[: len(levels)])
-    _one_per_level("balance", balance, levels)
+    one_per_level(len(levels), balance=balance)
     checks.option("box_loss", box_loss, _BOX_LOSSES)
-    number = lambda name, value, interval: checks.number(name, value, dtype, interval)
-    most = number("anchor_threshold", anchor_threshold, "(1, inf)")
-    ratio = number("objectness_ratio", objectness_ratio, "[0, 1]")
 
     def entropy(logits: Array, truth: Array, **options: Any) -> Array:
         options |= {"reduction": "sum", "axis_name": axis_name}
-        if checks.is_zero(gamma):
+        if isinstance(gamma, float):
             return binary_cross_entropy(logits, truth, **options)
         return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
     found, logits, factors, start = [], [], [], 0
     for level, anchor, stride, factor in zip(levels, shapes, strides, balance, strict=True):
-        pairs = _pairs(level, targets, anchor, jnp.asarray(stride, dtype), most, axis_name)
+        unit = jnp.asarray(stride, dtype)
+        pairs = _pairs(level, targets, anchor, unit, anchor_threshold, axis_name)
         found.append(pairs._replace(place=start + pairs.place))
         logits.append(level[..., 4].reshape(images, -1))
         places = logits[-1].shape[1]
@@ -155,7 +145,7 @@ def yolo_v5(
         decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
     )
     quality = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
-    quality = jnp.where(taken, 1 - ratio + ratio * quality, 0)
+    quality = jnp.where(taken, 1 - objectness_ratio + objectness_ratio * quality, 0)
     truth = highest(jnp.zeros_like(objectness), pairs.place, quality)
     parts = {
         "box": everywhere((pairs.share * costs).sum(), axis_name),
@@ -170,11 +160,7 @@ def yolo_v5(
             weights=pairs.share[..., None] / classes,
             label_smoothing=label_smoothing,
         )
-    gains = {
-        "box": number("box_gain", box_gain, "[0, inf)"),
-        "objectness": number("objectness_gain", objectness_gain, "[0, inf)"),
-        "classification": number("class_gain", class_gain, "[0, inf)"),
-    }
+    gains = {"box": box_gain, "objectness": objectness_gain, "classification": class_gain}
     parts = {name: batch * gains[name] * part for name, part in parts.items()}
     return finish(parts, targets, axis_name)
 
@@ -229,7 +215,7 @@ def _decode(raw: Array, anchors: Array) -> Array:
     return jnp.concatenate([2 * p[..., :2] - 0.5, (2 * p[..., 2:]) ** 2 * anchors], -1)
 
 
-def _read_levels(predictions: Sequence[ArrayLike]) -> list[Array]:
+def _read_levels(predictions: Levels) -> list[Array]:
     """Requires predictions `[B, A, H, W, 5 + C]` of each level, alike but for their grids."""
     levels = [checks.floating("predictions", level) for level in predictions]
     if not levels:
@@ -242,9 +228,3 @@ def _read_levels(predictions: Sequence[ArrayLike]) -> list[Array]:
         expected = (*first[:2], *grid, max(first[4], 6))
         checks.shape("predictions", level, expected, meaning)
     return [level.astype(dtype) for level in levels]
-
-
-def _one_per_level(numbers: Sequence[float], levels: Sequence[Array]) -> None:
-    if len(numbers) != len(levels):
-        expected = f"one for each of the {len(levels)} levels"
-        checks.fail(ValueError, name, f"of {len(numbers)} numbers", expected)

@@ -1,11 +1,12 @@
 """The loss of YOLOv8: boxes from distributions of distances, on points assigned by the task."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss import _boxes
 from jaxloss._core import checks, numerics, sigmoid
@@ -13,9 +14,11 @@ from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, distribution_focal
 from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
 from jaxloss.detection._coders import decode_distances, decode_distribution, encode_distances
+from jaxloss.detection._declare import BoxLoss, detection
 from jaxloss.detection._places import grid_points
 from jaxloss.detection._targets import Targets, finish, read_targets
-from jaxloss.detection._task_aligned import read_task_aligned, task_aligned
+from jaxloss.detection._task_aligned import task_aligned
+from jaxloss.options import Levels, NonNegative, Numbers
 
 __all__ = ["yolo_v8"]
 
@@ -25,21 +28,22 @@ _BOX_LOSSES = {name: getattr(_boxes, name) for name in ("ciou", "diou", "giou", 
 _SHORT_OF_LAST = 0.01  # bins by which a target stays below the last one
 
 
+@detection
 def yolo_v8(
-    predictions: Sequence[ArrayLike],
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    predictions: Levels,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
+    valid: Numbers,
     strides: Sequence[float],
     reg_max: int = 16,
     top_k: int = 10,
-    alpha: ArrayLike = 0.5,
-    beta: ArrayLike = 6.0,
-    box_gain: ArrayLike = 7.5,
-    class_gain: ArrayLike = 0.5,
-    distribution_gain: ArrayLike = 1.5,
-    box_loss: str = "ciou",
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 6.0,
+    box_gain: NonNegative = 7.5,
+    class_gain: NonNegative = 0.5,
+    distribution_gain: NonNegative = 1.5,
+    box_loss: BoxLoss = "ciou",
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the whole loss of YOLOv8: assignment, box, class and distribution terms.
@@ -58,34 +62,18 @@ def yolo_v8(
     place of DFL. `B` is ultralytics's factor; an image has the size of the first grid times its
     stride.
 
-    An image without boxes has its classification alone. Invalid slots reach nothing. A label that
-    is none of the classes, on a valid box, makes the loss NaN.
+    An image without boxes has its classification alone. Invalid slots reach nothing.
 
     Args:
       predictions: One array per level, `[B, H, W, 4 reg_max + C]`, floating: the bins of l, then of
         t, r and b, then the logits of the classes.
-      boxes: Boxes xyxy in pixels, `[B, M, 4]`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a box, bool `[B, M]`.
-      strides: Pixels per cell, one number for each level.
-      reg_max: Bins of each distance.
-      top_k: Points for each box, at most.
       alpha: Exponent of the score in the assignment.
       beta: Exponent of the CIoU in the assignment.
-      box_gain: Factor of the boxes.
-      class_gain: Factor of the classes.
-      distribution_gain: Factor of the distributions.
       box_loss: `"ciou"`, `"diou"`, `"giou"` or `"iou"`.
-      axis_name: Mesh axis over which all sums and the batch size are global.
 
     Returns:
       The total, and its parts `box`, `classification` and `distribution`, with gains and batch size
       in them; float32 for half-precision input.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match, strides do not fit the levels, an option does not exist or
-        a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -109,12 +97,11 @@ def yolo_v8(
     """
     head = read_head(predictions, strides, reg_max)
     targets = head.targets(boxes, labels, valid)
-    numbers = read_task_aligned(top_k, alpha, beta, head.logits)
     checks.option("box_loss", box_loss, _BOX_LOSSES)
 
     predicted = decode_distances(head.distances, head.points[None], strides=head.strides[None])
     scores = sigmoid.probability_pair(head.logits)[0]
-    assigned = task_aligned(scores, predicted, head.points, targets, *numbers, head.least)
+    assigned = task_aligned(scores, predicted, head.points, targets, top_k, alpha, beta, head.least)
     box = gather(targets.boxes, assigned.index)
     away = encode_distances(box, head.points[None], strides=head.strides[None])
     apart = _BOX_LOSSES[box_loss](
@@ -130,7 +117,7 @@ def yolo_v8(
         "classification": classification(head.logits, targets, assigned, axis_name),
         "distribution": distribution(head, away, assigned, axis_name),
     }
-    gains = {"box_gain": box_gain, "class_gain": class_gain, "distribution_gain": distribution_gain}
+    gains = box_gain, class_gain, distribution_gain
     return finish(gained(sums, gains, assigned, axis_name), targets, axis_name)
 
 
@@ -158,19 +145,16 @@ class Head(NamedTuple):
         """The distances of the sides from the points, in strides, `[B, N, 4]`."""
         return self.bins[..., 0] if self.bins.shape[-1] == 1 else decode_distribution(self.bins)
 
-    def targets(
-        self, boxes: ArrayLike, labels: ArrayLike, valid: ArrayLike, numbers: int = 4
-    ) -> Targets:
+    def targets(self, boxes: Numbers, labels: Numbers, valid: Numbers, numbers: int = 4) -> Targets:
         """The true boxes, checked."""
         images, _, classes = self.logits.shape
         shape = {"images": images, "classes": classes, "numbers": numbers}
         return read_targets(boxes, labels, valid, dtype=self.logits.dtype, **shape)
 
 
-def read_head(predictions: Sequence[ArrayLike], strides: Sequence[float], reg_max: int) -> Head:
+def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> Head:
     """Requires predictions `[B, H, W, 4 reg_max + C]` of each level, and joins the levels."""
-    if reg_max < 1:
-        checks.fail(ValueError, "reg_max", reg_max, "at least 1")
+    checks.integer("reg_max", reg_max, 1)
     levels = [checks.floating("predictions", level) for level in predictions]
     if not levels or len(levels) != len(strides):
         expected = f"one for each of the {len(levels)} levels, at least one"
@@ -230,15 +214,14 @@ def distribution(
 
 def gained(
     sums: dict[str, Array],
-    gains: dict[str, ArrayLike],
+    gains: tuple[Array, ...],
     assigned: Assignment,
     axis_name: AxisName | None,
 ) -> dict[str, Array]:
     """Divides the sums by that of the weights and multiplies them by their gains and the batch."""
     total: Any = at_least_one(assigned.weight.sum(), axis_name)
     batch = everywhere(jnp.asarray(len(assigned.weight), total.dtype), axis_name)
-    factors = [checks.number(key, gain, total.dtype, "[0, inf)") for key, gain in gains.items()]
     return {
-        part: batch * factor * value / total
-        for (part, value), factor in zip(sums.items(), factors, strict=True)
+        part: batch * gain * value / total
+        for (part, value), gain in zip(sums.items(), gains, strict=True)
     }

@@ -1,19 +1,23 @@
 """The loss of YOLOv8 with rotated boxes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._boxes import probiou
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.polygons import turned
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss.detection._assignment import gather
+from jaxloss.detection._declare import detection
+from jaxloss.detection._places import one_per_level
 from jaxloss.detection._targets import finish
-from jaxloss.detection._task_aligned import Boxes, align, read_task_aligned
+from jaxloss.detection._task_aligned import Boxes, align
 from jaxloss.detection._yolo_v8 import Head, classification, distribution, gained, read_head
+from jaxloss.options import Levels, NonNegative, Numbers
 
 __all__ = ["yolo_v8_rotated"]
 
@@ -24,22 +28,23 @@ _FLOOR = 0.12  # what is added to squared sides, in cells, before boxes are comp
 _ASPECT = 3  # how fast the angle's weight falls off with the logarithm of the ratio of sides
 
 
+@detection
 def yolo_v8_rotated(
-    predictions: Sequence[ArrayLike],
-    angles: Sequence[ArrayLike],
-    boxes: ArrayLike,
-    labels: ArrayLike,
+    predictions: Levels,
+    angles: Levels,
+    boxes: Numbers,
+    labels: Numbers,
     *,
-    valid: ArrayLike,
+    valid: Numbers,
     strides: Sequence[float],
     reg_max: int = 16,
     top_k: int = 10,
-    alpha: ArrayLike = 0.5,
-    beta: ArrayLike = 6.0,
-    box_gain: ArrayLike = 7.5,
-    class_gain: ArrayLike = 0.5,
-    distribution_gain: ArrayLike = 1.5,
-    angle_gain: ArrayLike = 1.0,
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 6.0,
+    box_gain: NonNegative = 7.5,
+    class_gain: NonNegative = 0.5,
+    distribution_gain: NonNegative = 1.5,
+    angle_gain: NonNegative = 1.0,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the whole loss of YOLOv8 with rotated boxes: `yolo_v8`'s terms and one of the angle.
@@ -55,35 +60,20 @@ def yolo_v8_rotated(
     the same for boxes that are turned by a right angle, and little for long ones. Boxes with a side
     below 2 pixels are left out.
 
-    An image without boxes has its classification alone. Invalid slots reach nothing. A label that
-    is none of the classes, on a valid box, makes the loss NaN.
+    An image without boxes has its classification alone. Invalid slots reach nothing.
 
     Args:
       predictions: One array per level, `[B, H, W, 4 reg_max + C]`, floating: the bins of l, then of
         t, r and b, then the logits of the classes.
       angles: One array per level, `[B, H, W]`, in radians.
       boxes: Boxes (cx, cy, w, h, radians) in pixels, `[B, M, 5]`.
-      labels: Their classes, integer ids `[B, M]`.
-      valid: Which slots hold a box, bool `[B, M]`.
-      strides: Pixels per cell, one number for each level.
-      reg_max: Bins of each distance.
-      top_k: Points for each box, at most.
       alpha: Exponent of the score in the assignment.
       beta: Exponent of the probabilistic IoU in the assignment.
-      box_gain: Factor of the boxes.
-      class_gain: Factor of the classes.
-      distribution_gain: Factor of the distributions.
       angle_gain: Factor of the angles.
-      axis_name: Mesh axis over which all sums and the batch size are global.
 
     Returns:
       The total, and its parts `box`, `classification`, `distribution` and `angle`, with gains and
       batch size in them; float32 for half-precision input.
-
-    Raises:
-      TypeError: If predictions are not floating, labels not integers or `valid` not boolean.
-      ValueError: If shapes do not match, strides do not fit the levels or a number is out of its
-        range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,7 +100,6 @@ def yolo_v8_rotated(
     targets = head.targets(boxes, labels, valid, 5)
     wide_enough = (targets.boxes[..., 2:4] >= _LEAST_SIDE).all(-1)
     targets = targets._replace(valid=targets.valid & wide_enough)
-    numbers = read_task_aligned(top_k, alpha, beta, head.logits)
 
     units = head.strides[None, :, None]
     points = head.points[None] / units
@@ -125,7 +114,9 @@ def yolo_v8_rotated(
         _spread(targets.boxes),
         head.points,
         targets,
-        *numbers,
+        top_k,
+        alpha,
+        beta,
         head.least,
     )
     box = _scaled(gather(targets.boxes, assigned.index), 1 / units)
@@ -147,22 +138,13 @@ def yolo_v8_rotated(
         "distribution": distribution(head, _distances(box, points), assigned, axis_name),
         "angle": everywhere((weight * squareness * jnp.sin(2 * turn) ** 2).sum(), axis_name),
     }
-    gains = {
-        "box_gain": box_gain,
-        "class_gain": class_gain,
-        "distribution_gain": distribution_gain,
-        "angle_gain": angle_gain,
-    }
+    gains = box_gain, class_gain, distribution_gain, angle_gain
     return finish(gained(sums, gains, assigned, axis_name), targets, axis_name)
 
 
-def _read_angles(
-    angles: Sequence[ArrayLike], predictions: Sequence[ArrayLike], head: Head
-) -> Array:
+def _read_angles(angles: Levels, predictions: Levels, head: Head) -> Array:
     """Requires an angle for each point, and joins the levels, `[B, N]`."""
-    if len(angles) != len(predictions):
-        expected = f"one for each of the {len(predictions)} levels"
-        checks.fail(ValueError, "angles", f"of {len(angles)} arrays", expected)
+    one_per_level(len(predictions), angles=angles)
     levels = [checks.floating("angles", level) for level in angles]
     for level, prediction in zip(levels, predictions, strict=True):
         checks.shape("angles", level, jnp.shape(prediction)[:3], "images, rows and columns")

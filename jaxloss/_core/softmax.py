@@ -390,22 +390,34 @@ def _cross_entropy(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _entropy(logits: Array, shares: Array, top: Array, rest: Array, axis: int) -> Array:
     """The cost; its derivative by the logits includes that through their scale."""
-    surprise = jnp.log1p(rest) - _above(logits, top)
-    return numerics.product(shares, surprise).sum(axis, keepdims=True)
+    cost = _surprise(logits, top, rest, axis)
+    return numerics.product(shares, cost).sum(axis, keepdims=True)
 
 
 @_entropy.defjvp
 def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     (logits, shares, top, rest), (t, t_shares, *_) = primals, tangents
-    level = _above(logits, top)
-    removed = level == -jnp.inf
+    removed = _above(logits, top) == -jnp.inf
     p, q = _probability_pair(logits, top, rest, axis)
     total = jnp.where(removed, 0, shares).sum(axis, keepdims=True)
     # Not total p - y, which cancels where a class is all but certain.
     slope = jnp.where(removed, 0, p * (total - shares) - shares * q)
-    by_share = jnp.log1p(rest) - jnp.where(removed, 0, level)
-    tangent = (slope * t + jnp.where(removed, 0, by_share) * t_shares).sum(axis, keepdims=True)
+    by_share = jnp.where(removed, 0, _surprise(logits, top, rest, axis))
+    tangent = (slope * t + by_share * t_shares).sum(axis, keepdims=True)
     return _entropy(logits, shares, top, rest, axis), tangent
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _surprise(logits: Array, top: Array, rest: Array, axis: int) -> Array:
+    """Returns `-log p_c`; its derivative by the logits includes that through their scale."""
+    return jnp.log1p(rest) - _above(logits, top)
+
+
+@_surprise.defjvp
+def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    t = tangents[0]
+    p, _ = _probability_pair(*primals, axis)
+    return _surprise(*primals, axis), (p * t).sum(axis, keepdims=True) - t
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -11,14 +11,14 @@ Array = jax.Array
 
 
 def settle(
-    taken: Array, wanted: Array, places: int, prefer: Callable[[Array], Array]
+    taken: Array, wanted: Array, like: Array, prefer: Callable[[Array], Array]
 ) -> tuple[Array, Array]:
     """Gives every place to the slot that asks for it; one that several ask for to the preferred.
 
     Args:
       taken: The places that slots ask for, `[B, M, K]`; not twice the same one in a slot.
       wanted: Which of them it really asks for, `[B, M, K]`.
-      places: Their number.
+      like: Any array of the places, `[B, N]`.
       prefer: Of places `[B, M K]`, the slots that should have them; not only those that asked.
 
     Returns:
@@ -27,7 +27,7 @@ def settle(
     images, slots, count = taken.shape
     taken, wanted = taken.reshape(images, -1), wanted.reshape(images, -1)
     slot = jnp.repeat(jnp.arange(slots, dtype=jnp.int32), count)[None]
-    nobody = jnp.full_like(taken, slots, shape=(images, places))
+    nobody = jnp.full_like(like, slots, jnp.int32)
     claim = jnp.where(wanted, slot, slots)
     first = lowest(nobody, taken, claim)
     last = highest(jnp.full_like(nobody, -1), taken, jnp.where(wanted, slot, -1))

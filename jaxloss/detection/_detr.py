@@ -262,8 +262,8 @@ def _cost(scores: Array, predicted: Array, targets: Targets, *, softmax: bool) -
 def _match_groups(cost: Array, valid: Array, groups: int) -> Assignment:
     """Matches each group of queries by itself."""
     images, queries, slots = cost.shape
-    apart = cost.reshape(images * groups, queries // groups, slots)
-    found = match_hungarian(apart, jnp.repeat(valid, groups, 0))
+    apart = cost.reshape(images, groups, queries // groups, slots)
+    found = jax.vmap(match_hungarian, in_axes=(1, None), out_axes=1)(apart, valid)
     return Assignment(*(x.reshape(images, queries) for x in found))
 
 

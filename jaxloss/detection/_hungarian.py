@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
-from jaxloss.detection._assignment import Assignment, assignment, gather
+from jaxloss.detection._assignment import Assignment, assignment, gather, lowest
 from jaxloss.detection._declare import detection
 from jaxloss.options import Numbers
 
@@ -164,11 +164,10 @@ def _along_path(box: Array, before: Array, target: Array, query: Array) -> Array
 
 def _uncontested(cost: Array, valid: Array) -> Array:
     """Matches each box to its best query, unless an earlier box wants it."""
-    boxes, queries = cost.shape[1:]
-    best = jnp.where(valid, cost.argmin(2).astype(jnp.int32), queries)
-    ids = jnp.broadcast_to(jnp.arange(boxes, dtype=jnp.int32), best.shape)
+    boxes = cost.shape[1]
+    claim = jnp.where(valid, jnp.arange(boxes, dtype=jnp.int32)[None], boxes)
     nobody = jnp.full_like(cost[:, 0], boxes, jnp.int32)
-    claims = jax.vmap(lambda row, at, ids: row.at[at].min(ids, mode="drop"))(nobody, best, ids)
+    claims = lowest(nobody, cost.argmin(2), claim)
     return jnp.where(claims == boxes, -1, claims)
 
 

@@ -127,7 +127,7 @@ def mask_set(
         truth = jnp.zeros((images, 1, 1, 1), bool)
 
     near, candidates, others = jax.random.split(key, 3)
-    where = _uniform(near, (images, 1, points, 2), scores.dtype)
+    where = _anywhere(near, targets.valid, (1, points), scores.dtype)
     costs = _costs(
         jax.lax.stop_gradient(_bilinear(maps, where, scores.dtype)),
         _bilinear(truth, where, scores.dtype),
@@ -144,7 +144,7 @@ def mask_set(
     where = jnp.concatenate(
         [
             _important(candidates, maps, query, int(oversample * points), chosen, scores.dtype),
-            _uniform(others, (images, targets.valid.shape[1], points - chosen, 2), scores.dtype),
+            _anywhere(others, targets.valid, (query.shape[1], points - chosen), scores.dtype),
         ],
         2,
     )
@@ -175,8 +175,14 @@ def _read_points(points: int, oversample: float, important: float) -> None:
     checks.interval("important", important, "[0, 1]")
 
 
+def _anywhere(key: Array, like: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+    """Points (x, y) in images of size 1, `[B, *shape, 2]`, divided over devices as `like` is."""
+    nothing = jnp.zeros_like(like[:, :1], dtype)
+    return _uniform(key, (len(like), *shape, 2), dtype) + nothing[..., None, None]
+
+
 def _uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Points (x, y) anywhere in images of size 1."""
+    """Numbers in [0, 1)."""
     return jax.random.uniform(key, shape, dtype)
 
 
@@ -191,7 +197,7 @@ def _important(
 
     def choose(_: None, slot: tuple[Array, Array]) -> tuple[None, Array]:
         key, query = slot
-        where = _uniform(key, (len(query), 1, candidates, 2), dtype)
+        where = _anywhere(key, query[:, None], (1, candidates), dtype)
         uncertainty = -numerics.absolute(_bilinear(maps, where, dtype, query[:, None])[:, 0])
         best = jax.lax.top_k(uncertainty, count)[1]
         return None, gather(where[:, 0], best)
@@ -208,7 +214,9 @@ def _bilinear(maps: Array, where: Array, dtype: jnp.dtype, channel: Array | None
     """
     count, height, width = maps.shape[1:]
     if channel is None:
-        channel = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], maps.shape[:2])
+        channel = (
+            jnp.zeros_like(maps[..., 0, 0], jnp.int32) + jnp.arange(count, dtype=jnp.int32)[None]
+        )
     flat = maps.reshape(len(maps), -1)
     first = channel[..., None] * (height * width)
     x, y = where[..., 0] * width - 0.5, where[..., 1] * height - 0.5

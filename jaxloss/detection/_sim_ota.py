@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, sigmoid
-from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather
+from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, of_each_image
 from jaxloss.detection._by_iou import overlaps
 from jaxloss.detection._claims import settle
 from jaxloss.detection._declare import detection
@@ -145,10 +145,10 @@ def _assign(
         return None, (taken, (rank < jnp.maximum(share, 1)[:, None]) & (cheapest > -jnp.inf))
 
     def cheapest(taken: Array) -> Array:
-        near_points = points[taken]
-        x, y = near_points[..., 0], near_points[..., 1]
+        x, y, reach = (
+            gather(of_each_image(row, background), taken) for row in (*points.T, radius[0])
+        )
         found, base = gather(predicted, taken), gather(background, taken)
-        reach = jnp.take_along_axis(jnp.broadcast_to(radius, background.shape), taken, 1)
         of_class = gather(by_class.swapaxes(1, 2), taken).swapaxes(1, 2)
 
         def score(box: Array, label: Array, valid: Array) -> Array:
@@ -161,7 +161,7 @@ def _assign(
         return best_slot(score, slots, unroll=1)[0]
 
     _, (taken, wanted) = jax.lax.scan(ask, None, by_slot)
-    places = scores.shape[1]
-    index, foreground = settle(taken.swapaxes(0, 1), wanted.swapaxes(0, 1), places, cheapest)
+    taken, wanted = taken.swapaxes(0, 1), wanted.swapaxes(0, 1)
+    index, foreground = settle(taken, wanted, background, cheapest)
     weight = overlaps(predicted, gather(targets.boxes, index))
     return assignment(index, foreground, scores.dtype, weight=weight)

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks
-from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, highest
+from jaxloss.detection._assignment import (
+    Assignment,
+    assignment,
+    best_slot,
+    gather,
+    highest,
+    of_each_image,
+)
 from jaxloss.detection._claims import settle
 from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
@@ -135,8 +142,7 @@ def align(
     """
     checks.integer("top_k", top_k, 1)
     scores, predicted = jax.lax.stop_gradient((scores, predicted))
-    images, places, _ = scores.shape
-    slots = targets.labels.shape[1]
+    places = scores.shape[1]
     by_class = scores.swapaxes(1, 2)
 
     def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
@@ -160,18 +166,18 @@ def align(
 
     def holder(taken: Array) -> Array:
         near = tuple(gather(column, taken) for column in predicted)
-        x, y = (points[:, i][taken] for i in (0, 1))
+        x, y = (gather(of_each_image(points[:, i], scores[..., 0]), taken) for i in (0, 1))
         score = lambda valid, *box: similarity(_columns(box), valid[:, None], near, x, y)
         return best_slot(score, (targets.valid, *boxes), unroll=1)[0]
 
     values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
-    index, foreground = settle(taken, values > 0, places, holder)
+    index, foreground = settle(taken, values > 0, scores[..., 0], holder)
 
     own = tuple(gather(column, index) for column in boxes)
     u = similarity(own, foreground, predicted, x, y)
     label = gather(targets.labels, index)
     t = metric(jnp.take_along_axis(scores, label[..., None], -1)[..., 0], u)
-    most = jnp.zeros_like(scores, shape=(images, slots))
+    most = jnp.zeros_like(targets.labels, scores.dtype)
     largest = [gather(highest(most, index, jnp.where(foreground, a, 0)), index) for a in (t, u)]
     weight = t / (largest[0] + _LEAST) * largest[1]
     return assignment(index, foreground, scores.dtype, weight=weight)

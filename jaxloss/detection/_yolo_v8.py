@@ -169,7 +169,8 @@ def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> He
     joined = jnp.concatenate(whole, 1)
     grids = [(level.shape[1], level.shape[2]) for level in levels]
     units = [
-        jnp.full(len(level[0]), stride, dtype) for level, stride in zip(whole, strides, strict=True)
+        jnp.full(level.shape[1], stride, dtype)
+        for level, stride in zip(whole, strides, strict=True)
     ]
     return Head(
         bins=joined[..., :bins].reshape(*joined.shape[:2], 4, reg_max),

@@ -24,6 +24,7 @@ __all__ = [
     "ClassCounts",
     "Classification",
     "Elements",
+    "Factor",
     "Format",
     "Fraction",
     "Labelled",
@@ -77,6 +78,7 @@ Levels: TypeAlias = Annotated[Sequence[ArrayLike], Several]
 Real: TypeAlias = Annotated[Number, Interval("(-inf, inf)")]
 NonNegative: TypeAlias = Annotated[Number, Interval("[0, inf)")]
 Positive: TypeAlias = Annotated[Number, Interval("(0, inf)")]
+Factor: TypeAlias = Annotated[Number, Interval("[0, inf)", exact=(0,))]
 Fraction: TypeAlias = Annotated[Number, Interval("[0, 1]")]
 Share: TypeAlias = Annotated[Number, Interval("[0, 1)", exact=(0,))]
 PerClass: TypeAlias = Annotated[Numbers, Interval("[0, inf)", scalar=False)]

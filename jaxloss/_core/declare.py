@@ -393,6 +393,20 @@ classification = family(
         _raises("the prediction", _FLOAT_LABELS),
     )
 )
+linear = family(
+    Family(
+        options.Labelled,
+        {
+            "features": "Inputs of the layer, shape `[..., D]`, floating.",
+            "labels": "Integer ids, shape `[...]`. An id outside `[0, C)` that is not ignored "
+            "makes its position's loss and gradient NaN.",
+            "label_smoothing": "The share of each target that is spread evenly over all classes, "
+            "in `[0, 1)`.",
+        },
+        f'A scalar, or the shape of the ids with `reduction="none"`; {_HALF}',
+        _raises("`features` or `kernel`", ", or there is no mesh axis `class_axis_name` here"),
+    )
+)
 elements = family(
     Family(
         options.Elements,

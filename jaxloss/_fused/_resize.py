@@ -16,6 +16,7 @@ __all__ = ["resize_logits"]
 Array = jax.Array
 
 
+@checks.named
 def resize_logits(
     logits: ArrayLike, shape: Sequence[int], *, axis: int = -1, align_corners: bool = True
 ) -> Array:
@@ -64,10 +65,8 @@ def resize_logits(
     result = scores.astype(checks.compute_dtype(scores))
     pixels = [i for i in range(scores.ndim) if i != at][1:]
     sizes = tuple(scores.shape[i] for i in pixels)
-    good = len(shape) == len(sizes) and all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in shape
-    )
-    if not good:
+    is_size = lambda n: isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0
+    if len(shape) != len(sizes) or not all(map(is_size, shape)):
         expected = f"a positive integer for each of the {len(sizes)} pixel axes"
         checks.fail(ValueError, "shape", tuple(shape), expected)
     require_pixels(scores, sizes)

@@ -23,6 +23,7 @@ __all__ = [
     "Boxes",
     "ClassCounts",
     "Classification",
+    "Coordinates",
     "Elements",
     "Factor",
     "Format",
@@ -124,8 +125,8 @@ class Regression(TypedDict, total=False):
     ]
 
 
-class Boxes(Regression, total=False):
-    """Options of the losses of axis-aligned boxes."""
+class Coordinates(TypedDict, total=False):
+    """How boxes are written."""
 
     format: Annotated[
         Format,
@@ -134,6 +135,10 @@ class Boxes(Regression, total=False):
             '`"xyxy"` (corners), `"cxcywh"` (centre and size) or `"xywh"` (first corner and size).',
         ),
     ]
+
+
+class Boxes(Regression, Coordinates, total=False):
+    """Options of the losses of axis-aligned boxes."""
 
 
 class Labelled(Regression, total=False):

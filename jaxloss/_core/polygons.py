@@ -7,11 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
 from jaxloss._core.boxes import Areas, columns
 
 Array = jax.Array
 Point = tuple[Array, Array]
+
+FORMATS = ("cxcywhr", "corners")
+
+_AROUND = ((-1, -1), (1, -1), (1, 1), (-1, 1))  # the corners of a box, in halves of its sides
 
 
 class Pair(NamedTuple):
@@ -109,7 +114,7 @@ def _shared(offset: Point, two: Pair) -> Array:
     c, s = jnp.cos(turn), jnp.sin(turn)
     half_w, half_h = (side / 2 for side in two.sides)
     width, height = (side / 2 for side in two.other_sides)
-    arms = [(a * half_w, b * half_h) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    arms = [(a * half_w, b * half_h) for a, b in _AROUND]
     xs = jnp.stack([x + (c * u - s * v) for u, v in arms])
     ys = jnp.stack([y + (s * u + c * v) for u, v in arms])
     next_xs, next_ys = (jnp.roll(corners, -1, 0) for corners in (xs, ys))
@@ -155,3 +160,41 @@ def checked(argument: str, boxes: ArrayLike) -> Array:
     checks.minimum_rank(argument, box, 1, "the last holds a box's five numbers")
     checks.shape(argument, box, (*box.shape[:-1], 5), "five numbers per box")
     return box
+
+
+def convert(argument: str, boxes: ArrayLike, source: str, target: str) -> Array:
+    """Converts rotated boxes from one format to another, in their own dtype."""
+    if source == "cxcywhr":
+        box = checked(argument, boxes)
+        return box if source == target else _corners(box).astype(box.dtype)
+    box = checks.floating(argument, boxes)
+    checks.minimum_rank(argument, box, 2, "the last hold the coordinates of four corners")
+    checks.shape(argument, box, (*box.shape[:-2], 4, 2), "four corners per box")
+    return box if source == target else _of_corners(box).astype(box.dtype)
+
+
+def _corners(boxes: Array) -> Array:
+    x, y, w, h, angle = columns(boxes.astype(checks.compute_dtype(boxes)))
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    arms = [(a * w / 2, b * h / 2) for a, b in _AROUND]
+    points = [(x + (c * u - s * v), y + (s * u + c * v)) for u, v in arms]
+    return jnp.stack([jnp.stack(point, -1) for point in points], -2)
+
+
+def _of_corners(corners: Array) -> Array:
+    corners = corners.astype(checks.compute_dtype(corners))
+    first, second, third, fourth = (corners[..., i, :] for i in range(4))
+    centre = first + ((second - first) + (third - first) + (fourth - first)) / 4
+    along, across = (second - first + third - fourth) / 2, (third - second + fourth - first) / 2
+    (ux, uy), (vx, vy) = columns(along), columns(across)
+    width, height = _length(ux, uy), _length(vx, vy)
+    x, y = jnp.where(width > 0, ux, vy), jnp.where(width > 0, uy, -vx)
+    is_point = (x == 0) & (y == 0)
+    angle = jnp.arctan2(jnp.where(is_point, 0, y), jnp.where(is_point, 1, x))
+    return jnp.concatenate([centre, jnp.stack([width, height, angle], -1)], -1)
+
+
+def _length(x: Array, y: Array) -> Array:
+    """The length of a vector of any size, with derivative 0 at 0."""
+    largest = pairs.unit(jnp.maximum(jnp.abs(x), jnp.abs(y)))
+    return largest * numerics.sqrt((x / largest) ** 2 + (y / largest) ** 2)

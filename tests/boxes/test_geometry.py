@@ -27,6 +27,85 @@ def test_formats_convert_both_ways(source, target):
     np.testing.assert_allclose(geometry.convert(there, target, source), boxes, atol=1e-6)
 
 
+ROTATED = np.array(
+    [[1.0, 2.0, 4.0, 2.0, 0.5], [0.0, 0.0, 1.0, 3.0, -2.5], [5.0, 1.0, 2.0, 2.0, 3.0]]
+)
+
+
+def test_corners_of_rotated_boxes():
+    """Half the sides turned by the angle, from the first corner on around the box."""
+    x, y, w, h, angle = ROTATED.T
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    arms = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
+    expected = np.stack([x, y], -1)[:, None] + np.einsum("ijn,cjn->nci", turn, arms)
+    found = geometry.convert(np.float32(ROTATED), "cxcywhr", "corners")
+    np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+    np.testing.assert_allclose(geometry.convert(found, "corners", "cxcywhr"), ROTATED, 1e-5, 1e-6)
+    assert geometry.convert(found, "corners", "corners") is found
+
+
+def test_corners_of_boxes_without_area():
+    """A line without width has its direction from the other side; a point has none."""
+    boxes = jnp.array(
+        [[1.0, 2.0, 0.0, 3.0, 0.5], [1.0, 2.0, 3.0, 0.0, 0.5], [1.0, 2.0, 0.0, 0.0, 0.5]]
+    )
+    there = geometry.convert(boxes, "cxcywhr", "corners")
+    back = geometry.convert(there, "corners", "cxcywhr")
+    np.testing.assert_allclose(back, boxes.at[2, 4].set(0), 1e-5, 1e-6)
+    both = lambda boxes: geometry.convert(
+        geometry.convert(boxes, "cxcywhr", "corners"), "corners", "cxcywhr"
+    )
+    assert jnp.isfinite(jax.jit(jax.jacobian(both))(boxes)).all()
+
+
+@pytest.mark.parametrize("unit", [1e-18, 1e18])
+def test_corners_at_any_scale(unit):
+    boxes = np.float32(ROTATED * [unit, unit, unit, unit, 1])
+    back = geometry.convert(geometry.convert(boxes, "cxcywhr", "corners"), "corners", "cxcywhr")
+    back = np.asarray(back) / [unit, unit, unit, unit, 1]
+    np.testing.assert_allclose(back, ROTATED, 1e-5, 1e-6)
+
+
+def test_rotated_formats_keep_the_dtype():
+    there = geometry.convert(ROTATED.astype(np.float16), "cxcywhr", "corners")
+    back = geometry.convert(there, "corners", "cxcywhr")
+    assert there.dtype == back.dtype == jnp.float16
+
+
+@pytest.mark.parametrize(
+    "boxes, source, target, words",
+    [
+        (np.ones((3, 4)), "cxcywhr", "corners", r"boxes.*\(3, 4\).*five numbers"),
+        (np.ones((3, 4, 3)), "corners", "cxcywhr", r"boxes.*\(3, 4, 3\).*four corners"),
+        (np.ones(4), "corners", "cxcywhr", "boxes.*at least 2 axes"),
+        (np.ones((3, 5)), "cxcywhr", "xyxy", "target.*'xyxy'.*'corners'"),
+        (np.ones((3, 4)), "xyxy", "corners", "target.*'corners'.*'cxcywh'"),
+        (np.ones((3, 4)), "yxyx", "xyxy", "source.*'yxyx'.*'corners'"),
+    ],
+)
+def test_invalid_conversions_raise(boxes, source, target, words):
+    with pytest.raises(ValueError, match=f"jaxloss.convert: `{words}"):
+        geometry.convert(boxes, source, target)
+
+
+def test_boxes_of_masks():
+    """One pixel, a ring, a full mask and an empty one; every batch axis is kept."""
+    masks = np.zeros((2, 2, 5, 7), bool)
+    masks[0, 0, 3, 2] = True
+    masks[0, 1, 1:4, 2:6] = True
+    masks[0, 1, 2, 3:5] = False
+    masks[1, 0] = True
+    expected = [[[2, 3, 3, 4], [2, 1, 6, 4]], [[0, 0, 7, 5], [0, 0, 0, 0]]]
+    boxes = geometry.masks_to_boxes(masks)
+    assert boxes.dtype == jnp.float32
+    np.testing.assert_array_equal(boxes, expected)
+    assert geometry.masks_to_boxes(np.zeros((3, 0, 4), bool)).tolist() == [[0.0] * 4] * 3
+    with pytest.raises(TypeError, match="jaxloss.masks_to_boxes: `masks.*bool"):
+        geometry.masks_to_boxes(np.ones((3, 3)))
+    with pytest.raises(ValueError, match="jaxloss.masks_to_boxes: `masks.*at least 2 axes"):
+        geometry.masks_to_boxes(np.ones(3, bool))
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_area(format):
     boxes = geometry.convert(
@@ -35,7 +114,12 @@ def test_area(format):
     np.testing.assert_allclose(geometry.area(boxes, format=format), [24, 0], 1e-6)
 
 
-PAIRWISE = {"pairwise_iou": geometry.iou, "pairwise_giou": geometry.giou}
+PAIRWISE = {
+    "pairwise_iou": geometry.iou,
+    "pairwise_giou": geometry.giou,
+    "pairwise_diou": geometry.diou,
+    "pairwise_ciou": geometry.ciou,
+}
 pairwise = pytest.mark.parametrize("name", PAIRWISE)
 
 
@@ -70,8 +154,9 @@ def test_matrices_at_any_scale_and_of_any_leading_axes(name):
     np.testing.assert_allclose(matrices[1, 1], one, 1e-6, 1e-7)
 
 
-@pairwise
+@pytest.mark.parametrize("name", [name for name in PAIRWISE if name != "pairwise_ciou"])
 def test_gradient_of_a_matrix(name):
+    """That of CIoU, whose weight is a constant, is compared with `ciou` below."""
     first, second = some(4), some(5, seed=1)
     with jax.enable_x64(True):
         loss = lambda *pair: (jnp.sin(getattr(geometry, name)(*pair))).sum()
@@ -86,6 +171,15 @@ def test_gradient_of_a_matrix(name):
         along = sum(np.vdot(g, d) for g, d in zip(gradients, directions, strict=True))
     slope = (float(ends[0]) - float(ends[1])) / (2 * step)
     np.testing.assert_allclose(along, slope, 1e-6)
+
+
+def test_gradient_of_a_matrix_of_ciou():
+    first, second = some(2), some(2, seed=1)
+    matrix = lambda a, b: jnp.trace(geometry.pairwise_ciou(a, b))
+    pairs = lambda a, b: geometry.ciou(a, b).sum()
+    found, expected = (jax.jit(jax.grad(f, (0, 1)))(first, second) for f in (matrix, pairs))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, 1e-5, 1e-7)
 
 
 @pairwise
@@ -200,6 +294,17 @@ def test_nms_keeps_empty_boxes_and_formats_agree():
         assert suppressed(given, scores, 0.5, 4, format=format) == [2, 1, 0]
 
 
+def test_nms_by_class_is_that_of_each_class():
+    """Far from the origin too, where classes moved apart by an offset would lose their digits."""
+    boxes, rng = some(60) + np.float32(1e5), np.random.default_rng(3)
+    scores, labels = rng.random(60).astype(np.float32), rng.integers(0, 3, 60)
+    kept = [np.flatnonzero(labels == c) for c in range(3)]
+    kept = np.concatenate([i[greedy(boxes[i], scores[i], 0.3)] for i in kept])
+    expected = kept[np.argsort(-scores[kept])].tolist()
+    assert suppressed(boxes, scores, 0.3, 60, labels=labels) == expected
+    assert len(expected) > len(suppressed(boxes, scores, 0.3, 60))
+
+
 def test_nms_under_vmap_with_traced_thresholds():
     """Per class: one set of boxes, a row of scores and a threshold for each."""
     boxes, scores = some(40), np.random.default_rng(2).random((3, 40)).astype(np.float32)
@@ -238,6 +343,8 @@ NMS = {"iou_threshold": 0.5, "max_outputs": 3}
         ((B, np.ones(3, int)), {}, TypeError, "scores.*floating"),
         ((B, np.ones(3)), {"max_outputs": 2.0}, TypeError, "max_outputs.*2.0.*integer"),
         ((B, np.ones(3)), {"max_outputs": -1}, ValueError, "max_outputs.*-1.*at least 0"),
+        ((B, np.ones(3)), {"labels": np.ones(3)}, TypeError, "labels.*float.*integers"),
+        ((B, np.ones(3)), {"labels": np.ones(2, int)}, ValueError, r"labels.*\(2,\).*one class"),
         ((B, np.ones(3)), {"iou_threshold": 1.5}, ValueError, "iou_threshold.*1.5"),
         ((B, np.ones(3)), {"format": "yxyx"}, ValueError, "format.*'yxyx'"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 import jaxloss
 from jaxloss import geometry
-from jaxloss._boxes import _paired
+from jaxloss._core import cost
 from jaxloss._core.boxes import FORMATS
 from tests.compiling import quick_jit
 from tests.registry import box_pairs
@@ -225,19 +225,37 @@ def test_sizes_below_the_rounding_of_the_position_count(format):
     np.testing.assert_allclose(value, [0, 0.5], 1e-6)
 
 
-def test_many_boxes_in_blocks_equal_all_at_once(monkeypatch):
+@pytest.fixture
+def cut(monkeypatch):
+    """Makes a CPU compute in chunks, or at once; programs of the other way are forgotten."""
+
+    def into(chunks):
+        monkeypatch.setattr(cost, "CHUNKS", chunks)
+        monkeypatch.setattr(cost, "CHUNKED_FROM", 0 if chunks > 1 else 10**9)
+        jax.clear_caches()
+
+    yield into
+    jax.clear_caches()
+
+
+def _pairs(*shape):
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, 6, (2, *shape, 2)), rng.uniform(1, 5, (2, *shape, 2))
+    return jnp.float32(np.concatenate([corner, corner + size], -1))
+
+
+def test_many_boxes_in_chunks_equal_all_at_once(cut):
     """Value, gradients by both boxes, and a derivative along a direction and through a gradient.
 
-    With a mask and weights that broadcast, and a last block that overlaps the one before.
+    With a mask and weights that broadcast, and a rest.
     """
-    rng = np.random.default_rng(0)
-    corner, size = rng.uniform(0, 6, (2, 5, 30, 2)), rng.uniform(1, 5, (2, 5, 30, 2))
-    a, b = jnp.float32(np.concatenate([corner, corner + size], -1))
+    a, b = _pairs(5, 30)
+    rng = np.random.default_rng(1)
     slope = jnp.float32(rng.normal(size=a.shape))
     where, weights = rng.random((5, 30)) < 0.7, jnp.float32(rng.uniform(1, 2, (1, 30)))
 
-    def run(block):
-        monkeypatch.setattr(_paired, "BLOCK", block)
+    def run(chunks):
+        cut(chunks)
         loss = _options("ciou", where=where, weights=weights)
         both = lambda a, b: jax.value_and_grad(loss, (0, 1))(a, b)
         alone = lambda a: loss(a, b)
@@ -249,39 +267,27 @@ def test_many_boxes_in_blocks_equal_all_at_once(monkeypatch):
             )
         )(a, b)
 
-    whole, cut = run(2**14), run(64)
-    for expected, found in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
+    whole, parts = run(1), run(4)
+    for expected, found in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(found, expected, 1e-5, 1e-7)
 
 
-@pytest.mark.parametrize("count", [65, 128])
-def test_any_number_of_boxes_fills_its_blocks(count, monkeypatch):
-    monkeypatch.setattr(_paired, "BLOCK", 64)
-    rng = np.random.default_rng(0)
-    corner, size = rng.uniform(0, 6, (2, count, 2)), rng.uniform(1, 5, (2, count, 2))
-    a, b = jnp.float32(np.concatenate([corner, corner + size], -1))
-    value, gradient = quick_jit(jax.value_and_grad(_options("giou")))(a, b)
-    each, pull = jax.vjp(_options("giou", reduction="none"), a, b)
-    np.testing.assert_allclose(value, each.mean(), 1e-6)
-    np.testing.assert_allclose(gradient, pull(jnp.ones(count) / count)[0], 1e-5, 1e-8)
-
-
-def test_blocks_under_vmap_and_on_a_mesh(monkeypatch):
-    """With Explicit axes the boxes stay where they are: no block is cut across devices."""
-    monkeypatch.setattr(_paired, "BLOCK", 64)
-    rng = np.random.default_rng(0)
-    corner, size = rng.uniform(0, 6, (2, 2, 100, 2)), rng.uniform(1, 5, (2, 2, 100, 2))
-    a, b = jnp.float32(np.concatenate([corner, corner + size], -1))
+def test_chunks_under_vmap_and_on_a_mesh(cut):
+    """With Explicit axes the boxes stay where they are: no chunk is cut across devices."""
+    a, b = _pairs(2, 4, 25)
     run = jax.value_and_grad(_options("giou"))
+    cut(1)
     expected = [quick_jit(run)(*pair) for pair in zip(a, b, strict=True)]
+    cut(4)
     values, gradients = quick_jit(jax.vmap(run))(a, b)
     for i, (value, gradient) in enumerate(expected):
         np.testing.assert_allclose(values[i], value, 1e-6)
         np.testing.assert_allclose(gradients[i], gradient, 1e-5, 1e-8)
     explicit = jax.sharding.AxisType.Explicit
-    mesh = jax.make_mesh((4,), ("batch",), axis_types=(explicit,))
-    with jax.set_mesh(mesh):
-        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(explicit,))):
+        place = jax.sharding.NamedSharding(
+            jax.sharding.get_mesh(), jax.sharding.PartitionSpec("batch")
+        )
         value, gradient = jax.jit(run)(*(jax.device_put(x[0], place) for x in (a, b)))
     np.testing.assert_allclose(value, expected[0][0], 1e-6)
     np.testing.assert_allclose(gradient, expected[0][1], 1e-5, 1e-8)

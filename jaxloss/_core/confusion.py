@@ -304,14 +304,15 @@ def of_counts(
     few = _have_few_classes(pixels, beside)
     summed = frame._replace(axis=1).summed if few else frame.summed
     with_cost, rest = _with_cost(pixels, beside, 1 if few else axis)
+    constant = pixels.form.has_ids and not (beside and beside.of_statistics)
     terms = bind(
         _terms,
         with_cost=with_cost,
         more=more,
         counts=(len(pixels.arrays), len(maps)),
         few=frame.rank if few else None,
+        constant=constant,
     )
-    constant = pixels.form.has_ids and not (beside and beside.of_statistics)
     finished = bind(_of_sums, finish=finish, frame=frame, constant=constant)
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
@@ -324,8 +325,9 @@ def _of_sums(
     sums: tuple[Array, ...], *others: Any, finish: Finish, frame: Frame, constant: bool
 ) -> Array:
     tp, fp, fn, *more = map(frame.placed, sums)
-    if constant:  # `(1 - p) y`, which moves against `p y`
-        fn = fn + (jax.lax.stop_gradient(tp) - tp)
+    if constant:
+        *more, still = more
+        fn = fn + (still - tp)
     return finish(Confusion(tp, fp, fn, tuple(more)), *others)
 
 
@@ -335,8 +337,13 @@ def _terms(
     more: Callable[..., tuple[Array, ...]] | None,
     counts: tuple[int, int],
     few: int | None,
+    constant: bool,
 ) -> tuple[Array, ...]:
-    """What is summed of each pixel. Few classes, in arrays of rank `few`, are held first."""
+    """What is summed of each pixel. Few classes, in arrays of rank `few`, are held first.
+
+    Where `(1 - p) y` is `constant`, `p y` stands last once more, without derivative: the difference
+    of both moves as the former does.
+    """
     if few is not None:
         arrays = tuple(
             jnp.moveaxis(a, -1, 1) if a is not None and jnp.ndim(a) == few else a for a in arrays
@@ -346,6 +353,8 @@ def _terms(
     tp, fp, fn, p, q, y, *of_cost = with_cost(*arrays[:of_form], *others[of_more:])
     further = more(p, q, y, *others[:of_more]) if more else ()
     values = (tp, fp, fn, *further, *of_cost)
+    if constant:
+        values = (*values, jax.lax.stop_gradient(tp))
     return values if weight is None else tuple(value * weight for value in values)
 
 

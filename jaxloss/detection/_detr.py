@@ -1,5 +1,6 @@
 """The set loss of DETR and its kin: every box has one query, found by the cheapest matching."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,8 +163,9 @@ def detr(
             checks.fail(ValueError, name, "boxes", f"of shape {jnp.shape(boxes)}", expected)
         cost = _cost(scores, predicted, targets, softmax=classification == "softmax")
         factors = {"cost_class": cost_class, "cost_l1": cost_l1, "cost_giou": cost_giou}
-        whole = sum(number(key, factors[key]) * part for key, part in cost.items())
-        assigned = _match_groups(jax.lax.stop_gradient(whole), targets.valid, count)
+        scaled = [number(key, factors[key]) * part for key, part in cost.items()]
+        whole = jax.lax.stop_gradient(functools.reduce(jnp.add, scaled))
+        assigned = _match_groups(whole, targets.valid, count)
     else:
         assigned = _read_assignment(assignment, scores, targets)
     if normalizer is None:
@@ -172,7 +174,11 @@ def detr(
         boxes_in_all = checks.number(name, "normalizer", normalizer, dtype, "(0, inf)")
 
     box = gather(targets.boxes, assigned.index)
-    matched = {"where": assigned.foreground, "reduction": "sum", "axis_name": axis_name}
+    matched: dict[str, Any] = {
+        "where": assigned.foreground,
+        "reduction": "sum",
+        "axis_name": axis_name,
+    }
     apart = l1(predicted, box, **matched | {"where": assigned.foreground[..., None]})
     misfit = giou(predicted, box, format="cxcywh", **matched)
     if classification == "softmax":
@@ -221,7 +227,11 @@ def _sigmoid_of_sets(
 ) -> Array:
     """The sum of the losses of all classes, each by itself; `fit` is the IoU of the pairs."""
     hits = class_targets(targets.labels, assigned, logits.shape[-1])
-    options = {"where": ~assigned.ignore[..., None], "axis_name": axis_name, "reduction": "sum"}
+    options: dict[str, Any] = {
+        "where": ~assigned.ignore[..., None],
+        "axis_name": axis_name,
+        "reduction": "sum",
+    }
     if kind == "focal":
         return sigmoid_focal(logits, hits, **shape, **options)
     alpha, gamma = (

@@ -150,9 +150,9 @@ def detr(
         if targets.valid.shape[1] > queries // count:
             expected = f"at most {queries // count} slots, a query for each"
             checks.fail(ValueError, "boxes", f"of shape {jnp.shape(boxes)}", expected)
-        cost = _cost(scores, predicted, targets, softmax=classification == "softmax")
-        factors = cost_class, cost_l1, cost_giou
-        whole = sum(factor * part for factor, part in zip(factors, cost, strict=True))
+        softmax = classification == "softmax"
+        by_class, apart, misfit = _cost(scores, predicted, targets, softmax=softmax)
+        whole = cost_class * by_class + cost_l1 * apart + cost_giou * misfit
         assigned = _match_groups(jax.lax.stop_gradient(whole), targets.valid, count)
     else:
         assigned = _read_assignment(assignment, scores, targets)
@@ -161,7 +161,11 @@ def detr(
         boxes_in_all = at_least_one(count * targets.valid.sum().astype(dtype), axis_name)
 
     box = gather(targets.boxes, assigned.index)
-    matched = {"where": assigned.foreground, "reduction": "sum", "axis_name": axis_name}
+    matched: dict[str, Any] = {
+        "where": assigned.foreground,
+        "reduction": "sum",
+        "axis_name": axis_name,
+    }
     apart = l1(predicted, box, **matched | {"where": assigned.foreground[..., None]})
     misfit = giou(predicted, box, format="cxcywh", **matched)
     if classification == "softmax":
@@ -209,7 +213,11 @@ def _sigmoid_of_sets(
 ) -> Array:
     """The sum of the losses of all classes, each by itself; `fit` is the IoU of the pairs."""
     hits = class_targets(targets.labels, assigned, logits.shape[-1])
-    options = {"where": ~assigned.ignore[..., None], "axis_name": axis_name, "reduction": "sum"}
+    options: dict[str, Any] = {
+        "where": ~assigned.ignore[..., None],
+        "axis_name": axis_name,
+        "reduction": "sum",
+    }
     if kind == "focal":
         return sigmoid_focal(logits, hits, **shape, **options)
     alpha, gamma = (jnp.asarray(number, logits.dtype) for number in shape.values())

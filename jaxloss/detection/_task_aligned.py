@@ -192,15 +192,14 @@ def with_angle(boxes: Array) -> Boxes:
 def _inside(box: Boxes, x: Array, y: Array, minimum_side: Array) -> Array:
     """Whether points are strictly inside of boxes with sides enlarged to the least one."""
     x0, y0, x1, y1, _ = box
-    within = None
-    for at, low, high in ((x, x0, x1), (y, y0, y1)):
-        short = high - low < minimum_side
-        middle = (low + high) / 2
+
+    def between(at: Array, low: Array, high: Array) -> Array:
+        short, middle = high - low < minimum_side, (low + high) / 2
         low = jnp.where(short, middle - minimum_side / 2, low)
         high = jnp.where(short, middle + minimum_side / 2, high)
-        between = (at > low) & (at < high)
-        within = between if within is None else within & between
-    return within
+        return (at > low) & (at < high)
+
+    return between(x, x0, x1) & between(y, y0, y1)
 
 
 def _ciou(box: Boxes, predicted: Boxes) -> Array:

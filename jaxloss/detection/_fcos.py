@@ -105,7 +105,7 @@ def fcos(
       ...     strides=jnp.full(4, 8.0),
       ... )
       >>> print({name: round(float(part), 4) for name, part in parts.items()})
-      {'classification': 1.4729, 'box': 0.625, 'centerness': 0.6931}
+      {'box': 0.625, 'centerness': 0.6931, 'classification': 1.4729}
 
     Reference:
       Tian et al. FCOS: Fully Convolutional One-Stage Object Detection. ICCV 2019.

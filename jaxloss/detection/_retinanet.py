@@ -89,7 +89,7 @@ def retinanet(
       ...     anchors=anchors,
       ... )
       >>> print({name: round(float(part), 4) for name, part in parts.items()})
-      {'classification': 0.6931, 'box': 0.4127}
+      {'box': 0.4127, 'classification': 0.6931}
 
     Reference:
       Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. https://arxiv.org/abs/1708.02002

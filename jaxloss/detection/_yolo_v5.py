@@ -100,7 +100,7 @@ def yolo_v5(
       ...     balance=[1.0],
       ... )
       >>> print({name: round(float(part), 4) for name, part in parts.items()})
-      {'box': 0.0452, 'objectness': 0.6931, 'classification': 0.3466}
+      {'box': 0.0452, 'classification': 0.3466, 'objectness': 0.6931}
 
     Reference:
       Jocher. YOLOv5, 2020. https://doi.org/10.5281/zenodo.3908559

@@ -88,7 +88,7 @@ def yolo_v8_rotated(
       ...     reg_max=3,
       ... )
       >>> print({name: round(float(part), 4) for name, part in parts.items()})
-      {'box': 3.123, 'classification': 2.584, 'distribution': 1.6479, 'angle': 0.318}
+      {'angle': 0.318, 'box': 3.123, 'classification': 2.584, 'distribution': 1.6479}
 
     Reference:
       Jocher, Chaurasia and Qiu. Ultralytics YOLOv8, 2023. https://github.com/ultralytics

@@ -69,8 +69,8 @@ HELPERS = {
             Invalid(DATA, {"z_loss": -1.0}, ValueError, ("z_loss", "number in")),
             Invalid(DATA, {"soft_cap": 0.0}, ValueError, ("soft_cap", "number in")),
             Invalid(DATA, {"reduction": "avg"}, ValueError, ("reduction", "'avg'", "'mean'")),
-            Invalid(DATA, {"chunk_size": 0}, ValueError, ("chunk_size", "0", "positive integer")),
-            Invalid(DATA, {"chunk_size": 1.5}, ValueError, ("chunk_size", "1.5", "integer")),
+            Invalid(DATA, {"chunk_size": 0}, ValueError, ("chunk_size", "0", "at least 1")),
+            Invalid(DATA, {"chunk_size": 1.5}, TypeError, ("chunk_size", "1.5", "integer")),
             Invalid(DATA, {"class_axis_name": "model"}, ValueError, ("class_axis_name", "'model'")),
         ),
     )

@@ -10,6 +10,7 @@ import difflib
 import importlib.metadata
 from typing import TYPE_CHECKING, NoReturn
 
+from jaxloss import detection as detection
 from jaxloss import distance as distance
 from jaxloss import geometry as geometry
 from jaxloss import optax_compat as optax_compat
@@ -18,7 +19,6 @@ from jaxloss._boundary import *
 from jaxloss._boxes import *
 from jaxloss._compound import *
 from jaxloss._distribution import *
-from jaxloss._fused import *
 from jaxloss._fused import *
 from jaxloss._region import *
 from jaxloss._regression import *

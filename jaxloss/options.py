@@ -25,8 +25,11 @@ __all__ = [
     "Classification",
     "Coordinates",
     "Elements",
+    "Factor",
     "Format",
     "Fraction",
+    "Labelled",
+    "Levels",
     "NonNegative",
     "Number",
     "Numbers",
@@ -56,20 +59,28 @@ class Interval(NamedTuple):
       scalar: Whether it is one number.
       exact: Python numbers for which the formula is another one: they are not traced.
       some: Whether one of several numbers at least is above 0.
+      most: The name of the hyper-parameter that it does not exceed.
     """
 
     bounds: str
     scalar: bool = True
     exact: tuple[float, ...] = ()
     some: bool = False
+    most: str | None = None
+
+
+class Several:
+    """Marks a sequence or a named tuple whose arrays are traced one by one."""
 
 
 Numbers: TypeAlias = ArrayLike | Sequence["Numbers"]
 Number: TypeAlias = ArrayLike
+Levels: TypeAlias = Annotated[Sequence[ArrayLike], Several]
 
 Real: TypeAlias = Annotated[Number, Interval("(-inf, inf)")]
 NonNegative: TypeAlias = Annotated[Number, Interval("[0, inf)")]
 Positive: TypeAlias = Annotated[Number, Interval("(0, inf)")]
+Factor: TypeAlias = Annotated[Number, Interval("[0, inf)", exact=(0,))]
 Fraction: TypeAlias = Annotated[Number, Interval("[0, 1]")]
 Share: TypeAlias = Annotated[Number, Interval("[0, 1)", exact=(0,))]
 PerClass: TypeAlias = Annotated[Numbers, Interval("[0, inf)", scalar=False)]
@@ -131,7 +142,7 @@ class Boxes(Regression, Coordinates, total=False):
     """Options of the losses of axis-aligned boxes."""
 
 
-class _Labelled(Regression, total=False):
+class Labelled(Regression, total=False):
     """Options of every loss on scores of classes."""
 
     ignore_index: Annotated[int | None, Option(None, "The integer label of what is left out.")]
@@ -145,13 +156,13 @@ class _Labelled(Regression, total=False):
     ]
 
 
-class Classification(_Labelled, total=False):
+class Classification(Labelled, total=False):
     """Options of the losses whose classes compete."""
 
     axis: Annotated[int, Option(-1, "The class axis; any axis works (1 for NCHW).")]
 
 
-class Elements(_Labelled, total=False):
+class Elements(Labelled, total=False):
     """Options of the losses whose logits may each have a target of their own."""
 
     axis: Annotated[

@@ -169,9 +169,7 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
                 for key, mask in (("where", where), ("weights", weights))
                 if mask is not None
             }
-            values.append(
-                loss(output, _resized("labels", labels, shape, axis), **masks, **options)
-            )
+            values.append(loss(output, _resized("labels", labels, shape, axis), **masks, **options))
         return jax.tree.map(lambda *each: _blend(factors, each), *values)
 
     return total
@@ -218,13 +216,9 @@ def uncertainty_weighted(
     if named != isinstance(log_variances, Mapping):
         got = f"of type {type(log_variances).__name__}"
         checks.fail(TypeError, "log_variances", got, "of the form of `losses`")
-    keys, others = (
-        _keys(*each) for each in (("losses", losses), ("log_variances", log_variances))
-    )
+    keys, others = (_keys(*each) for each in (("losses", losses), ("log_variances", log_variances)))
     if keys != others:
-        checks.fail(
-            ValueError, "log_variances", f"for {others}", f"those of `losses`: {keys}"
-        )
+        checks.fail(ValueError, "log_variances", f"for {others}", f"those of `losses`: {keys}")
     terms = []
     for key in keys:
         value = checks.floating("losses", losses[key])
@@ -246,13 +240,9 @@ def _checked_terms(terms: Any) -> dict[str, tuple[Weight, Loss]]:
         checks.fail(ValueError, "terms", "empty", "at least one name with (weight, loss)")
     for term, pair in terms.items():
         if not isinstance(pair, Sequence) or len(pair) != 2:
-            checks.fail(
-                ValueError, f"terms[{term!r}]", repr(pair), "a pair (weight, loss)"
-            )
+            checks.fail(ValueError, f"terms[{term!r}]", repr(pair), "a pair (weight, loss)")
         if not callable(pair[1]):
-            checks.fail(
-                TypeError, f"terms[{term!r}][1]", repr(pair[1]), "a loss function"
-            )
+            checks.fail(TypeError, f"terms[{term!r}][1]", repr(pair[1]), "a loss function")
     return dict(terms)
 
 
@@ -309,9 +299,7 @@ def _axis_of(loss: Loss) -> Any:
     return parameter.default
 
 
-def _resized(
-    argument: str, value: ArrayLike, shape: tuple[int, ...], axis: int | None
-) -> Array:
+def _resized(argument: str, value: ArrayLike, shape: tuple[int, ...], axis: int | None) -> Array:
     """Resizes the spatial axes of labels or of a mask by nearest neighbour, to those of `shape`."""
     array = jnp.asarray(value)
     image = 1 if axis == 0 else 0

@@ -108,9 +108,7 @@ def structural_similarity_cross_entropy(
     return weight * reduce(entropy, options, each) + (1 - weight) * similarity
 
 
-def _one_against_rest(
-    data: Data, activation: str | None
-) -> tuple[Independent, tuple[Array, ...]]:
+def _one_against_rest(data: Data, activation: str | None) -> tuple[Independent, tuple[Array, ...]]:
     """Returns the elements of the data, and the scale of their softmax if there is one."""
     if isinstance(data, Independent):
         return data, ()

@@ -104,9 +104,7 @@ def _focal_of_element(
 ) -> Array:
     hit, miss = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
     positive, negative = _focal(hit, miss, gamma_foreground), _focal(miss, hit, gamma)
-    return numerics.product(y * delta, positive) + numerics.product(
-        (1 - y) * (1 - delta), negative
-    )
+    return numerics.product(y * delta, positive) + numerics.product((1 - y) * (1 - delta), negative)
 
 
 def _true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:

@@ -6,7 +6,7 @@ the public function, which `named` wraps, adds its own name.
 """
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import chex
@@ -210,6 +210,13 @@ def interval(argument: str, value: Any, bounds: str) -> None:
         fail(TypeError, argument, repr(value), "a number")
     if not np.all(inside(bounds, array)):
         fail(ValueError, argument, value, f"a number in {bounds}")
+
+
+def ordered(argument: str, value: Any, other: str, values: Mapping[str, Any]) -> None:
+    """Requires a number not above another, if they are known."""
+    most = values[other]
+    if is_known(value) and is_known(most) and value > most:
+        fail(ValueError, argument, value, f"at most `{other}`, {most}")
 
 
 def some_above_0(argument: str, value: Any) -> None:

@@ -375,7 +375,9 @@ def _with_cost(
         return bind(_alone, form=pixels.form, axis=axis), ()
     count = len(pixels.arrays)
     if not beside.of_statistics:
-        of_logits = bind(_of_logits, form=pixels.form, axis=axis, formula=beside.formula, count=count)
+        of_logits = bind(
+            _of_logits, form=pixels.form, axis=axis, formula=beside.formula, count=count
+        )
         return of_logits, beside.arrays[1:]
     rest = beside.arrays[3:]
     assert pixels.axis is not None
@@ -384,7 +386,9 @@ def _with_cost(
         jnp.expand_dims(a, pixels.axis) if yes else a
         for a, yes in zip(rest, of_position, strict=True)
     )
-    return bind(_of_statistics, axis=axis, formula=beside.formula, of_position=of_position), expanded
+    return bind(
+        _of_statistics, axis=axis, formula=beside.formula, of_position=of_position
+    ), expanded
 
 
 def _alone(*arrays: Any, form: _Form, axis: int | None) -> tuple[Array, ...]:

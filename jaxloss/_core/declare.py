@@ -27,7 +27,7 @@ import numpy as np
 
 from jaxloss import options
 from jaxloss._core import checks
-from jaxloss.options import Interval, Option
+from jaxloss.options import Interval, Option, Several
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])
 
@@ -72,6 +72,7 @@ class _Parameter(NamedTuple):
     shown: inspect.Parameter
     meaning: str
     is_array: bool
+    holds_several: bool
     interval: Interval | None
     choices: tuple[str, ...]
     may_be_none: bool
@@ -94,7 +95,7 @@ def family(of: Family) -> Callable[[Loss], Loss]:
         first = next(iter(parameters))
 
         def program(traced: dict[str, Any], fixed: tuple[tuple[str, type, Any], ...]) -> Any:
-            dtype = _dtype(traced[first])
+            dtype = _dtype(next(iter(jax.tree.leaves(traced[first])), 0.0))
             numbers = {
                 key: checks.number(key, value, dtype, interval.bounds)
                 for key, value in traced.items()
@@ -144,13 +145,18 @@ def _sorted(
     traced, fixed = {}, []
     for key, parameter in parameters.items():
         value = values[key]
-        if isinstance(value, str) and value in parameter.choices:
+        if isinstance(value, str) and parameter.choices:
+            if parameter.is_array:
+                checks.option(key, value, parameter.choices)
             fixed.append((key, str, value))
             continue
         if parameter.interval is not None and value is not None:
             value = _number(key, value, parameter.interval)
+            if parameter.interval.most is not None:
+                checks.ordered(key, value, parameter.interval.most, values)
         elif parameter.is_array and value is not None:
-            value = _array(key, value)
+            convert = functools.partial(_array, key)
+            value = jax.tree.map(convert, value) if parameter.holds_several else convert(value)
         if value is None and not parameter.may_be_none:
             checks.fail(TypeError, key, None, "an array" if parameter.is_array else "a value")
         if parameter.is_array and not isinstance(value, _Exact):
@@ -197,7 +203,8 @@ def _is_array(value: Any) -> bool:
 
 
 def _hashable(key: str, value: Any) -> Hashable:
-    value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, (list, tuple, np.ndarray)):
+        value = tuple(_hashable(key, part) for part in value)
     try:
         hash(value)
     except TypeError:
@@ -264,7 +271,8 @@ def _parameter(shown: inspect.Parameter, hint: Any, of: Family) -> _Parameter:
     return _Parameter(
         shown=shown,
         meaning=of.data.get(shown.name) or _meanings().get(shown.name, ""),
-        is_array=jax.Array in parts,
+        is_array=jax.Array in parts or Several in parts,
+        holds_several=Several in parts,
         interval=intervals[0] if intervals else None,
         choices=tuple(part for part in parts if isinstance(part, str)),
         may_be_none=type(None) in parts,
@@ -386,19 +394,36 @@ classification = family(
         _raises("the prediction", _FLOAT_LABELS),
     )
 )
-_ELEMENTS = Family(
-    options.Elements,
-    {
-        "logits": "Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.",
-        "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
-        "(another integer gives NaN). Or integer ids without the class axis: one class against the "
-        "rest.",
-        "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
-        "logarithms are cut at -100. Prefer logits.",
-        "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
-    },
-    f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
-    _raises("the prediction", _FLOAT_LABELS),
+linear = family(
+    Family(
+        options.Labelled,
+        {
+            "features": "Inputs of the layer, shape `[..., D]`, floating.",
+            "labels": "Integer ids, shape `[...]`. An id outside `[0, C)` that is not ignored "
+            "makes its position's loss and gradient NaN.",
+            "label_smoothing": "The share of each target that is spread evenly over all classes, "
+            "in `[0, 1)`.",
+        },
+        f'A scalar, or the shape of the ids with `reduction="none"`; {_HALF}',
+        _raises("`features` or `kernel`", ", or there is no mesh axis `class_axis_name` here"),
+    )
+)
+elements = family(
+    Family(
+        options.Elements,
+        {
+            "logits": "Log-odds, any shape `[...]`, floating; probabilities with "
+            "`activation=None`.",
+            "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
+            "(another integer gives NaN). Or integer ids without the class axis: one class "
+            "against the rest.",
+            "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
+            "logarithms are cut at -100. Prefer logits.",
+            "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
+        },
+        f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
+        _raises("the prediction", _FLOAT_LABELS),
+    )
 )
 elements = family(_ELEMENTS)
 one_versus_rest = family(_ELEMENTS._replace(options=options.OneVersusRest))

@@ -173,7 +173,8 @@ def _of_part(
     if few:  # a CPU's compiler vectorises the last axis
         arrays = (z, labels, mask, class_weights, *parameters)
         z, labels, mask, class_weights, *parameters = (
-            jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a for a in arrays
+            jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a
+            for a in arrays
         )
         axis = 1
     part = Competing(
@@ -233,18 +234,18 @@ def competing(
     scores = scores.astype(checks.compute_dtype(scores))
     positions = checks.without(scores.shape, axis)
 
-    mask = _mask(options.get("where"), positions)
+    mask = read_mask(options.get("where"), positions)
     if options.get("ignore_index") is not None:
-        kept = _not_ignored(targets, options["ignore_index"])
+        kept = not_ignored(targets, options["ignore_index"])
         kept = kept if targets.ndim < scores.ndim else kept.all(axis)
         mask = kept if mask is None else mask & kept
     has_ids = targets.ndim < scores.ndim
-    targets = _int32(targets) if has_ids else _fractions(targets, scores.dtype)
+    targets = int32(targets) if has_ids else _fractions(targets, scores.dtype)
     return Competing(
         logits=scores,
         labels=targets,
         mask=mask,
-        weights=_weights(options.get("weights"), positions, mask, scores.dtype),
+        weights=read_weights(options.get("weights"), positions, mask, scores.dtype),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         axis=axis,
     )
@@ -265,25 +266,22 @@ def independent(
     targets = _matching(labels, scores, axis)
     scores = scores.astype(checks.compute_dtype(scores))
 
-    mask = _mask(options.get("where"), scores.shape, axis)
-    at = axis if targets.ndim < scores.ndim else None  # the axis that ids do not have
+    mask = read_mask(options.get("where"), scores.shape, axis)
     if options.get("ignore_index") is not None:
-        kept = _not_ignored(targets, options["ignore_index"])
-        kept = kept if at is None else jnp.expand_dims(kept, at)
+        kept = not_ignored(targets, options["ignore_index"])
+        if axis is not None and targets.ndim < scores.ndim:
+            kept = jnp.expand_dims(kept, axis)
         mask = kept if mask is None else mask & kept
     classes = None
-    if at is not None:
-        sizes = [n if i == at else 1 for i, n in enumerate(scores.shape)]
-        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, at)
-        targets = jnp.expand_dims(_against_the_rest(targets, classes.size, options), at)
-    elif options.get("background_index") is not None:
-        got = f"{options['background_index']} with labels of the shape of the logits"
-        checks.fail(ValueError, "background_index", got, "None, or ids without the class axis")
+    if axis is not None and targets.ndim < scores.ndim:
+        targets = jnp.expand_dims(int32(targets), axis)
+        sizes = [n if i == axis else 1 for i, n in enumerate(scores.shape)]
+        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, axis)
     return Independent(
         logits=scores,
         targets=targets,
         mask=mask,
-        weights=_weights(options.get("weights"), scores.shape, mask, scores.dtype, axis),
+        weights=read_weights(options.get("weights"), scores.shape, mask, scores.dtype, axis),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         classes=classes,
         are_probabilities=activation is None,
@@ -324,12 +322,12 @@ def paired(
     prediction = prediction.astype(checks.compute_dtype(prediction))
     target = checks.real(names[1], target, prediction.dtype)
     shape = prediction.shape[: prediction.ndim - inner]
-    mask = _mask(options["where"], shape)
+    mask = read_mask(options["where"], shape)
     if mask is not None:
         slots = mask.reshape(mask.shape + (1,) * inner)
         prediction, target = jnp.where(slots, prediction, 0), jnp.where(slots, target, 0)
     return Paired(
-        prediction, target, mask, _weights(options["weights"], shape, mask, prediction.dtype)
+        prediction, target, mask, read_weights(options["weights"], shape, mask, prediction.dtype)
     )
 
 
@@ -447,7 +445,7 @@ def _matching(
     checks.fail(ValueError, "labels", got, expected)
 
 
-def _int32(ids: Array) -> Array:
+def int32(ids: Array) -> Array:
     """Casts ids to int32 before any comparison: in uint8, 255 would equal -1."""
     if ids.dtype.itemsize >= 4 and ids.dtype != jnp.int32:
         limits = jnp.iinfo(jnp.int32)
@@ -473,35 +471,28 @@ def _fractions(labels: Array, dtype: jnp.dtype) -> Array:
     """Targets as numbers of `dtype`; an integer target that is neither 0 nor 1 becomes NaN."""
     if jnp.issubdtype(labels.dtype, jnp.floating) or labels.dtype == bool:
         return labels.astype(dtype)
-    ids = _int32(labels)
+    ids = int32(labels)
     return jnp.where((ids == 0) | (ids == 1), ids.astype(dtype), jnp.nan)
 
 
-def _not_ignored(labels: Array, ignore_index: int) -> Array:
+def not_ignored(labels: Array, ignore_index: int) -> Array:
     ignore_index = checks.integer("ignore_index", ignore_index)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         got = f"{ignore_index} with labels of dtype {labels.dtype}"
         checks.fail(ValueError, "ignore_index", got, "None, or integer labels")
-    return ~_equals(labels, ignore_index)
+    return int32(labels) != ignore_index
 
 
-def _equals(labels: Array, index: int) -> Array:
-    """Where integer labels are a number, which may be beyond what they can hold."""
-    labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
-    limits = jnp.iinfo(labels.dtype)
-    if not limits.min <= index <= limits.max:
-        return jnp.zeros(labels.shape, bool)
-    return labels == jnp.asarray(index, labels.dtype)
-
-
-def _mask(where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None) -> Array | None:
+def read_mask(
+    where: ArrayLike | None, shape: tuple[int, ...], axis: int | None = None
+) -> Array | None:
     if where is None:
         return None
     array = checks.boolean("where", where)
     return checks.broadcastable("where", array, shape, axis)
 
 
-def _weights(
+def read_weights(
     weights: ArrayLike | None,
     shape: tuple[int, ...],
     mask: Array | None,

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import labels as labelled
 from jaxloss._core import classes, numerics, sigmoid
+from jaxloss._core import labels as labelled
 from jaxloss._core.cost import Cost, bind, is_split
 
 Array = jax.Array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Unpack
+from typing import Literal, Unpack
 
 import jax
 
@@ -13,8 +13,8 @@ from jaxloss._core.labels import Competing, Independent, competing, independent,
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
     Classification,
-    Interval,
-    Number,
+    Elements,
+    Factor,
     Numbers,
     OneVersusRest,
     PerClass,
@@ -24,7 +24,6 @@ from jaxloss.options import (
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll"]
 
 Array = jax.Array
-_ZLoss = Annotated[Number, Interval("[0, inf)", exact=(0,))]
 
 
 @classification
@@ -67,7 +66,7 @@ def cross_entropy(
     labels: Numbers,
     *,
     label_smoothing: Share = 0.0,
-    z_loss: _ZLoss = 0.0,
+    z_loss: Factor = 0.0,
     **options: Unpack[Classification],
 ) -> Array:
     """Computes the softmax cross-entropy of each position.

@@ -5,14 +5,14 @@ time. Neither it nor what it calls has a custom derivative: on JAX 0.10 a loop i
 custom JVP, around another, has wrong second derivatives, silently.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core import checks, labels
 from jaxloss._core.reduction import AxisName, everywhere
 
 Array = jax.Array
@@ -34,44 +34,21 @@ class Positions(NamedTuple):
 
 
 def read(
-    function: str,
-    labels: ArrayLike,
-    shape: tuple[int, ...],
-    classes: int,
-    dtype: Any,
-    *,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    ignore_index: int | None,
+    ids: ArrayLike, shape: tuple[int, ...], classes: int, dtype: Any, options: Mapping[str, Any]
 ) -> Positions:
     """Reads the ids of positions of that shape, and merges masks and weights."""
-    ids = jnp.asarray(labels)
+    ids = jnp.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, function, "labels", f"of dtype {ids.dtype}", "integer ids")
-    checks.shape(function, "labels", ids, shape, "one id of each position")
-    one = (1,) * len(shape)
-    mask = jnp.ones(one, bool)
-    if where is not None:
-        where = checks.boolean(function, "where", where)
-        mask = mask & checks.broadcastable(function, "where", where, shape)
-    if ignore_index is not None:
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-            checks.fail(TypeError, function, "ignore_index", repr(ignore_index), "an integer")
-        mask = mask & (_int32(ids) != ignore_index)
-    factors = jnp.ones(one, dtype)
-    if weights is not None:
-        weights = checks.real(function, "weights", weights, dtype)
-        factors = factors * checks.broadcastable(function, "weights", weights, shape)
-    ids = jnp.clip(_int32(ids), -1, classes)
+        checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
+    checks.shape("labels", ids, shape, "one id of each position")
+    mask = labels.read_mask(options["where"], shape)
+    mask = jnp.ones((1,) * len(shape), bool) if mask is None else mask
+    if options["ignore_index"] is not None:
+        mask = mask & labels.not_ignored(ids, options["ignore_index"])
+    factors = labels.read_weights(options["weights"], shape, None, dtype)
+    factors = jnp.ones_like(mask, dtype) if factors is None else factors
+    ids = jnp.clip(labels.int32(ids), -1, classes)
     return Positions(jnp.where(mask, ids, MASKED), jnp.where(mask, factors, 0))
-
-
-def _int32(ids: Array) -> Array:
-    """Casts ids to int32, in which 255 is not -1; what does not fit stays out of any range."""
-    if ids.dtype.itemsize >= 4:
-        limits = jnp.iinfo(jnp.int32)
-        ids = jnp.clip(ids, max(jnp.iinfo(ids.dtype).min, limits.min), limits.max)
-    return ids.astype(jnp.int32)
 
 
 def cross_entropy(
@@ -181,44 +158,35 @@ def of_target(per_class: Array, ids: Array, axis_name: AxisName | None = None) -
 
 
 def count(
-    positions: Positions, class_weights: Array | None, class_axis_name: AxisName | None = None
+    ids: Array,
+    factors: Array,
+    class_weights: Array | None,
+    class_axis_name: AxisName | None = None,
 ) -> Array:
     """Returns the sum of the positions' factors and class weights."""
-    counted = positions.factors
     if class_weights is not None:
-        counted = counted * of_target(class_weights, positions.ids, class_axis_name)
-    return counted.sum() * (positions.ids.size / max(counted.size, 1))
+        factors = factors * of_target(class_weights, ids, class_axis_name)
+    return factors.sum() * (ids.size / max(factors.size, 1))
 
 
 def parameters(
-    function: str,
-    dtype: Any,
     classes: int,
+    dtype: Any,
     *,
     class_weights: ArrayLike | None,
-    label_smoothing: ArrayLike,
-    z_loss: ArrayLike,
     bias: ArrayLike | None = None,
-    soft_cap: ArrayLike | None = None,
+    **numbers: Array | float | None,
 ) -> Parameters:
-    """Reads the options of the cost; what is switched off is left out."""
-    found = {}
+    """Reads the options of the cost; a number that is None, or a Python number, is switched off."""
+    found = {name: a for name, a in numbers.items() if not isinstance(a, (float, type(None)))}
     for name, value in (("bias", bias), ("class_weights", class_weights)):
         if value is not None:
-            found[name] = checks.real(function, name, value, dtype)
-            checks.shape(function, name, found[name], (classes,), "one number per class")
-    for name, number, interval in (
-        ("label_smoothing", label_smoothing, "[0, 1)"),
-        ("z_loss", z_loss, "[0, inf)"),
-    ):
-        if not checks.is_zero(number):
-            found[name] = checks.number(function, name, number, dtype, interval)
-    if soft_cap is not None:
-        found["soft_cap"] = checks.number(function, "soft_cap", soft_cap, dtype, "(0, inf)")
+            found[name] = checks.real(name, value, dtype)
+            checks.shape(name, found[name], (classes,), "one number per class")
     return found
 
 
-def devices(function: str, class_axis_name: AxisName | None) -> int:
+def devices(class_axis_name: AxisName | None) -> int:
     """Returns over how many devices the classes are split."""
     if class_axis_name is None:
         return 1
@@ -226,7 +194,7 @@ def devices(function: str, class_axis_name: AxisName | None) -> int:
         return jax.lax.axis_size(class_axis_name)
     except NameError:
         expected = "a mesh axis of the shard_map around this call"
-        checks.fail(ValueError, function, "class_axis_name", repr(class_axis_name), expected)
+        checks.fail(ValueError, "class_axis_name", repr(class_axis_name), expected)
 
 
 def expanded(per_class: Array, ndim: int) -> Array:

@@ -6,20 +6,22 @@ the plain form. A chunk takes every n-th token: a sharded axis stays sharded, an
 on its own part of every chunk.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
+from jaxloss._core.declare import linear
 from jaxloss._core.reduction import REDUCTIONS, AxisName, everywhere
 from jaxloss._fused import _cost, _pass
 from jaxloss._fused._pass import Arrays
+from jaxloss.options import Factor, Labelled, Numbers, Positive, Share
 
 __all__ = ["linear_cross_entropy"]
 
@@ -33,23 +35,19 @@ MOST = 32  # chunks: tokens may lie on many devices, of which nothing is known h
 OF_TOKENS = ("features", "factors")  # arrays that are cut, with the ids
 
 
+@linear
 def linear_cross_entropy(
-    features: ArrayLike,
-    kernel: ArrayLike,
-    labels: ArrayLike,
+    features: Numbers,
+    kernel: Numbers,
+    labels: Numbers,
     *,
-    bias: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    z_loss: ArrayLike = 0.0,
-    soft_cap: ArrayLike | None = None,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    class_weights: ArrayLike | None = None,
-    reduction: str = "mean",
+    bias: Numbers | None = None,
+    label_smoothing: Share = 0.0,
+    z_loss: Factor = 0.0,
+    soft_cap: Positive | None = None,
     chunk_size: int | None = None,
     class_axis_name: AxisName | None = None,
-    axis_name: AxisName | None = None,
+    **options: Unpack[Labelled],
 ) -> Array:
     """Computes the cross-entropy of a linear layer's logits without ever holding them all.
 
@@ -78,34 +76,13 @@ def linear_cross_entropy(
     default `check_vma=True`).
 
     Args:
-      features: Inputs of the layer, shape `[..., D]`, floating.
       kernel: Its weights, shape `[D, C]`, floating.
-      labels: Integer ids, shape `[...]`. An id outside `[0, C)` that is not ignored makes its
-        position's loss and gradient NaN.
       bias: Added to the logits, shape `[C]`.
-      label_smoothing: The share of each target that is spread evenly over all classes, in `[0, 1)`.
       z_loss: Weight of the squared log-normaliser, at least 0; PaLM uses 1e-4.
       soft_cap: The bound that no logit exceeds, above 0; Gemma 2 uses 30. None: no bound.
-      where: Boolean, the rank of the ids with each dimension equal or 1. What is False reaches
-        neither value nor gradient, not even as NaN.
-      weights: Factors of value and denominator, shaped like `where`.
-      ignore_index: The id of positions to leave out.
-      class_weights: One factor of value and denominator per class, shape `[C]`.
-      reduction: `"mean"` (weighted, over the valid positions, 0 if there are none), `"sum"` or
-        `"none"`.
       chunk_size: Tokens in a chunk, at least 1; None: what was found fast and small, by platform.
       class_axis_name: Mesh axis over which the classes of `kernel`, `bias` and `class_weights` are
         split inside `shard_map`; `C` then counts all classes, and ids are among all.
-      axis_name: Mesh axis over which the mean is taken globally inside `shard_map` or `pmap`.
-
-    Returns:
-      A scalar, or the shape of the ids with `reduction="none"`; float32 for half-precision input.
-
-    Raises:
-      TypeError: If `features` or `kernel` is not floating, `labels` not integer or `where` not
-        boolean.
-      ValueError: If shapes do not match (the kernel has not one row per feature), an option does
-        not exist, a number is out of its range, or there is no mesh axis `class_axis_name` here.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -125,72 +102,43 @@ def linear_cross_entropy(
       https://arxiv.org/abs/1909.08053
       Gemma Team. Gemma 2 (soft cap). 2024. https://arxiv.org/abs/2408.00118
     """
-    name = "linear_cross_entropy"
-    checks.option(name, "reduction", reduction, REDUCTIONS)
-    x, w = checks.floating(name, "features", features), checks.floating(name, "kernel", kernel)
-    checks.minimum_rank(name, "features", x, 2, "tokens and their features")
+    checks.option("reduction", options["reduction"], REDUCTIONS)
+    if chunk_size is not None:
+        checks.integer("chunk_size", chunk_size, 1)
+    x, w = checks.floating("features", features), checks.floating("kernel", kernel)
+    checks.minimum_rank("features", x, 2, "tokens and their features")
     if w.ndim != 2 or w.shape[0] != x.shape[-1]:
         expected = f"[{x.shape[-1]}, C]: one row for each of the features, one column per class"
-        checks.fail(ValueError, name, "kernel", f"of shape {w.shape}", expected)
-    whole = isinstance(chunk_size, (int, np.integer)) and not isinstance(chunk_size, bool)
-    if chunk_size is not None and (not whole or chunk_size < 1):
-        checks.fail(ValueError, name, "chunk_size", repr(chunk_size), "None or a positive integer")
-    dtype = checks.compute_dtype(x)
-    positions = _cost.read(
-        name,
-        labels,
-        x.shape[:-1],
-        w.shape[1] * _cost.devices(name, class_axis_name),
-        dtype,
-        where=where,
-        weights=weights,
-        ignore_index=ignore_index,
-    )
+        checks.fail(ValueError, "kernel", f"of shape {w.shape}", expected)
+    dtype, classes = checks.compute_dtype(x), w.shape[1]
+    in_all = classes * _cost.devices(class_axis_name)
+    ids, factors = _cost.read(labels, x.shape[:-1], in_all, dtype, options)
     parameters = _cost.parameters(
-        name,
+        classes,
         dtype,
-        w.shape[1],
         bias=bias,
-        class_weights=class_weights,
+        class_weights=options["class_weights"],
         label_smoothing=label_smoothing,
         z_loss=z_loss,
         soft_cap=soft_cap,
     )
-    masked = where is not None or ignore_index is not None
-    return _loss(
-        x, w, positions, parameters, masked, reduction, chunk_size, class_axis_name, axis_name
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
-def _loss(
-    features: Array,
-    kernel: Array,
-    positions: _cost.Positions,
-    parameters: Arrays,
-    masked: bool,
-    reduction: str,
-    chunk_size: int | None,
-    class_axis_name: AxisName | None,
-    axis_name: AxisName | None,
-) -> Array:
-    ids = positions.ids
-    if masked:
-        features = jnp.where((ids == _cost.MASKED)[..., None], 0, features)
-    arrays = {"features": features, "kernel": kernel} | parameters
-    if reduction == "none":
-        return positions.factors * _values(chunk_size, class_axis_name, arrays, ids)
-    count = jnp.ones((), positions.factors.dtype)
-    if reduction == "mean":
-        count = _cost.count(positions, parameters.get("class_weights"), class_axis_name)
-        count = everywhere(count, axis_name)
+    if options["where"] is not None or options["ignore_index"] is not None:
+        x = jnp.where((ids == _cost.MASKED)[..., None], 0, x)
+    arrays = {"features": x, "kernel": w} | parameters
+    if options["reduction"] == "none":
+        return factors * _values(chunk_size, class_axis_name, arrays, ids)
+    count = jnp.ones((), dtype)
+    if options["reduction"] == "mean":
+        count = _cost.count(ids, factors, parameters.get("class_weights"), class_axis_name)
+        count = everywhere(count, options["axis_name"])
     # In the factors it costs nothing, afterwards another copy of the kernel's slopes; but those of
     # float16 would underflow.
-    late = features.dtype == jnp.float16
-    factors = positions.factors if late else numerics.divide(positions.factors, count)
+    late = x.dtype == jnp.float16
+    factors = factors if late else numerics.divide(factors, count)
     arrays["factors"] = jnp.broadcast_to(factors, ids.shape)
     one_pass = functools.partial(_with_slopes, chunk_size, class_axis_name)
-    total = everywhere(_pass.total(one_pass, class_axis_name, arrays, ids), axis_name)
+    total = _pass.total(one_pass, class_axis_name, arrays, ids)
+    total = everywhere(total, options["axis_name"])
     return numerics.divide(total, count) if late else total
 
 

@@ -16,6 +16,7 @@ __all__ = ["resize_logits"]
 Array = jax.Array
 
 
+@checks.named
 def resize_logits(
     logits: ArrayLike, shape: Sequence[int], *, axis: int = -1, align_corners: bool = True
 ) -> Array:
@@ -58,36 +59,31 @@ def resize_logits(
       PyTorch, torch.nn.functional.interpolate:
       https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
     """
-    name = "resize_logits"
-    scores, at = checks.images(name, logits, axis)
+    scores, at = checks.images(logits, axis)
     assert at is not None
-    require_option(name, align_corners)
+    require_option(align_corners)
     result = scores.astype(checks.compute_dtype(scores))
     pixels = [i for i in range(scores.ndim) if i != at][1:]
     sizes = tuple(scores.shape[i] for i in pixels)
-    good = len(shape) == len(sizes) and all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in shape
-    )
-    if not good:
+    is_size = lambda n: isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0
+    if len(shape) != len(sizes) or not all(map(is_size, shape)):
         expected = f"a positive integer for each of the {len(sizes)} pixel axes"
-        checks.fail(ValueError, name, "shape", tuple(shape), expected)
-    require_pixels(name, scores, sizes)
+        checks.fail(ValueError, "shape", tuple(shape), expected)
+    require_pixels(scores, sizes)
     for i, size, new in zip(pixels, sizes, shape, strict=True):
         result = along(jnp.asarray(matrix(size, int(new), align_corners), result.dtype), result, i)
     return result
 
 
-def require_option(function: str, align_corners: object) -> None:
+def require_option(align_corners: object) -> None:
     """Requires True or False."""
-    checks.option(function, "align_corners", align_corners, (True, False))
+    checks.option("align_corners", align_corners, (True, False))
 
 
-def require_pixels(function: str, logits: Array, sizes: Sequence[int]) -> None:
+def require_pixels(logits: Array, sizes: Sequence[int]) -> None:
     """Requires that there is a pixel to read."""
     if 0 in sizes:
-        checks.fail(
-            ValueError, function, "logits", f"of shape {logits.shape}", "at least one pixel"
-        )
+        checks.fail(ValueError, "logits", f"of shape {logits.shape}", "at least one pixel")
 
 
 class Neighbours(NamedTuple):

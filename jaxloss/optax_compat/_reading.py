@@ -71,9 +71,7 @@ class Positions(NamedTuple):
         return checks.without(self.logits.shape, self.axis)
 
 
-def positions(
-    logits: Array, axis: Axes, where: ArrayLike | None, rank: int
-) -> Positions:
+def positions(logits: Array, axis: Axes, where: ArrayLike | None, rank: int) -> Positions:
     """Reads logits with a mask: of classes if it has the rank given, else of positions."""
     axes = axes_of(axis, logits.ndim)
     mask = classes = None

@@ -206,9 +206,7 @@ def cosine_distance(
       >>> print(losses.cosine_distance(a, b))
       [0.4 1. ]
     """
-    dtype, (u, short_u), (v, short_v) = _directions(
-        predictions, targets, epsilon, axis, where
-    )
+    dtype, (u, short_u), (v, short_v) = _directions(predictions, targets, epsilon, axis, where)
     axes = _reading.axes_of(axis, max(u.ndim, v.ndim))
     apart = ((u - v) ** 2).sum(axes)
     return ((apart + (short_u + short_v).squeeze(axes)) / 2).astype(dtype)

@@ -1,0 +1,159 @@
+"""YOLOv5's assigner: by the shape of anchors, in the cell of a box and the cells beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss.detection._assignment import Assignment, assignment, lowest
+from jaxloss.detection._declare import detection
+from jaxloss.detection._places import Grids, read_grids
+from jaxloss.detection._targets import read_boxes
+from jaxloss.options import Interval, Number, Numbers
+
+__all__ = ["assign_by_anchor_ratio"]
+
+Array = jax.Array
+ShapeRatio: TypeAlias = Annotated[Number, Interval("(1, inf)")]
+
+
+class Candidates(NamedTuple):
+    """Pairs of a box and a place of one level, for `A` anchors and 3 cells.
+
+    Attributes:
+      place: The index of anchor, row and column in their order, `[B, A, 3, M]`.
+      offset: The centre of the box from the corner of the cell, and its sides, in cells,
+        `[B, A, 3, M, 4]`.
+      times: How often the pair counts, `[B, A, 3, M]`: 0, 1, and up to 3 where the centre is on
+        an edge.
+    """
+
+    place: Array
+    offset: Array
+    times: Array
+
+
+@detection
+def assign_by_anchor_ratio(
+    anchors: Numbers,
+    boxes: Numbers,
+    *,
+    valid: Numbers,
+    strides: Sequence[float],
+    grids: Grids,
+    anchor_threshold: ShapeRatio = 4.0,
+) -> Assignment:
+    """Assigns boxes to the anchors of about their shape in up to three cells (YOLOv5).
+
+    A box of sides `(w, h)` fits the anchors of sides `(wa, ha)` with::
+
+        max(w / wa, wa / w, h / ha, ha / h) < anchor_threshold
+
+    on every level. It takes them in the cell that holds its centre and in the nearest of the
+    cells to its left and right, and above and below. A centre outside of the grid counts for the
+    cell at its edge. A place that several boxes take has the first slot of them; `yolo_v5` itself
+    counts them all.
+
+    Args:
+      anchors: Sides (w, h) in pixels, `[levels, A, 2]`.
+      grids: The size (rows, columns) of each level.
+      anchor_threshold: The ratio of sides from which on they do not fit, above 1.
+
+    Returns:
+      An `Assignment` of places in the order level, anchor, row, column, with weight 1 in the
+      foreground.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import detection
+      >>> boxes = jnp.array([[[6.0, 6.0, 14.0, 14.0]]])
+      >>> found = detection.assign_by_anchor_ratio(
+      ...     [[[8.0, 8.0]]], boxes, valid=jnp.array([[True]]), strides=[8], grids=[(2, 2)]
+      ... )
+      >>> print(found.foreground.reshape(2, 2))
+      [[False True] [ True True]]
+
+    Reference:
+      Jocher. YOLOv5, 2020. https://doi.org/10.5281/zenodo.3908559
+    """
+    box, mask = read_boxes(boxes, valid)
+    read_grids(grids, strides=strides)
+    shapes = read_shapes(anchors, len(grids), box)
+    most = anchor_threshold.astype(box.dtype)
+    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1)
+    levels = []
+    for anchor, stride, grid in zip(shapes, strides, grids, strict=True):
+        pairs = candidates(box, mask, anchor, stride, grid, most)
+        claims = jnp.where(pairs.times > 0, slot, slot.size)
+        places = len(anchor) * grid[0] * grid[1]
+        unclaimed = jnp.full_like(claims, slot.size, shape=(len(box), places))
+        levels.append(lowest(unclaimed, pairs.place, claims))
+    index = jnp.concatenate(levels, 1)
+    return assignment(index, index < slot.size, box.dtype)
+
+
+def candidates(
+    boxes: Array,
+    valid: Array,
+    anchors: Array,
+    stride: ArrayLike,
+    grid: tuple[int, int],
+    threshold: Array,
+) -> Candidates:
+    """Returns the pairs of boxes and places of one level.
+
+    A box has its own cell, one beside it, left or right, and one above or below. A centre on the
+    edge of two cells has both neighbours of that axis, one of them its own cell once more.
+
+    Args:
+      valid: Which slots hold a box.
+      anchors: Sides in pixels, `[A, 2]`.
+      stride: Pixels per cell.
+      grid: Rows and columns.
+      threshold: The ratio of sides from which on they do not fit.
+    """
+    unit = jnp.asarray(stride, boxes.dtype)
+    corner, end = boxes[..., :2] / unit, boxes[..., 2:] / unit
+    size = end - corner
+    centre = corner + size / 2
+    limit = jnp.asarray(grid[::-1], boxes.dtype).reshape(1, 1, 2)
+
+    ratio = size[:, None] / (anchors / unit)[None, :, None]
+    fits = jnp.maximum(ratio, 1 / ratio).max(-1) < threshold
+    fits &= valid[:, None]
+
+    before = (jnp.mod(centre, 1) < 0.5) & (centre > 1)
+    after = (jnp.mod(limit - centre, 1) < 0.5) & (limit - centre > 1)
+    own = 1 + (before & after).sum(-1, dtype=jnp.int32)
+    beside = (before | after).astype(jnp.int32)
+    times = jnp.stack([own, beside[..., 0], beside[..., 1]], 1)
+
+    half = jnp.asarray(0.5, boxes.dtype)
+    step = jnp.where(before, -half, jnp.where(after, half, 0))
+    x, y, none = step[..., 0], step[..., 1], jnp.zeros_like(step[..., 0])
+    steps = jnp.stack([jnp.stack(pair, -1) for pair in ((none, none), (x, none), (none, y))], 1)
+    cell = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])
+    sides = jnp.broadcast_to(size[:, None], cell.shape)
+    offset = jnp.concatenate([centre[:, None] - cell, sides], -1)
+    column, row = (cell[..., axis].astype(jnp.int32) for axis in (0, 1))
+    first = jnp.arange(len(anchors), dtype=jnp.int32)[None, :, None, None] * (grid[0] * grid[1])
+    place = first + (row * grid[1] + column)[:, None]
+    return Candidates(
+        place=place,
+        offset=jnp.broadcast_to(offset[:, None], (*place.shape, 4)),
+        times=jnp.where(fits[:, :, None], times[:, None], 0),
+    )
+
+
+def read_shapes(anchors: Numbers, levels: int, boxes: Array) -> Array:
+    """Requires the sides of anchors for each level, `[levels, A, 2]`."""
+    array = checks.real("anchors", anchors, boxes.dtype)
+    count = (*array.shape, 0, 0)[1]
+    meaning = "levels, anchors of a level, and their two sides"
+    checks.shape("anchors", array, (levels, count, 2), meaning)
+    return jax.lax.stop_gradient(array)

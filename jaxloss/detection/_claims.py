@@ -1,0 +1,36 @@
+"""Places that boxes ask for, each box for a few: who gets them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss.detection._assignment import gather, highest, lowest
+
+Array = jax.Array
+
+
+def settle(
+    taken: Array, wanted: Array, like: Array, prefer: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """Gives every place to the slot that asks for it; one that several ask for to the preferred.
+
+    Args:
+      taken: The places that slots ask for, `[B, M, K]`; not twice the same one in a slot.
+      wanted: Which of them it really asks for, `[B, M, K]`.
+      like: Any array of the places, `[B, N]`.
+      prefer: Of places `[B, M K]`, the slots that should have them; not only those that asked.
+
+    Returns:
+      The slots of the places `[B, N]`, 0 where there is none, and whether there is one.
+    """
+    images, slots, count = taken.shape
+    taken, wanted = taken.reshape(images, -1), wanted.reshape(images, -1)
+    slot = jnp.repeat(jnp.arange(slots, dtype=jnp.int32), count)[None]
+    nobody = jnp.full_like(like, slots, jnp.int32)
+    claim = jnp.where(wanted, slot, slots)
+    first = lowest(nobody, taken, claim)
+    last = highest(jnp.full_like(nobody, -1), taken, jnp.where(wanted, slot, -1))
+    contested = gather(first < last, taken)
+    index = lowest(nobody, taken, jnp.where(wanted & contested, prefer(taken), claim))
+    return jnp.where(index < slots, index, 0), index < slots

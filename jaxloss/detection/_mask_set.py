@@ -1,0 +1,248 @@
+"""The set loss of Mask2Former: every mask has one query; both are compared at sampled points."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core.reduction import AxisName, everywhere
+from jaxloss._distribution import binary_cross_entropy
+from jaxloss.detection._assignment import at_least_one, gather, lowest
+from jaxloss.detection._declare import detection
+from jaxloss.detection._detr import class_cost, softmax_of_sets
+from jaxloss.detection._hungarian import match_hungarian
+from jaxloss.detection._targets import finish, read_targets
+from jaxloss.options import NonNegative, Numbers
+
+__all__ = ["mask_set"]
+
+Array = jax.Array
+
+
+@detection
+def mask_set(
+    logits: Numbers,
+    mask_logits: Numbers,
+    masks: Numbers,
+    labels: Numbers,
+    *,
+    valid: Numbers,
+    key: Numbers,
+    points: int = 12544,
+    oversample: float = 3,
+    important: float = 0.75,
+    cost_class: NonNegative = 2.0,
+    cost_mask: NonNegative = 5.0,
+    cost_dice: NonNegative = 5.0,
+    class_gain: NonNegative = 2.0,
+    mask_gain: NonNegative = 5.0,
+    dice_gain: NonNegative = 5.0,
+    background_weight: NonNegative = 0.1,
+    axis_name: AxisName | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Computes the set loss of Mask2Former for one decoder layer.
+
+    Masks are looked at in random points, bilinearly, as images of one size: predicted ones may be
+    coarser than the true ones. With the logits `x` and the true values `y` at `points` points,
+    `p = sigmoid(x)`, and the probability of the class::
+
+        CE = mean BCE(x, y)        Dice = 1 - (2 sum p y + 1) / (sum p + sum y + 1)
+        cost = -cost_class probability + cost_mask CE + cost_dice Dice
+
+    Each mask is matched to a query of its own by `match_hungarian`, at points that are the same for
+    all masks of an image. For each pair `P` then other points are drawn: of `oversample` times as
+    many the share `important` whose logits are nearest to 0, and the rest anywhere. With the number
+    `n` of masks in the batch, at least 1::
+
+        classification    class_gain CE of the classes, the weighted mean, as in `detr`
+        mask              mask_gain sum_P CE / n
+        dice              dice_gain sum_P Dice / n
+
+    Every layer of a decoder is matched anew, with a key of its own; sum the layers' losses. On
+    several devices give each another key: `jax.random.fold_in(key, jax.lax.axis_index(name))`.
+
+    Memory beside the gradient is that of the points, whatever the size of the masks. An image
+    without masks has its classification alone. Invalid slots reach nothing, and NaN costs are
+    matched last.
+
+    Args:
+      logits: Scores `[B, Q, C + 1]`, the last that of the background, floating.
+      mask_logits: Log-odds of the masks' pixels, `[B, Q, h, w]`, floating.
+      masks: The true masks, booleans or numbers in [0, 1], `[B, M, H, W]`, `M <= Q`.
+      key: A key of `jax.random`.
+      points: Points in which masks are compared.
+      oversample: How many times as many points the important ones are chosen of, at least 1.
+      important: The share of the points that is chosen, in [0, 1].
+      cost_mask: Factor of the cross-entropy in the cost.
+      cost_dice: Factor of Dice in the cost.
+      mask_gain: Factor of the cross-entropy.
+      dice_gain: Factor of Dice.
+
+    Returns:
+      The total, and its parts `classification`, `mask` and `dice`; float32 for half-precision
+      input.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxloss import detection
+      >>> total, parts = detection.mask_set(
+      ...     jnp.zeros((1, 3, 5)),
+      ...     jnp.zeros((1, 3, 4, 4)),
+      ...     jnp.ones((1, 1, 8, 8), bool),
+      ...     jnp.array([[3]]),
+      ...     valid=jnp.array([[True]]),
+      ...     key=jax.random.key(0),
+      ...     points=64,
+      ... )
+      >>> print({name: round(float(part), 4) for name, part in parts.items()})
+      {'classification': 3.2189, 'dice': 1.7312, 'mask': 3.4657}
+
+    Reference:
+      Cheng et al. Masked-attention Mask Transformer for Universal Image Segmentation. CVPR 2022.
+      https://arxiv.org/abs/2112.01527
+      Kirillov et al. PointRend: Image Segmentation as Rendering. CVPR 2020.
+      https://arxiv.org/abs/1912.08193
+    """
+    scores = checks.floating("logits", logits)
+    images, queries, classes = shape = (*scores.shape, 0, 0, 0)[:3]
+    checks.shape("logits", scores, shape, "images, queries and classes")
+    scores = scores.astype(checks.compute_dtype(scores))
+    maps = checks.floating("mask_logits", mask_logits)
+    sizes = (*maps.shape, 0, 0)[2:4]
+    checks.shape("mask_logits", maps, (images, queries, *sizes), "a map for each query")
+    truth = jnp.asarray(masks)
+    slots = (*truth.shape, 0, 0)[1]
+    sizes = (*truth.shape, 0, 0)[2:4]
+    checks.shape("masks", truth, (images, slots, *sizes), "images, slots and pixels")
+    if slots > queries:
+        expected = f"at most {queries} slots, a query for each"
+        checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)
+    _read_points(points, oversample, important)
+    nowhere = jnp.zeros((*truth.shape[:2], 4), scores.dtype)
+    targets = read_targets(
+        nowhere, labels, valid, images=images, classes=classes - 1, dtype=scores.dtype
+    )
+    if not slots:  # as `targets`, with one that is not valid
+        truth = jnp.zeros((images, 1, 1, 1), bool)
+
+    near, candidates, others = jax.random.split(key, 3)
+    where = _anywhere(near, targets.valid, (1, points), scores.dtype)
+    costs = _costs(
+        jax.lax.stop_gradient(_bilinear(maps, where, scores.dtype)),
+        _bilinear(truth, where, scores.dtype),
+    )
+    cost = (
+        cost_class * class_cost(scores, targets.labels)
+        + cost_mask * costs[0]
+        + cost_dice * costs[1]
+    )
+    assigned = match_hungarian(jax.lax.stop_gradient(cost), targets.valid)
+    query = _query_of_slots(assigned.index, assigned.foreground, targets.valid)
+
+    chosen = int(important * points)
+    where = jnp.concatenate(
+        [
+            _important(candidates, maps, query, int(oversample * points), chosen, scores.dtype),
+            _anywhere(others, targets.valid, (query.shape[1], points - chosen), scores.dtype),
+        ],
+        2,
+    )
+    mask = targets.valid
+    x = jnp.where(mask[..., None], _bilinear(maps, where, scores.dtype, query), 0)
+    y = jnp.where(mask[..., None], _bilinear(truth, where, scores.dtype), 0)
+    y = jax.lax.stop_gradient(y)
+    entropy = binary_cross_entropy(
+        x, y, where=mask[..., None], reduction="sum", axis_name=axis_name
+    )
+    p, _ = sigmoid.probability_pair(x)
+    dice = 1 - (2 * (p * y).sum(-1) + 1) / (p.sum(-1) + y.sum(-1) + 1)
+    dice = everywhere(jnp.where(mask, dice, 0).sum(), axis_name)
+    total = at_least_one(mask.sum().astype(scores.dtype), axis_name)
+    classified = softmax_of_sets(scores, targets, assigned, background_weight, axis_name)
+    parts = {
+        "classification": class_gain * classified,
+        "mask": mask_gain * entropy / points / total,
+        "dice": dice_gain * dice / total,
+    }
+    return finish(parts, targets, axis_name)
+
+
+def _read_points(points: int, oversample: float, important: float) -> None:
+    """Requires the numbers of points."""
+    checks.integer("points", points, 1)
+    checks.interval("oversample", oversample, "[1, inf)")
+    checks.interval("important", important, "[0, 1]")
+
+
+def _anywhere(key: Array, like: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+    """Points (x, y) in images of size 1, `[B, *shape, 2]`, divided over devices as `like` is."""
+    nothing = jnp.zeros_like(like[:, :1], dtype)
+    return _uniform(key, (len(like), *shape, 2), dtype) + nothing[..., None, None]
+
+
+def _uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Numbers in [0, 1)."""
+    return jax.random.uniform(key, shape, dtype)
+
+
+def _important(
+    key: Array, maps: Array, query: Array, candidates: int, count: int, dtype: jnp.dtype
+) -> Array:
+    """The points of each slot's map whose logits are nearest to 0, `[B, M, count, 2]`.
+
+    Slot by slot, so that the candidates of one slot are all that is held.
+    """
+    maps = jax.lax.stop_gradient(maps)
+
+    def choose(_: None, slot: tuple[Array, Array]) -> tuple[None, Array]:
+        key, query = slot
+        where = _anywhere(key, query[:, None], (1, candidates), dtype)
+        uncertainty = -numerics.absolute(_bilinear(maps, where, dtype, query[:, None])[:, 0])
+        best = jax.lax.top_k(uncertainty, count)[1]
+        return None, gather(where[:, 0], best)
+
+    keys = jax.random.split(key, query.shape[1])
+    return jax.lax.scan(choose, None, (keys, query.T))[1].swapaxes(0, 1)
+
+
+def _bilinear(maps: Array, where: Array, dtype: jnp.dtype, channel: Array | None = None) -> Array:
+    """Values of maps `[B, K, h, w]` at points `[B, K or 1, P, 2]`, `[B, K, P]`.
+
+    Pixels are squares with the value in their middle; beyond the image all is 0. With `channel`,
+    `[B, K']`, the values are those of these maps.
+    """
+    count, height, width = maps.shape[1:]
+    if channel is None:
+        channel = (
+            jnp.zeros_like(maps[..., 0, 0], jnp.int32) + jnp.arange(count, dtype=jnp.int32)[None]
+        )
+    flat = maps.reshape(len(maps), -1)
+    first = channel[..., None] * (height * width)
+    x, y = where[..., 0] * width - 0.5, where[..., 1] * height - 0.5
+    left, top = jnp.floor(x), jnp.floor(y)
+    value = jnp.zeros((), dtype)
+    for row, by_row in ((top, top + 1 - y), (top + 1, y - top)):
+        for column, by_column in ((left, left + 1 - x), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            i, j = (jnp.where(inside, at, 0).astype(jnp.int32) for at in (row, column))
+            corner = gather(flat, first + i * width + j).astype(dtype)
+            value = value + jnp.where(inside, by_row * by_column, 0) * jnp.where(inside, corner, 0)
+    return value
+
+
+def _costs(x: Array, y: Array) -> tuple[Array, Array]:
+    """Cross-entropy and Dice of logits `[B, Q, P]` with true values `[B, M, P]`, `[B, Q, M]`."""
+    both = lambda a: jnp.einsum("bqp,bmp->bqm", a, y, precision="highest")
+    p, (_, miss) = sigmoid.probability_pair(x)[0], sigmoid.log_pair(x)
+    entropy = (miss.sum(-1)[..., None] - both(x)) / x.shape[-1]
+    total = p.sum(-1)[..., None] + y.sum(-1)[:, None]
+    return entropy, 1 - (2 * both(p) + 1) / (total + 1)
+
+
+def _query_of_slots(index: Array, foreground: Array, valid: Array) -> Array:
+    """The query of each slot `[B, M]`, 0 where it has none."""
+    queries = jnp.arange(index.shape[1], dtype=jnp.int32)[None]
+    nobody = jnp.full_like(valid, index.shape[1], jnp.int32)
+    found = lowest(nobody, index, jnp.where(foreground, queries, index.shape[1]))
+    return jnp.where(valid, found, 0)

@@ -1,0 +1,216 @@
+"""Assignment by how well a point's class score and box fit a box together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import boxes as pairs
+from jaxloss._core import checks
+from jaxloss.detection._assignment import (
+    Assignment,
+    assignment,
+    best_slot,
+    gather,
+    highest,
+    of_each_image,
+)
+from jaxloss.detection._claims import settle
+from jaxloss.detection._declare import detection
+from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
+from jaxloss.options import NonNegative, Numbers
+
+__all__ = ["assign_task_aligned"]
+
+Array = jax.Array
+Boxes = tuple[Array, ...]  # arrays [B, N], one for each number of a box
+
+_LEAST = 1e-9  # beside the highest metric of a box, by which the others are divided
+
+
+@detection
+def assign_task_aligned(
+    scores: Numbers,
+    predicted_boxes: Numbers,
+    points: Numbers,
+    boxes: Numbers,
+    labels: Numbers,
+    *,
+    valid: Numbers,
+    top_k: int = 10,
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 6.0,
+    minimum_side: NonNegative = 0.0,
+) -> Assignment:
+    """Assigns points to boxes by task alignment, as TOOD and YOLOv8 do.
+
+    With the score `s` that a point gives to the class of a box, and the CIoU `u` of its predicted
+    box with it, at least 0, a point strictly inside a box has the metric::
+
+        t = s^alpha u^beta
+
+    Each box takes the `top_k` points of the highest metric, of equal ones the first, and none with
+    metric 0. A point that several boxes take goes to the box of the highest CIoU among all that
+    hold it, of equal ones to the first slot. Its weight is the metric in units of the box's
+    largest, times the box's largest CIoU, both over the points that it ends up with::
+
+        weight = t / (max t + 1e-9) max u
+
+    Slots that are not valid get nothing; nor do predictions that are NaN take a box.
+
+    Args:
+      scores: Probabilities `[B, N, C]`, floating.
+      alpha: Exponent of the score, at least 0.
+      beta: Exponent of the CIoU, at least 0.
+      minimum_side: Pixels to which a shorter side is enlarged, about its middle, before points are
+        looked for inside.
+
+    Returns:
+      An `Assignment`. No gradient passes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxloss import detection
+      >>> points = detection.grid_points([(2, 2)], [8])
+      >>> predicted = jnp.array([[[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 12.0, 8.0]] * 2])
+      >>> boxes = jnp.array([[[0.0, 0.0, 14.0, 8.0]]])
+      >>> scores, labels, valid = jnp.full((1, 4, 3), 0.5), jnp.array([[2]]), jnp.array([[True]])
+      >>> found = detection.assign_task_aligned(
+      ...     scores, predicted, points, boxes, labels, valid=valid
+      ... )
+      >>> print(found.foreground, found.weight.sum().round(2))
+      [[ True True False False]] 1.11
+
+    Reference:
+      Feng et al. TOOD: Task-aligned One-stage Object Detection. ICCV 2021.
+      https://arxiv.org/abs/2108.07755
+    """
+    score, predicted = read_dense(scores=scores, predicted_boxes=predicted_boxes)
+    images, _, classes = score.shape
+    targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=score.dtype)
+    point = read_points(points, predicted)
+    numbers = top_k, alpha, beta, minimum_side
+    return poisoned(task_aligned(score, predicted, point, targets, *numbers), targets)
+
+
+def task_aligned(
+    scores: Array,
+    predicted: Array,
+    points: Array,
+    targets: Targets,
+    top_k: int,
+    alpha: Array,
+    beta: Array,
+    minimum_side: Array,
+) -> Assignment:
+    """`assign_task_aligned` of arrays that are checked."""
+    described = with_angle(predicted), with_angle(targets.boxes)
+    return align(
+        _inside, _ciou, scores, *described, points, targets, top_k, alpha, beta, minimum_side
+    )
+
+
+def align(
+    inside: Callable[[Boxes, Array, Array, Array], Array],
+    overlap: Callable[[Boxes, Boxes], Array],
+    scores: Array,
+    predicted: Boxes,
+    boxes: Boxes,
+    points: Array,
+    targets: Targets,
+    top_k: int,
+    alpha: Array,
+    beta: Array,
+    minimum_side: Array,
+) -> Assignment:
+    """Assigns points by alignment with boxes of any kind.
+
+    Args:
+      inside: Of boxes, `x`, `y` and the least side: whether they hold the points.
+      overlap: Of boxes and predicted boxes: the similarity `u`, cut at 0 here.
+      scores: Probabilities `[B, N, C]`.
+      predicted: What describes the predicted boxes to `overlap`, `[B, N]` each.
+      boxes: What describes the boxes to both, `[B, M]` each.
+      points: Points `[N, 2]`.
+      targets: The boxes' labels, and which are valid.
+      top_k: Points for each box.
+      alpha: Exponent of the score.
+      beta: Exponent of the similarity.
+      minimum_side: What `inside` takes.
+    """
+    checks.integer("top_k", top_k, 1)
+    scores, predicted = jax.lax.stop_gradient((scores, predicted))
+    places = scores.shape[1]
+    by_class = scores.swapaxes(1, 2)
+
+    def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
+        """`u` of pairs, 0 for a point outside of the box and where it is NaN."""
+        u = overlap(box, predicted)
+        return jnp.where(inside(box, x, y, minimum_side) & valid & (u > 0), u, 0)
+
+    def metric(score: Array, u: Array) -> Array:
+        t = jnp.power(score, alpha) * jnp.power(u, beta)
+        return jnp.where((u > 0) & (t > 0), t, 0)
+
+    x, y = points[None, :, 0], points[None, :, 1]
+
+    def best(_: None, slot: tuple[Array, Array, Boxes]) -> tuple[None, tuple[Array, Array]]:
+        label, valid, box = slot
+        u = similarity(_columns(box), valid[:, None], predicted, x, y)
+        return None, jax.lax.top_k(metric(gather(by_class, label), u), min(top_k, places))
+
+    by_slot = jax.tree.map(lambda a: a.swapaxes(0, 1), (targets.labels, targets.valid, boxes))
+    _, (values, taken) = jax.lax.scan(best, None, by_slot)
+
+    def holder(taken: Array) -> Array:
+        near = tuple(gather(column, taken) for column in predicted)
+        x, y = (gather(of_each_image(points[:, i], scores[..., 0]), taken) for i in (0, 1))
+        score = lambda valid, *box: similarity(_columns(box), valid[:, None], near, x, y)
+        return best_slot(score, (targets.valid, *boxes), unroll=1)[0]
+
+    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
+    index, foreground = settle(taken, values > 0, scores[..., 0], holder)
+
+    own = tuple(gather(column, index) for column in boxes)
+    u = similarity(own, foreground, predicted, x, y)
+    label = gather(targets.labels, index)
+    t = metric(jnp.take_along_axis(scores, label[..., None], -1)[..., 0], u)
+    most = jnp.zeros_like(targets.labels, scores.dtype)
+    largest = [gather(highest(most, index, jnp.where(foreground, a, 0)), index) for a in (t, u)]
+    weight = t / (largest[0] + _LEAST) * largest[1]
+    return assignment(index, foreground, scores.dtype, weight=weight)
+
+
+def with_angle(boxes: Array) -> Boxes:
+    """The numbers of boxes xyxy and the angle that stands for their ratio of sides."""
+    x0, y0, x1, y1 = (boxes[..., side] for side in range(4))
+    return x0, y0, x1, y1, jnp.arctan2(x1 - x0, y1 - y0)
+
+
+def _inside(box: Boxes, x: Array, y: Array, minimum_side: Array) -> Array:
+    """Whether points are strictly inside of boxes with sides enlarged to the least one."""
+    x0, y0, x1, y1, _ = box
+
+    def between(at: Array, low: Array, high: Array) -> Array:
+        short, middle = high - low < minimum_side, (low + high) / 2
+        low = jnp.where(short, middle - minimum_side / 2, low)
+        high = jnp.where(short, middle + minimum_side / 2, high)
+        return (at > low) & (at < high)
+
+    return between(x, x0, x1) & between(y, y0, y1)
+
+
+def _ciou(box: Boxes, predicted: Boxes) -> Array:
+    """The CIoU, with the angles of both boxes known."""
+    (*edges, angle), (*others, other_angle) = box, predicted
+    x, y = pairs.read(jnp.stack(others, -1), jnp.stack(edges, -1), "xyxy")
+    areas = pairs.measure(x, y)
+    aspect = (2 / jnp.pi * (angle - other_angle)) ** 2
+    return areas.iou - pairs.offset(x, y) - pairs.aspect_weight(aspect, areas) * aspect
+
+
+def _columns(boxes: Boxes) -> Boxes:
+    """Numbers `[B]` of one slot of each image as `[B, 1]`."""
+    return tuple(number[:, None] for number in boxes)

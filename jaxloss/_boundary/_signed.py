@@ -88,7 +88,7 @@ def signed_distance_regression(
     if weight is not None:
         phi = jnp.where(weight == 0, 0, phi)
     products = (f * phi, f * f, phi * phi, numerics.absolute(f - phi))
-    n = frame.count(f, weight)
+    n = frame.size(f, weight)
     loss = _regression(*(frame.total(x, weight) for x in products), n, smooth)
     part, kind = jnp.zeros_like(loss, bool) | (n > 0), options["reduction"]
     if axis is not None and kind == "mean":

@@ -70,7 +70,7 @@ class Frame(NamedTuple):
         values = values.T if self.per_image and self.axis == 0 else values
         return jnp.expand_dims(values, self.summed)
 
-    def count(self, like: Array, weight: Array | None) -> Array:
+    def size(self, like: Array, weight: Array | None) -> Array:
         """The (weighted) number of pixels of an array; broadcasts to the shape of `total`."""
         if weight is None:
             size = float(math.prod(like.shape[i] for i in self.summed))  # beyond int32 too
@@ -179,7 +179,7 @@ class Pixels(NamedTuple):
 
     def valid(self) -> Array:
         """The (weighted) number of valid pixels; broadcasts to the shape of `total`."""
-        return self.frame.count(self.arrays[0], self.weight)
+        return self.frame.size(self.arrays[0], self.weight)
 
     def foreground(self, include_background: bool | None) -> Pixels:
         """Leaves out class 0 where it is not scored; None: where classes compete."""

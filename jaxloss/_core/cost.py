@@ -250,7 +250,7 @@ def _split(
 
 
 def _columns(x: Array, axis: int) -> list[Array]:
-    return jax.lax.split(x, (1,) * x.shape[axis], axis)
+    return list(jax.lax.split(x, (1,) * x.shape[axis], axis))
 
 
 def _joined(
@@ -544,7 +544,7 @@ def _along(
     return jax.jvp(moved, tuple(hidden[i] for i in moving), directions)[1]
 
 
-def _replaced(values: tuple[Any, ...], places: tuple[int, ...], news: tuple[Any, ...]) -> list[Any]:
+def _replaced(values: Sequence[Any], places: tuple[int, ...], news: Sequence[Any]) -> list[Any]:
     """The values with others in some places."""
     result = list(values)
     for i, new in zip(places, news, strict=True):

@@ -172,11 +172,11 @@ def _of_part(
     few = z.ndim - 1 == axis > 1 and z.shape[axis] <= FEW
     if few:  # a CPU's compiler vectorises the last axis
         arrays = (z, labels, mask, class_weights, *parameters)
-        z, labels, mask, class_weights, *parameters = (
+        z, labels, mask, class_weights, *rest = (
             jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a
             for a in arrays
         )
-        axis = 1
+        parameters, axis = tuple(rest), 1
     part = Competing(
         logits=z,
         labels=labels.squeeze(axis) if has_ids else labels,
@@ -455,7 +455,7 @@ def int32(ids: Array) -> Array:
 
 def _against_the_rest(ids: Array, classes: int, options: Mapping[str, Any]) -> Array:
     """Ids as `Independent` has them: `classes` is no class, and -1 one that does not exist."""
-    known = _int32(ids)
+    known = int32(ids)
     known = jnp.where((known >= 0) & (known < classes), known, -1)
     background = options.get("background_index")
     if background is None:
@@ -480,7 +480,16 @@ def not_ignored(labels: Array, ignore_index: int) -> Array:
     if jnp.issubdtype(labels.dtype, jnp.floating):
         got = f"{ignore_index} with labels of dtype {labels.dtype}"
         checks.fail(ValueError, "ignore_index", got, "None, or integer labels")
-    return int32(labels) != ignore_index
+    return ~_equals(labels, ignore_index)
+
+
+def _equals(labels: Array, index: int) -> Array:
+    """Where integer labels are a number, which may be beyond what they can hold."""
+    labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
+    limits = jnp.iinfo(labels.dtype)
+    if not limits.min <= index <= limits.max:
+        return jnp.zeros(labels.shape, bool)
+    return labels == jnp.asarray(index, labels.dtype)
 
 
 def read_mask(

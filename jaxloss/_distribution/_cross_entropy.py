@@ -13,7 +13,6 @@ from jaxloss._core.labels import Competing, Independent, competing, independent,
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
     Classification,
-    Elements,
     Factor,
     Numbers,
     OneVersusRest,

@@ -25,7 +25,7 @@ class Assignment(NamedTuple):
       ignore: Whether the place is neither foreground nor background, bool `[B, N]`.
     """
 
-    index: Array  # type: ignore[assignment]  # a tuple has a method of that name
+    index: Array
     foreground: Array
     weight: Array
     ignore: Array

@@ -66,18 +66,34 @@ class Finding:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Hint:
+    """What may not be meant, though every value is sound.
+
+    Attributes:
+      applies: Whether the values are such, bool; one for each mapped call.
+      text: What is so, and what else could be meant.
+    """
+
+    applies: Array
+    text: str = dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What :func:`jaxloss.validate` found: a pytree of a few numbers.
 
     It may leave `jit`, `vmap`, `scan` and `shard_map`; on the host, `throw` raises if anything was
-    found, and `str` says what.
+    found, and `str` says what, and any hint.
 
     Attributes:
       findings: One for each check that applied, whether it found something or not.
+      hints: What may not be meant; neither `ok` nor `throw` knows of it.
       function: The name of the loss.
     """
 
     findings: tuple[Finding, ...]
+    hints: tuple[Hint, ...]
     function: str = dataclasses.field(metadata={"static": True})
 
     @property
@@ -108,7 +124,9 @@ class Report:
     def __str__(self) -> str:
         if not self._known:
             return f"jaxloss.{self.function}: not known while tracing"
-        return "\n".join(self._messages()) or f"jaxloss.{self.function}: all values are sound"
+        lines = self._messages() or [f"jaxloss.{self.function}: all values are sound"]
+        hints = [hint.text for hint in self.hints if np.any(jax.device_get(hint.applies))]
+        return "\n".join(lines + [f"jaxloss.{self.function}: {text}" for text in hints])
 
     @property
     def _known(self) -> bool:
@@ -142,7 +160,7 @@ def look(check: Check, axis_name: AxisName | None, shared: bool) -> Finding:
       axis_name: A mesh axis over which the count is summed and the first shard taken.
       shared: Whether all shards hold the same array, which then counts once.
     """
-    count, index, value = _in_mesh(check)
+    count, index, value = _in_mesh(functools.partial(_find, check), check.operands)
     shard = jnp.full_like(count, -1)
     if axis_name is not None:
         place = lax.axis_index(axis_name)
@@ -156,12 +174,19 @@ def look(check: Check, axis_name: AxisName | None, shared: bool) -> Finding:
     return Finding(count, index, value, shard, check.argument, check.expected)
 
 
-def _in_mesh(check: Check) -> tuple[Array, Array, Array]:
-    """Count, index and value; on a mesh with Explicit axes the compiler places what is between."""
-    if all(axis is None for x in check.operands for axis in jax.typeof(x).sharding.spec):
-        return _find(check, *check.operands)
-    find = functools.partial(_find, check)
-    return jax.sharding.auto_axes(find, out_sharding=PartitionSpec())(*check.operands)
+def holds(
+    test: Callable[..., Array], operands: tuple[Array, ...], axis_name: AxisName | None
+) -> Array:
+    """Whether a test of arrays holds, which gives a boolean; on every shard of a mesh axis."""
+    here = _in_mesh(test, operands)
+    return here if axis_name is None else lax.pmin(here.astype(jnp.int32), axis_name) > 0
+
+
+def _in_mesh(function: Callable[..., Any], operands: tuple[Array, ...]) -> Any:
+    """Calls a function; on a mesh with Explicit axes the compiler places what is between."""
+    if all(axis is None for x in operands for axis in jax.typeof(x).sharding.spec):
+        return function(*operands)
+    return jax.sharding.auto_axes(function, out_sharding=PartitionSpec())(*operands)
 
 
 def _find(check: Check, *operands: Array) -> tuple[Array, Array, Array]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxloss import _boundary, _boxes, _compound, _distribution, _fused, _region, _regression
 from jaxloss._core import checks, labels
 from jaxloss._core.reduction import AxisName
-from jaxloss._report import Check, Report, look
+from jaxloss._report import Check, Hint, Report, holds, look
 
 __all__ = ["validate"]
 
@@ -100,6 +100,10 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     distance maps                   finite
     features, kernels, small logits finite; a bias may be -inf
     ==============================  ================================================================
+
+    One more line of `str(report)` may be a hint, which counts as nothing bad: where every row of
+    labels of the logits' shape is one-hot and no `activation` is given, so that a sigmoid scores
+    each class by itself.
 
     What `where` or `ignore_index` leaves out is not looked at. A weight of 0 hides nothing, here as
     in a loss. Shapes, dtypes, options and concrete hyper-parameters raise as they do in the loss,
@@ -204,7 +208,7 @@ def _report(arrays: dict[str, Array], call: _Call) -> Report:
                 of_option += _numbers(f"{name}.sum()", x.sum(), None, _POSITIVE)
             shared = not rule.per_position
             findings += [look(check, call.axis_name, shared) for check in of_option]
-    return Report(tuple(findings), call.function)
+    return Report(tuple(findings), _hints(call, arrays, kept), call.function)
 
 
 class _Kept(NamedTuple):
@@ -234,6 +238,29 @@ class _Kept(NamedTuple):
 
 
 _Reading = tuple[_Kept, Iterable[Check]]
+
+
+def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ...]:
+    """One-hot labels of the logits' shape get a sigmoid, which may not be meant."""
+    x, y = arrays[call.prediction], arrays[call.target]
+    if call.activation != "auto" or call.axis is None or y.shape != x.shape:
+        return ()
+    test = functools.partial(_are_one_hot, axis=call.axis)
+    applies = holds(test, _operands(y, kept.mask), call.axis_name)
+    text = (
+        f"hint: every row of `{call.target}` is one-hot, and labels of this shape are scored class "
+        'by class, with a sigmoid; classes that compete need `activation="softmax"`'
+    )
+    return (Hint(applies, text),)
+
+
+def _are_one_hot(y: Array, mask: Array | None = None, *, axis: int) -> Array:
+    """Whether there are rows along an axis, of several classes, and each holds 0 but for one 1."""
+    y = y.astype(jnp.int8) if y.dtype == bool else y
+    hits = y == 1
+    rows = (hits | (y == 0)).all(axis) & (hits.sum(axis) == 1)
+    read = jnp.broadcast_to(True if mask is None else mask, y.shape).all(axis)
+    return read.any() & (rows | ~read).all() & (y.shape[axis] > 1)
 
 
 def _read_fused(call: _Call, arrays: dict[str, Array]) -> _Reading:

@@ -38,6 +38,7 @@ Axes = int | Sequence[int]
 Sampling = ArrayLike | Sequence[ArrayLike] | None
 
 
+@checks.named
 def edt(
     mask: ArrayLike,
     *,
@@ -85,12 +86,13 @@ def edt(
       Felzenszwalb and Huttenlocher. Distance Transforms of Sampled Functions. Theory of Computing
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
-    mask, axes, sampling = _checked("edt", mask, axes, sampling)
+    mask, axes, sampling = _checked(mask, axes, sampling)
     return maps.edt(
-        mask, sampling, _scalar("edt", empty, sampling), axes=axes, split=space_axis_name
+        mask, sampling, _scalar(empty, sampling), axes=axes, split=space_axis_name
     )
 
 
+@checks.named
 def squared_edt(
     mask: ArrayLike,
     *,
@@ -134,12 +136,13 @@ def squared_edt(
       Felzenszwalb and Huttenlocher. Distance Transforms of Sampled Functions. Theory of Computing
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
-    mask, axes, sampling = _checked("squared_edt", mask, axes, sampling)
+    mask, axes, sampling = _checked(mask, axes, sampling)
     return maps.squared_edt(
-        mask, sampling, _scalar("squared_edt", empty, sampling), axes=axes, split=space_axis_name
+        mask, sampling, _scalar(empty, sampling), axes=axes, split=space_axis_name
     )
 
 
+@checks.named
 def signed_distance(
     mask: ArrayLike,
     *,
@@ -181,10 +184,11 @@ def signed_distance(
       Kervadec, Bouchtiba, Desrosiers, Granger, Dolz and Ben Ayed. Boundary loss for highly
       unbalanced segmentation. MIDL 2019. https://arxiv.org/abs/1812.07032
     """
-    mask, axes, sampling = _checked("signed_distance", mask, axes, sampling)
+    mask, axes, sampling = _checked(mask, axes, sampling)
     return maps.signed(mask, sampling, axes=axes, split=space_axis_name)
 
 
+@checks.named
 def compute_sdf(
     mask: ArrayLike,
     *,
@@ -231,13 +235,14 @@ def compute_sdf(
       Xue, Tang, Qiao, Gong, Yin, Qian, Huang, Fan and Huang. Shape-Aware Organ Segmentation by
       Predicting Signed Distance Maps. AAAI 2020. https://arxiv.org/abs/1912.03849
     """
-    mask, axes, sampling = _checked("compute_sdf", mask, axes, sampling)
-    checks.option("compute_sdf", "normalize", normalize, (False, True))
+    mask, axes, sampling = _checked(mask, axes, sampling)
+    checks.option("normalize", normalize, (False, True))
     return maps.both_sides(
         mask, sampling, axes=axes, split=space_axis_name, normalize=bool(normalize)
     )
 
 
+@checks.named
 def compute_edts_for_penalized_loss(
     mask: ArrayLike,
     *,
@@ -280,12 +285,13 @@ def compute_edts_for_penalized_loss(
       Caliva, Iriondo, Martinez, Majumdar and Pedoia. Distance Map Loss Penalty Term for Semantic
       Segmentation. MIDL 2019. https://arxiv.org/abs/1908.03679
     """
-    mask, axes, sampling = _checked("compute_edts_for_penalized_loss", mask, axes, sampling)
+    mask, axes, sampling = _checked(mask, axes, sampling)
     return maps.penalty(
         mask.astype(jnp.int32), sampling, axes=axes, split=space_axis_name, values=2
     )
 
 
+@checks.named
 def compute_edts_for_hausdorff_loss(
     mask: ArrayLike,
     *,
@@ -331,10 +337,11 @@ def compute_edts_for_hausdorff_loss(
       Karimi and Salcudean. Reducing the Hausdorff Distance in Medical Image Segmentation with
       Convolutional Neural Networks. IEEE TMI 2020, equation 8. https://arxiv.org/abs/1904.10030
     """
-    mask, axes, sampling = _checked("compute_edts_for_hausdorff_loss", mask, axes, sampling)
+    mask, axes, sampling = _checked(mask, axes, sampling)
     return maps.to_boundary(mask, sampling, axes=axes, split=space_axis_name)
 
 
+@checks.named
 def border_weights(
     labels: ArrayLike,
     *,
@@ -380,44 +387,43 @@ def border_weights(
       Ronneberger, Fischer and Brox. U-Net: Convolutional Networks for Biomedical Image
       Segmentation. MICCAI 2015, equation 2. https://arxiv.org/abs/1505.04597
     """
-    name = "border_weights"
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        checks.fail(TypeError, name, "labels", f"of dtype {labels.dtype}", "integer instance ids")
-    axes = checks.axes(name, axes, labels.ndim)
-    sampling = _spacing(name, sampling, len(axes))
-    w0 = checks.number(name, "w0", w0, maps.dtype_of(sampling), "[0, inf)")
-    sigma = checks.number(name, "sigma", sigma, maps.dtype_of(sampling), "(0, inf)")
+        checks.fail(TypeError, "labels", f"of dtype {labels.dtype}", "integer instance ids")
+    axes = checks.axes(axes, labels.ndim)
+    sampling = _spacing(sampling, len(axes))
+    w0 = checks.number("w0", w0, maps.dtype_of(sampling), "[0, inf)")
+    sigma = checks.number("sigma", sigma, maps.dtype_of(sampling), "(0, inf)")
     return maps.between_instances(
         labels.astype(jnp.int32), w0, sigma, sampling, axes=axes, split=space_axis_name
     )
 
 
 def _checked(
-    function: str, mask: ArrayLike, axes: Axes, sampling: Sampling
+    mask: ArrayLike, axes: Axes, sampling: Sampling
 ) -> tuple[Array, tuple[int, ...], Array | None]:
     """Returns the mask, its spatial axes, and the spacing: a scalar or one number for each axis."""
-    mask = checks.boolean(function, "mask", mask)
-    axes = checks.axes(function, axes, mask.ndim)
-    return mask, axes, _spacing(function, sampling, len(axes))
+    mask = checks.boolean("mask", mask)
+    axes = checks.axes(axes, mask.ndim)
+    return mask, axes, _spacing(sampling, len(axes))
 
 
-def _spacing(function: str, sampling: Sampling, axes: int) -> Array | None:
+def _spacing(sampling: Sampling, axes: int) -> Array | None:
     if sampling is None:
         return None
     listed = isinstance(sampling, (list, tuple))
     values: Sequence[Any] = sampling if listed else (sampling,)  # type: ignore[assignment]
     dtypes = [jax.dtypes.canonicalize_dtype(v.dtype) for v in values if hasattr(v, "dtype")]
     dtype = jnp.float64 if jnp.float64 in dtypes else jnp.float32
-    numbers = [checks.number(function, "sampling", v, dtype, "(0, inf)") for v in values]
+    numbers = [checks.number("sampling", v, dtype, "(0, inf)") for v in values]
     spacing = jnp.asarray(numbers, dtype) if listed else numbers[0]
     if spacing.shape not in ((), (axes,)):
         expected = f"a scalar or one number for each of the {axes} axes"
-        checks.fail(ValueError, function, "sampling", f"of shape {spacing.shape}", expected)
+        checks.fail(ValueError, "sampling", f"of shape {spacing.shape}", expected)
     return spacing
 
 
-def _scalar(function: str, empty: ArrayLike, sampling: Array | None) -> Array:
-    empty = checks.real(function, "empty", empty, maps.dtype_of(sampling))
-    checks.shape(function, "empty", empty, (), "one value for the images without a False element")
+def _scalar(empty: ArrayLike, sampling: Array | None) -> Array:
+    empty = checks.real("empty", empty, maps.dtype_of(sampling))
+    checks.shape("empty", empty, (), "one value for the images without a False element")
     return empty

@@ -33,6 +33,7 @@ __all__ = [
     "NonNegative",
     "Number",
     "Numbers",
+    "OneVersusRest",
     "PerClass",
     "Positive",
     "Real",
@@ -170,6 +171,19 @@ class Elements(Labelled, total=False):
             -1,
             "The class axis; any axis works (1 for NCHW). None: there is none, and labels have the "
             "shape of the logits.",
+        ),
+    ]
+
+
+class OneVersusRest(Elements, total=False):
+    """Options of the losses that under a sigmoid take ids too: one class against the rest."""
+
+    background_index: Annotated[
+        int | None,
+        Option(
+            None,
+            "For ids under a sigmoid: the integer label, outside `[0, C)`, of what belongs to no "
+            "class, a target of zeros.",
         ),
     ]
 

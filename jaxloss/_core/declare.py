@@ -37,6 +37,7 @@ _ORDER = (
     "where",
     "weights",
     "ignore_index",
+    "background_index",
     "class_weights",
     "per_image",
     "include_background",
@@ -424,9 +425,11 @@ elements = family(
         _raises("the prediction", _FLOAT_LABELS),
     )
 )
+elements = family(_ELEMENTS)
+one_versus_rest = family(_ELEMENTS._replace(options=options.OneVersusRest))
 either = family(
     Family(
-        options.Elements,
+        options.OneVersusRest,
         {
             "logits": "Scores, shape `[..., C]` (`C` at `axis`) or any, floating.",
             "labels": _LABELS,

@@ -92,7 +92,8 @@ class Independent(NamedTuple):
     """Elements that each have a target of their own; all arrays broadcast to the logits.
 
     Attributes:
-      targets: As they came: a number of each element, or ids, which have size 1 at their axis.
+      targets: A number of each element, as it came, or ids, which have size 1 at their axis: `C` is
+        no class and -1 a bad id.
       classes: The ids of all classes along that axis, with which `targets` are compared. None:
         these are numbers.
       are_probabilities: Whether `logits` already are probabilities.
@@ -111,8 +112,7 @@ class Independent(NamedTuple):
     @property
     def labels(self) -> Array:
         """The target of each element, in the shape of the logits."""
-        classes = None if self.classes is None else self.classes.size
-        return of_each(self.targets, self.classes, classes, self.logits.dtype)
+        return of_each(self.targets, self.classes, self.logits.dtype)
 
     @property
     def normalizer(self) -> Array | None:
@@ -120,19 +120,17 @@ class Independent(NamedTuple):
         return self.class_weights
 
 
-def of_each(targets: Array, ids: Array | None, classes: int | None, dtype: jnp.dtype) -> Array:
+def of_each(targets: Array, ids: Array | None, dtype: jnp.dtype) -> Array:
     """The targets of some elements: numbers, or ids against those of their classes, a bad one NaN.
 
     Args:
-      targets: The numbers or ids.
+      targets: The numbers or ids, as `Independent` has them.
       ids: Those of the elements' classes, which may be some of them only; None: numbers.
-      classes: How many classes there are.
       dtype: That of the result.
     """
-    if ids is None or classes is None:
+    if ids is None:
         return _fractions(targets, dtype)
-    bad = (targets < 0) | (targets >= classes)
-    return jnp.where(bad, jnp.nan, (targets == ids).astype(dtype))
+    return jnp.where(targets < 0, jnp.nan, (targets == ids).astype(dtype))
 
 
 def per_position(
@@ -226,6 +224,9 @@ def competing(
     logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any], *, prediction: str = "logits"
 ) -> Competing:
     """Reads logits and labels whose classes compete along `options["axis"]`."""
+    if options.get("background_index") is not None:
+        expected = 'None where classes compete, as those of ids do unless `activation="sigmoid"`'
+        checks.fail(ValueError, "background_index", options["background_index"], expected)
     scores = checks.floating(prediction, logits)
     checks.minimum_rank(prediction, scores, 1, "one of them holds the classes")
     axis = checks.axis(options["axis"], scores.ndim)
@@ -450,6 +451,20 @@ def int32(ids: Array) -> Array:
         limits = jnp.iinfo(jnp.int32)
         ids = jnp.clip(ids, max(jnp.iinfo(ids.dtype).min, limits.min), limits.max)
     return ids.astype(jnp.int32)
+
+
+def _against_the_rest(ids: Array, classes: int, options: Mapping[str, Any]) -> Array:
+    """Ids as `Independent` has them: `classes` is no class, and -1 one that does not exist."""
+    known = _int32(ids)
+    known = jnp.where((known >= 0) & (known < classes), known, -1)
+    background = options.get("background_index")
+    if background is None:
+        return known
+    background = checks.integer("background_index", background)
+    if 0 <= background < classes or background == options.get("ignore_index"):
+        expected = f"an integer outside [0, {classes}), other than `ignore_index`"
+        checks.fail(ValueError, "background_index", background, expected)
+    return jnp.where(_equals(ids, background), classes, known)
 
 
 def _fractions(labels: Array, dtype: jnp.dtype) -> Array:

@@ -128,9 +128,8 @@ def cost(
       data: The logits and their targets.
       *parameters: Arrays that broadcast to the logits, or None; derivatives reach them.
     """
-    classes = None if data.classes is None else data.classes.size
     read = (data.logits, data.targets, data.classes, data.mask, data.class_weights)
-    return Cost(bind(_weighted, formula=formula, classes=classes), (*read, *parameters))
+    return Cost(bind(_weighted, formula=formula), (*read, *parameters))
 
 
 def _weighted(
@@ -141,9 +140,8 @@ def _weighted(
     class_weights: Array | None,
     *parameters: Any,
     formula: Callable[..., Array],
-    classes: int | None,
 ) -> Array:
-    y = labels.of_each(targets, ids, classes, x.dtype)
+    y = labels.of_each(targets, ids, x.dtype)
     if mask is not None:
         x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
     values = formula(x, y, *parameters)

@@ -298,12 +298,16 @@ def _of_shares(
     *parameters: Array,
     formula: Callable[..., Array],
 ) -> Array:
-    z, shares = part.unmasked_logits(), _shares(part, smoothing, factors)
+    shares = _shares(part, smoothing, factors)
+    return numerics.product(shares, formula(*log_pair(part), *parameters)).sum(part.axis)
+
+
+def log_pair(part: labelled.Competing) -> tuple[Array, Array]:
+    """Returns `-log p_c` and `-log(1 - p_c)` of every class; masked logits count as 0."""
+    z = part.unmasked_logits()
     if part.are_probabilities:
-        pair = sigmoid.log_pair_of_probability(z)
-    else:
-        pair = sigmoid.log_pair(log_odds(z, *scale(z, part.axis)))
-    return numerics.product(shares, formula(*pair, *parameters)).sum(part.axis)
+        return sigmoid.log_pair_of_probability(z)
+    return sigmoid.log_pair(log_odds(z, *scale(z, part.axis)))
 
 
 def _shares(part: labelled.Competing, smoothing: Array | None, factors: Array | None) -> Array:

@@ -9,24 +9,24 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.cost import bind
-from jaxloss._core.declare import elements
+from jaxloss._core.declare import one_versus_rest
 from jaxloss._core.labels import Independent, independent
 from jaxloss._core.reduction import AxisName, everywhere, reduce
-from jaxloss.options import Elements, Interval, Numbers, PerClass
+from jaxloss.options import Interval, Numbers, OneVersusRest, PerClass
 
 __all__ = ["balanced_binary_cross_entropy", "weighted_binary_cross_entropy"]
 
 Array = jax.Array
 
 
-@elements
+@one_versus_rest
 def weighted_binary_cross_entropy(
     logits: Numbers,
     labels: Numbers,
     *,
     beta: PerClass | None = None,
     activation: Literal["sigmoid"] | None = "sigmoid",
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the cross-entropy of each logit with its positives weighted by their rarity.
 
@@ -72,14 +72,14 @@ def weighted_binary_cross_entropy(
     return reduce(sigmoid.cost(formula, data, beta), options, data)
 
 
-@elements
+@one_versus_rest
 def balanced_binary_cross_entropy(
     logits: Numbers,
     labels: Numbers,
     *,
     beta: Annotated[Numbers, Interval("[0, 1]", scalar=False)] | None = None,
     activation: Literal["sigmoid"] | None = "sigmoid",
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the cross-entropy of each logit, positives and negatives weighted to sum 1.
 

@@ -8,7 +8,7 @@ import jax
 
 from jaxloss._core import checks, sigmoid, softmax
 from jaxloss._core.cost import Cost, bind
-from jaxloss._core.declare import classification, elements
+from jaxloss._core.declare import classification, one_versus_rest
 from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
@@ -16,6 +16,7 @@ from jaxloss.options import (
     Elements,
     Factor,
     Numbers,
+    OneVersusRest,
     PerClass,
     Share,
 )
@@ -108,7 +109,7 @@ def cross_entropy(
     return reduce(cost, options, data)
 
 
-@elements
+@one_versus_rest
 def binary_cross_entropy(
     logits: Numbers,
     labels: Numbers,
@@ -116,7 +117,7 @@ def binary_cross_entropy(
     pos_weight: PerClass | None = None,
     label_smoothing: Share = 0.0,
     activation: Literal["sigmoid"] | None = "sigmoid",
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the sigmoid cross-entropy of each logit.
 
@@ -145,9 +146,6 @@ def binary_cross_entropy(
       1958.
     """
     data = independent(logits, labels, options, activation)
-    if pos_weight is not None:
-        shape = data.logits.shape
-        pos_weight = checks.per_class_or_element("pos_weight", pos_weight, shape, data.axis)
     return reduce(cross_entropy_of(data, label_smoothing, pos_weight), options, data)
 
 
@@ -160,7 +158,8 @@ def cross_entropy_of(
     if isinstance(data, Competing):
         return softmax.cross_entropy(data, label_smoothing)
     formula = bind(_binary_cross_entropy, probabilities=data.are_probabilities)
-    return sigmoid.cost(formula, data, softmax.smoothing_of(label_smoothing), pos_weight)
+    factor = weight_of_positives(pos_weight, data)
+    return sigmoid.cost(formula, data, softmax.smoothing_of(label_smoothing), factor)
 
 
 def _nll(part: Competing) -> Array:
@@ -176,8 +175,19 @@ def _with_z_loss(part: Competing, smoothing: Array | None, z_loss: Array) -> Arr
 def _binary_cross_entropy(
     x: Array, y: Array, smoothing: Array | None, pos_weight: Array | None, *, probabilities: bool
 ) -> Array:
-    t = towards_half(y, smoothing)
+    return weighted_entropy(x, towards_half(y, smoothing), pos_weight, probabilities)
+
+
+def weighted_entropy(x: Array, t: Array, pos_weight: Array | None, probabilities: bool) -> Array:
+    """Returns `-pos_weight t log p - (1 - t) log(1 - p)`."""
     return sigmoid.entropy(x, t if pos_weight is None else pos_weight * t, 1 - t, probabilities)
+
+
+def weight_of_positives(pos_weight: Array | None, data: Independent) -> Array | None:
+    """Shapes one number, one per class or one per element to broadcast against the logits."""
+    if pos_weight is None:
+        return None
+    return checks.per_class_or_element("pos_weight", pos_weight, data.logits.shape, data.axis)
 
 
 def towards_half(y: Array, smoothing: Array | None) -> Array:

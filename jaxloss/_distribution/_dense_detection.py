@@ -15,7 +15,13 @@ from jaxloss._core.labels import Competing, Independent, competing, independent,
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Elements, NonNegative, Numbers, Regression
 
-__all__ = ["distribution_focal", "gaussian_focal", "quality_focal", "varifocal"]
+__all__ = [
+    "distribution_focal",
+    "gaussian_focal",
+    "matchability_aware",
+    "quality_focal",
+    "varifocal",
+]
 
 Array = jax.Array
 
@@ -67,6 +73,7 @@ def varifocal(
     *,
     alpha: NonNegative = 0.75,
     gamma: NonNegative = 2.0,
+    detach_weight: bool = False,
     activation: Literal["sigmoid"] | None = "sigmoid",
     **options: Unpack[Elements],
 ) -> Array:
@@ -78,13 +85,15 @@ def varifocal(
         VFL = q BCE(p, q)                  where q > 0
               alpha p^gamma BCE(p, 0)      where q = 0
 
-    The gradient flows through the weight `p^gamma` too. Detectors divide the sum by the number of
-    positives, or by the sum of their qualities: `reduction="sum"`.
+    The gradient flows through the weights `q` and `p^gamma` too, as in the authors' code; recent
+    detectors (RT-DETR, D-FINE) hold them constant, `detach_weight=True`. Detectors divide the sum
+    by the number of positives, or by the sum of their qualities: `reduction="sum"`.
 
     Args:
       quality: Targets in `[0, 1]` of the same shape; one outside gives NaN there, and only there.
       alpha: The weight of negatives, at least 0.
       gamma: Focusing exponent of negatives, at least 0.
+      detach_weight: Whether the weights are constants for the derivative.
 
     Example:
       A good and a poor match, and a false alarm:
@@ -99,8 +108,52 @@ def varifocal(
       2021, equation 2. https://arxiv.org/abs/2008.13367
     """
     data = _read("quality", logits, quality, options, activation)
-    formula = bind(_varifocal, probabilities=data.are_probabilities)
+    fixed = {"detach_weight": detach_weight, "probabilities": data.are_probabilities}
+    formula = bind(_varifocal, **fixed)
     return reduce(sigmoid.cost(formula, data, alpha, gamma), options, data)
+
+
+@elements
+def matchability_aware(
+    logits: Numbers,
+    quality: Numbers,
+    *,
+    gamma: NonNegative = 1.5,
+    activation: Literal["sigmoid"] | None = "sigmoid",
+    **options: Unpack[Elements],
+) -> Array:
+    """Computes the matchability-aware loss: poor matches are punished for their confidence too.
+
+    With `p = sigmoid(logits)` and `q` the quality (the overlap of the predicted box with its
+    object, in the object's class; 0 elsewhere)::
+
+        MAL = BCE(p, q^gamma)            where q > 0
+              sg[p^gamma] BCE(p, 0)      where q = 0
+
+    :func:`varifocal` weighs a match by its quality, so that a poor one hardly counts; here all
+    matches weigh 1 and a poor one pushes its confidence down to `q^gamma`. The weight `p^gamma` is
+    a constant for the derivative. A match of overlap 0 exactly is a negative here, where the
+    authors weigh it 1. Detectors divide the sum by the number of objects: `reduction="sum"`.
+
+    Args:
+      quality: Targets in `[0, 1]` of the same shape; one outside gives NaN there, and only there.
+      gamma: Exponent of qualities and of the weight of negatives, at least 0.
+
+    Example:
+      A good and a poor match, and a false alarm:
+
+      >>> import jax.numpy as jnp, jaxloss
+      >>> logits, quality = jnp.array([2.0, 2.0, 2.0]), jnp.array([0.9, 0.1, 0.0])
+      >>> print(jaxloss.matchability_aware(logits, quality, reduction="none").round(4))
+      [0.4193 2.0637 1.7582]
+
+    Reference:
+      Huang et al. DEIM: DETR with Improved Matching for Fast Convergence. CVPR 2025.
+      https://arxiv.org/abs/2412.04234
+    """
+    data = _read("quality", logits, quality, options, activation)
+    formula = bind(_matchability_aware, probabilities=data.are_probabilities)
+    return reduce(sigmoid.cost(formula, data, gamma), options, data)
 
 
 @elements
@@ -212,12 +265,31 @@ def _quality_focal(x: Array, q: Array, beta: Array, *, probabilities: bool) -> A
     return numerics.product(focus, sigmoid.entropy(x, q, 1 - q, probabilities))
 
 
-def _varifocal(x: Array, q: Array, alpha: Array, gamma: Array, *, probabilities: bool) -> Array:
+def _varifocal(
+    x: Array, q: Array, alpha: Array, gamma: Array, *, detach_weight: bool, probabilities: bool
+) -> Array:
     q = _fraction(q)
-    hit, miss = _log_pair(x, probabilities)
-    focus = jnp.exp(-gamma * numerics.finite(hit))  # p^gamma
-    positive = numerics.product(q * q, hit) + numerics.product(q * (1 - q), miss)
-    return jnp.where(q == 0, numerics.product(alpha * focus, miss), positive)
+    weight, focus = q, _power_of_p(x, gamma, probabilities)
+    if detach_weight:
+        weight, focus = jax.lax.stop_gradient((weight, focus))
+    positive = sigmoid.entropy(x, weight * q, weight * (1 - q), probabilities)
+    negative = sigmoid.entropy(x, jnp.zeros_like(x), alpha * focus, probabilities)
+    return jnp.where(q == 0, negative, positive)
+
+
+def _matchability_aware(x: Array, q: Array, gamma: Array, *, probabilities: bool) -> Array:
+    t = numerics.steep_power(_fraction(q), gamma)
+    focus = jax.lax.stop_gradient(_power_of_p(x, gamma, probabilities))
+    return jnp.where(
+        q == 0,
+        sigmoid.entropy(x, jnp.zeros_like(x), focus, probabilities),
+        sigmoid.entropy(x, t, 1 - t, probabilities),
+    )
+
+
+def _power_of_p(x: Array, gamma: Array, probabilities: bool) -> Array:
+    """`p^gamma`, in log space."""
+    return jnp.exp(-gamma * numerics.finite(_log_pair(x, probabilities)[0]))
 
 
 def _gaussian_focal(x: Array, y: Array, alpha: Array, beta: Array, *, probabilities: bool) -> Array:

@@ -13,12 +13,12 @@ import numpy as np
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.cost import bind
-from jaxloss._core.declare import classification
+from jaxloss._core.declare import classification, regression
 from jaxloss._core.labels import Competing, competing, per_position
 from jaxloss._core.reduction import reduce
-from jaxloss.options import Classification, Numbers
+from jaxloss.options import Classification, Numbers, Positive, Regression
 
-__all__ = ["js_divergence", "kl_divergence"]
+__all__ = ["distillation", "js_divergence", "kl_divergence"]
 
 Array = jax.Array
 
@@ -61,6 +61,58 @@ def kl_divergence(
     return _reduced(_kl, logits, targets, options)
 
 
+@regression
+def distillation(
+    logits: Numbers,
+    teacher_logits: Numbers,
+    *,
+    temperature: Positive = 4.0,
+    axis: int = -1,
+    class_weights: Numbers | None = None,
+    **options: Unpack[Regression],
+) -> Array:
+    """Computes how far a student's softmax is from its teacher's, both at a temperature.
+
+    With `p = softmax(logits / T)` and `q = softmax(teacher_logits / T)`::
+
+        T^2 sum_c q_c log(q_c / p_c)
+
+    which is `T^2` :func:`kl_divergence`, so that gradients keep their size at any temperature. It
+    is usually added to the cross-entropy of the labels. The derivative by `teacher_logits` is that
+    of the formula; one by `logits` alone holds the teacher constant.
+
+    A class that the teacher has removed (a logit of -inf) has no mass; one that only the student
+    has removed costs +inf with zero gradient. Class weights multiply a position's whole loss by
+    `sum_c w_c q_c`.
+
+    Args:
+      logits: The student's logits, shape `[..., C]` (`C` at `axis`), floating.
+      teacher_logits: The teacher's, of the same shape, floating.
+      temperature: Above 0; the paper uses 1 to 20.
+      axis: The class axis; any axis works (1 for NCHW).
+      class_weights: One factor per class, shape `[C]`, of value and denominator.
+
+    Returns:
+      A scalar, or the shape of the logits without `axis` with `reduction="none"`; float32 for
+      half-precision input.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> logits, teacher_logits = jnp.array([2.0, 0.0, 0.0]), jnp.array([4.0, 1.0, 0.0])
+      >>> print(jaxloss.distillation(logits, teacher_logits).round(4))
+      0.3256
+
+    Reference:
+      Hinton, Vinyals and Dean. Distilling the Knowledge in a Neural Network. 2015.
+      https://arxiv.org/abs/1503.02531
+    """
+    teacher = checks.floating("teacher_logits", teacher_logits)
+    every = {**options, "axis": axis, "class_weights": class_weights}
+    data = _read(logits, teacher, every, "teacher_logits")
+    cost = per_position(_distillation, data, temperature)
+    return reduce(cost, options, _softened(data, temperature))
+
+
 @classification
 def js_divergence(
     logits: Numbers,
@@ -100,11 +152,29 @@ def _reduced(
     divergence: Callable[..., Array], logits: Numbers, targets: Numbers, options: Mapping[str, Any]
 ) -> Array:
     """Reduces each position's divergence, times the class weight of its target."""
+    data = _read(logits, targets, options, "targets")
+    return reduce(per_position(bind(_weighted, divergence=divergence), data), options, data)
+
+
+def _read(
+    logits: Numbers, targets: Numbers, options: Mapping[str, Any], argument: str
+) -> Competing:
+    """Reads logits and targets of their shape."""
     if np.shape(targets) != np.shape(logits):
         expected = f"{np.shape(logits)}, that of the logits"
-        checks.fail(ValueError, "targets", f"of shape {np.shape(targets)}", expected)
-    data = competing(logits, targets, options)
-    return reduce(per_position(bind(_weighted, divergence=divergence), data), options, data)
+        checks.fail(ValueError, argument, f"of shape {np.shape(targets)}", expected)
+    return competing(logits, targets, options)
+
+
+def _distillation(part: Competing, temperature: Array) -> Array:
+    part, z = _softened(part, temperature), part.unmasked_logits() / temperature
+    return part.weighted(temperature**2 * _kl(z, part.labels, part.axis))
+
+
+def _softened(data: Competing, temperature: Array) -> Competing:
+    """The teacher's probabilities in place of its logits."""
+    q = jnp.exp(_log_softmax(data.dense_labels() / temperature, data.axis))
+    return data._replace(labels=q)
 
 
 def _weighted(part: Competing, *, divergence: Callable[..., Array]) -> Array:

@@ -9,17 +9,21 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.cost import Cost, bind
-from jaxloss._core.declare import classification, either, elements
+from jaxloss._core.declare import classification, either, one_versus_rest
 from jaxloss._core.labels import Competing, Independent, competing, independent, per_class, read
 from jaxloss._core.reduction import reduce
-from jaxloss._distribution._cross_entropy import towards_half
+from jaxloss._distribution._cross_entropy import (
+    towards_half,
+    weight_of_positives,
+    weighted_entropy,
+)
 from jaxloss.options import (
     Activation,
     Classification,
-    Elements,
     Interval,
     NonNegative,
     Numbers,
+    OneVersusRest,
     PerClass,
     Share,
 )
@@ -37,9 +41,10 @@ def focal(
     *,
     gamma: NonNegative = 2.0,
     alpha: PerClass | None = None,
+    pos_weight: PerClass | None = None,
     label_smoothing: Share = 0.0,
     activation: Activation = "auto",
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the focal loss: softmax where ids compete, sigmoid where each logit has a target.
 
@@ -59,6 +64,7 @@ def focal(
       alpha: A scalar, or one number per class `[C]`. Sigmoid: the weight of positives, in `[0, 1]`
         (beyond it the loss is NaN); negatives weigh `1 - alpha`; the paper uses 0.25. Softmax: a
         factor, at least 0. It never enters the mean's denominator. None: 1.
+      pos_weight: Sigmoid: a factor of the positive term of BCE, as in :func:`binary_cross_entropy`.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -71,18 +77,22 @@ def focal(
       equation 5. https://arxiv.org/abs/1708.02002
     """
     data = read(logits, labels, activation, options)
-    return reduce(focal_of(data, gamma, alpha, label_smoothing), options, data)
+    if pos_weight is not None and isinstance(data, Competing):
+        expected = 'None where classes compete, as those of ids do unless `activation="sigmoid"`'
+        checks.fail(ValueError, "pos_weight", "given", expected)
+    return reduce(focal_of(data, gamma, alpha, label_smoothing, pos_weight), options, data)
 
 
-@elements
+@one_versus_rest
 def sigmoid_focal(
     logits: Numbers,
     labels: Numbers,
     *,
     gamma: NonNegative = 2.0,
     alpha: _Balance | None = None,
+    pos_weight: PerClass | None = None,
     label_smoothing: Share = 0.0,
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the focal loss of each logit against a target of its own.
 
@@ -90,7 +100,7 @@ def sigmoid_focal(
 
         p_t = t p + (1 - t)(1 - p)
         a_t = t alpha + (1 - t)(1 - alpha)
-        FL  = a_t (1 - p_t)^gamma BCE(p, t)
+        FL  = a_t (1 - p_t)^gamma (-pos_weight t log p - (1 - t) log(1 - p))
 
     Soft targets are scored by the same formula, whose weight is then 0 only where `p` is certain.
     The mean is over all valid elements; detectors that divide by the number of positives use
@@ -102,6 +112,8 @@ def sigmoid_focal(
       alpha: The weight of positives, in `[0, 1]`; negatives weigh `1 - alpha` (the paper uses
         0.25). A scalar, or one per class `[C]`. It never enters the mean's denominator. None: both
         weigh 1.
+      pos_weight: Factor of the positive term of BCE: a scalar, one per class `[C]`, or the rank of
+        `logits` with each dimension equal or 1; at least 0. It never enters the denominator.
 
     Example:
       A confident hit, an unsure hit and a confident miss:
@@ -116,7 +128,7 @@ def sigmoid_focal(
       equation 5. https://arxiv.org/abs/1708.02002
     """
     data = independent(logits, labels, options)
-    return reduce(focal_of(data, gamma, alpha, label_smoothing), options, data)
+    return reduce(focal_of(data, gamma, alpha, label_smoothing, pos_weight), options, data)
 
 
 @classification
@@ -162,6 +174,7 @@ def focal_of(
     gamma: Array,
     alpha: Array | None = None,
     label_smoothing: Array | float | None = None,
+    pos_weight: Array | None = None,
 ) -> Cost:
     """Returns the focal loss of each position where classes compete, else of each element."""
     if alpha is not None and alpha.ndim > 0:
@@ -172,7 +185,8 @@ def focal_of(
     if alpha is not None:
         alpha = checks.number("alpha", alpha, alpha.dtype, "[0, 1]")
     formula = bind(_sigmoid_focal, probabilities=data.are_probabilities)
-    return sigmoid.cost(formula, data, gamma, alpha, smoothing)
+    factor = weight_of_positives(pos_weight, data)
+    return sigmoid.cost(formula, data, gamma, alpha, factor, smoothing)
 
 
 def _softmax_focal(hit: Array, miss: Array, gamma: Array) -> Array:
@@ -184,6 +198,7 @@ def _sigmoid_focal(
     y: Array,
     gamma: Array,
     alpha: Array | None,
+    pos_weight: Array | None,
     smoothing: Array | None,
     *,
     probabilities: bool,
@@ -194,4 +209,5 @@ def _sigmoid_focal(
     else:
         focus = sigmoid.focusing(x, t, gamma)
     balance = 1 if alpha is None else t * alpha + (1 - t) * (1 - alpha)
-    return numerics.product(balance * focus, sigmoid.entropy(x, t, 1 - t, probabilities))
+    entropy = weighted_entropy(x, t, pos_weight, probabilities)
+    return numerics.product(balance * focus, entropy)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Unpack
+from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid, softmax
 from jaxloss._core.cost import bind
-from jaxloss._core.declare import either, elements
-from jaxloss._core.labels import Competing, independent, read
+from jaxloss._core.declare import either
+from jaxloss._core.labels import Competing, per_position, read
 from jaxloss._core.reduction import reduce
-from jaxloss.options import Activation, Elements, Interval, NonNegative, Number, Numbers
+from jaxloss._distribution._cross_entropy import towards_half
+from jaxloss.options import Activation, Interval, NonNegative, Number, Numbers, OneVersusRest, Share
 
 __all__ = ["asymmetric", "reduced_focal"]
 
@@ -27,7 +28,7 @@ def reduced_focal(
     gamma: NonNegative = 2.0,
     threshold: Annotated[Number, Interval("(0, 1]")] = 0.5,
     activation: Activation = "auto",
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the reduced focal loss: hard examples keep their full cross-entropy.
 
@@ -69,7 +70,7 @@ def reduced_focal(
     return reduce(cost, options, data)
 
 
-@elements
+@either
 def asymmetric(
     logits: Numbers,
     labels: Numbers,
@@ -77,26 +78,38 @@ def asymmetric(
     gamma_positive: NonNegative = 1.0,
     gamma_negative: NonNegative = 4.0,
     clip: Annotated[Number, Interval("[0, 1)")] = 0.05,
-    activation: Literal["sigmoid"] | None = "sigmoid",
-    **options: Unpack[Elements],
+    detach_weight: bool = True,
+    label_smoothing: Share = 0.0,
+    activation: Activation = "auto",
+    **options: Unpack[OneVersusRest],
 ) -> Array:
-    """Computes the asymmetric loss of each logit: negatives are focused harder, and shifted.
+    """Computes the asymmetric loss: negatives are focused harder than positives, and shifted.
 
-    With `p = sigmoid(logits)` and `p_m = max(p - clip, 0)`::
+    For labels of the logits' shape, with `p = sigmoid(logits)`, `p_m = max(p - clip, 0)` and
+    `t = y (1 - label_smoothing) + label_smoothing / 2`::
 
-        ASL = -y (1 - p)^gamma_positive log p - (1 - y) p_m^gamma_negative log(1 - p_m)
+        ASL = -t (1 - p)^gamma_positive log p - (1 - t) p_m^gamma_negative log(1 - p_m)
 
     In multi-label problems most labels are negative and easy: those with `p <= clip` cost nothing
-    at all, the others little. The two focal factors are constants for the derivative, which is an
-    option of the authors' code (`disable_torch_grad_focal_loss`); where they are differentiated the
-    gradient is another. The authors sum over the labels: `reduction="sum"`.
-
+    at all, the others little. The authors sum over the labels: `reduction="sum"`.
     `gamma_positive = gamma_negative = 0, clip = 0` is :func:`binary_cross_entropy`.
+
+    For ids, whose classes compete, it is the authors' single-label form, without `clip`. With
+    `p = softmax(logits)` and `t = (1 - label_smoothing) y + label_smoothing / C`::
+
+        w_c = y_c (1 - p_c)^gamma_positive + (1 - y_c) p_c^gamma_negative
+        ASL = -sum_c t_c w_c log p_c
+
+    where without smoothing only the target costs anything. Timm smooths by 0.1.
+
+    The focal factors are constants for the derivative, which is an option of the authors' code
+    (`disable_torch_grad_focal_loss`); `detach_weight=False` differentiates them, as timm does.
 
     Args:
       gamma_positive: Focusing exponent of positives, at least 0.
       gamma_negative: Focusing exponent of negatives, at least 0.
-      clip: The probability below which a negative costs nothing, in `[0, 1)`.
+      clip: Sigmoid: the probability below which a negative costs nothing, in `[0, 1)`.
+      detach_weight: Whether the focal factors are constants for the derivative.
 
     Example:
       An easy, an unsure and a confidently wrong negative:
@@ -110,9 +123,19 @@ def asymmetric(
       Ridnik et al. Asymmetric Loss For Multi-Label Classification. ICCV 2021.
       https://arxiv.org/abs/2009.14119
     """
-    data = independent(logits, labels, options, activation)
-    formula = bind(_asymmetric, probabilities=data.are_probabilities)
-    cost = sigmoid.cost(formula, data, gamma_positive, gamma_negative, clip)
+    data = read(logits, labels, activation, options)
+    smoothing = softmax.smoothing_of(label_smoothing)
+    fixed = {"detach_weight": detach_weight}
+    if not isinstance(data, Competing):
+        formula = bind(_asymmetric, **fixed, probabilities=data.are_probabilities)
+        cost = sigmoid.cost(formula, data, smoothing, gamma_positive, gamma_negative, clip)
+        return reduce(cost, options, data)
+    gamma_positive += 0 * (gamma_negative + clip)  # NaN is what is out of its range, used or not
+    if data.has_ids and smoothing is None:
+        cost = softmax.cost(bind(_asymmetric_of_target, **fixed), data, gamma_positive)
+    else:
+        formula = bind(_asymmetric_of_shares, **fixed)
+        cost = per_position(formula, data, smoothing, gamma_positive, gamma_negative)
     return reduce(cost, options, data)
 
 
@@ -138,17 +161,50 @@ def _reduced_sigmoid_focal(
 
 
 def _asymmetric(
-    x: Array, y: Array, g_positive: Array, g_negative: Array, m: Array, *, probabilities: bool
+    x: Array,
+    y: Array,
+    smoothing: Array | None,
+    g_positive: Array,
+    g_negative: Array,
+    m: Array,
+    *,
+    detach_weight: bool,
+    probabilities: bool,
 ) -> Array:
+    t = towards_half(y, smoothing)
     if probabilities:
         p, q = x, 1 - x
         hit, miss = sigmoid.log_pair_of_probability(x)[0], _log_of_complement(x, m)
     else:
         p, q = sigmoid.probability_pair(x)
         hit, miss = sigmoid.log_pair(x)[0], _shifted_miss(x, m)
-    focus = numerics.power(q, g_positive), numerics.power(jnp.maximum(p - m, 0), g_negative)
-    positive, negative = jax.lax.stop_gradient(focus)
-    return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
+    positive = numerics.steep_power(q, g_positive)
+    negative = numerics.steep_power(jnp.maximum(p - m, 0), g_negative)
+    if detach_weight:
+        positive, negative = jax.lax.stop_gradient((positive, negative))
+    return numerics.product(t * positive, hit) + numerics.product((1 - t) * negative, miss)
+
+
+def _asymmetric_of_target(hit: Array, miss: Array, gamma: Array, *, detach_weight: bool) -> Array:
+    weight = jnp.exp(-gamma * numerics.finite(miss))
+    return numerics.product(jax.lax.stop_gradient(weight) if detach_weight else weight, hit)
+
+
+def _asymmetric_of_shares(
+    part: Competing,
+    smoothing: Array | None,
+    g_positive: Array,
+    g_negative: Array,
+    *,
+    detach_weight: bool,
+) -> Array:
+    y, t = part.dense_labels(), softmax.smoothed(part, smoothing)
+    hit, miss = softmax.log_pair(part)
+    q, p = jnp.exp(-g_positive * numerics.finite(miss)), jnp.exp(-g_negative * numerics.finite(hit))
+    weight = y * q + (1 - y) * p
+    t = t if part.class_weights is None else t * part.class_weights
+    weight = jax.lax.stop_gradient(weight) if detach_weight else weight
+    return numerics.product(t * weight, hit).sum(part.axis)
 
 
 def _log_of_complement(p: Array, m: Array) -> Array:

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.cost import bind, of_sums
-from jaxloss._core.declare import elements
+from jaxloss._core.declare import one_versus_rest
 from jaxloss._core.labels import Independent, independent, of_each
 from jaxloss._core.reduction import everywhere, reduce
-from jaxloss.options import Elements, Interval, Number, Numbers, PerClass
+from jaxloss.options import Interval, Number, Numbers, OneVersusRest, PerClass
 
 __all__ = ["ghm"]
 
 Array = jax.Array
 
 
-@elements
+@one_versus_rest
 def ghm(
     logits: Numbers,
     labels: Numbers,
@@ -29,7 +29,7 @@ def ghm(
     momentum: Annotated[Number, Interval("[0, 1)")] = 0.0,
     counts: PerClass | None = None,
     activation: Literal["sigmoid"] | None = "sigmoid",
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array | tuple[Array, Array]:
     """Computes the gradient-harmonizing classification loss (GHM-C) of each logit.
 
@@ -106,8 +106,7 @@ def _ghm(
 
 def _sizes(data: Independent, bins: int) -> Array:
     """How many valid elements each bin holds; a constant."""
-    classes = None if data.classes is None else data.classes.size
-    counted = bind(_counted, bins=bins, classes=classes, probabilities=data.are_probabilities)
+    counted = bind(_counted, bins=bins, probabilities=data.are_probabilities)
     arrays = (data.logits, data.targets, data.classes, data.mask, data.weights)
     every = tuple(range(data.logits.ndim))
     return of_sums(counted, every, jax.lax.stop_gradient(arrays), _only, ())
@@ -125,11 +124,10 @@ def _counted(
     weights: Array | None,
     *,
     bins: int,
-    classes: int | None,
     probabilities: bool,
 ) -> tuple[Array]:
     """How many of some elements each bin holds, along a last axis."""
-    at = _bins(x, of_each(targets, ids, classes, x.dtype), bins, probabilities)
+    at = _bins(x, of_each(targets, ids, x.dtype), bins, probabilities)
     for valid in (mask, None if weights is None else weights != 0):
         at = at if valid is None else jnp.where(valid, at, bins)
     return (_histogram(at, bins).reshape((1,) * at.ndim + (bins,)),)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import softmax
+from jaxloss._core import checks, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.declare import classification
 from jaxloss._core.labels import Competing, Independent, competing, per_position
@@ -27,6 +26,8 @@ def top_k_cross_entropy(
     labels: Numbers,
     *,
     fraction: Annotated[Number, Interval("(0, 1]")] = 0.1,
+    threshold: Annotated[Number, Interval("(0, 1)")] | None = None,
+    min_kept: int | None = None,
     label_smoothing: Share = 0.0,
     **options: Unpack[Classification],
 ) -> Array:
@@ -43,6 +44,15 @@ def top_k_cross_entropy(
     0 on small inputs return NaN. A percentage `k` of other libraries is `fraction=k / 100`; a fixed
     number of positions is `fraction=number / n`.
 
+    With `threshold`, in place of a fraction, the positions count whose label has a probability
+    `p_y` (that of the labels as they are, unsmoothed: `exp(-CE)`) below it, and more where those
+    are few::
+
+        p_y < max(threshold, the (min_kept + 1)-th smallest p_y)
+
+    as HRNet and mmseg do, whose `min_kept` counts for each image: multiply it by their number. All
+    count where `min_kept` reaches their number, and none where all are above.
+
     The selection is exact and sorts nothing: the `k`-th largest value is found bit by bit. It is a
     constant for the derivative. Positions that tie with the `k`-th largest value share equally in
     what is left of `k`, in value and gradient, so the result does not depend on their order. A bad
@@ -50,11 +60,14 @@ def top_k_cross_entropy(
 
     Args:
       fraction: The share of the valid positions that is selected, in `(0, 1]`; 1 takes all.
-      weights: Factors of the values, before the selection, shaped like `where`. Unlike in other
-        losses they never enter the denominator.
-      class_weights: One factor of the values per class, before the selection, shape `[C]`. It never
-        enters the denominator.
-      reduction: `"mean"` (over the `k` positions, 0 if none is valid), `"sum"` or `"none"`.
+      threshold: The probability of the label from which on a position is easy, in `(0, 1)`. None:
+        `fraction` selects.
+      min_kept: How many positions count at least (but for ties), with `threshold`. None: 0.
+      weights: Factors of the values, before a fraction is selected, shaped like `where`. Unlike in
+        other losses they never enter the denominator.
+      class_weights: One factor of the values per class, before a fraction is selected, shape `[C]`.
+        It never enters the denominator.
+      reduction: `"mean"` (over the positions that count, 0 if none does), `"sum"` or `"none"`.
       axis_name: Mesh axis over which the positions are selected and averaged globally inside
         `shard_map` or `pmap`.
 
@@ -81,20 +94,39 @@ def top_k_cross_entropy(
     data = competing(logits, labels, options)
     smoothing = softmax.smoothing_of(label_smoothing)
     cost = per_position(softmax.cross_entropy, data, smoothing)
-    return reduce_hardest(cost, fraction, options, data)
+    if threshold is None:
+        if min_kept is not None:
+            checks.fail(ValueError, "min_kept", min_kept, "None where `threshold` is None")
+        return reduce_hardest(cost, fraction, options, data)
+    kept = 0 if min_kept is None else checks.integer("min_kept", min_kept, 0)
+    surprise = per_position(softmax.cross_entropy, data._replace(class_weights=None)).each()
+    bound = 0 * fraction - jnp.log(threshold)  # NaN is what is out of its range, used or not
+    selected = harder(surprise, bound, kept, _candidates(data), options["axis_name"])
+    return _reduce(cost, selected, options, data)
 
 
 def reduce_hardest(
     cost: Cost, fraction: Array, options: Mapping[str, Any], data: Competing | Independent
 ) -> Array:
     """Reduces the largest of a loss's values, weighted first; what weighs 0 takes no part."""
-    mask, weights = data.mask, data.weights
-    each = cost.each()
-    if weights is not None:
-        each, counts = each * weights, weights != 0
-        mask = counts if mask is None else mask & counts
-    selected, _ = hardest(each, fraction, mask, options["axis_name"])
-    factors = selected if weights is None else selected * weights
+    each = cost.each() if data.weights is None else cost.each() * data.weights
+    selected, _ = hardest(each, fraction, _candidates(data), options["axis_name"])
+    return _reduce(cost, selected, options, data)
+
+
+def _candidates(data: Competing | Independent) -> Array | None:
+    """What may be selected; None: everything."""
+    if data.weights is None:
+        return data.mask
+    counts = data.weights != 0
+    return counts if data.mask is None else data.mask & counts
+
+
+def _reduce(
+    cost: Cost, selected: Array, options: Mapping[str, Any], data: Competing | Independent
+) -> Array:
+    """Reduces the values that are selected; their weights never enter the denominator."""
+    factors = selected if data.weights is None else selected * data.weights
     return reduce_values(
         cost.times(factors),
         options["reduction"],
@@ -113,52 +145,78 @@ def hardest(
       values: Any shape; NaN counts as largest.
       fraction: A scalar in `(0, 1]`, or NaN, which makes the weights NaN.
       mask: Which values are valid; broadcasts to `values`. None: all.
+      axis_name: A mesh axis (or several) over which the values are selected globally.
 
     Returns:
       Weights in the shape of `values`, constants for the derivative: 1 for a value above the k-th
       largest, 0 below it and where masked; those equal to it share the rest of `k`. And their sum
       `k`, 0 if nothing is valid.
     """
-    valid = None if mask is None else jnp.broadcast_to(mask, values.shape)
-    return _hardest(*jax.lax.stop_gradient((values, fraction)), valid, axis_name)
-
-
-@functools.partial(jax.jit, static_argnames="axis_name")
-def _hardest(
-    values: Array, fraction: Array, valid: Array | None, axis_name: AxisName | None
-) -> tuple[Array, Array]:
-    keys = _ordered(values)
-    lowest = jnp.iinfo(keys.dtype).min  # the key of no value
-    if valid is not None:
-        keys = jnp.where(valid, keys, lowest)
-
-    def count(chosen: Array) -> Array:
-        return everywhere(chosen.sum(dtype=jnp.int32), axis_name)
-
-    n = count(keys > lowest)
+    values, fraction = jax.lax.stop_gradient((values, fraction))
+    keys = _ordered(values, mask)
+    valid = keys > _lowest(keys)
+    n = _count(valid, axis_name)
     # Up to rounding of the product: 0.29 of 100 is 29, although 0.29 is stored as a bit less.
     exact = fraction * n.astype(values.dtype) * (1 + 2 * jnp.finfo(values.dtype).eps)
     k = jnp.clip(jnp.floor(exact).astype(jnp.int32), 1, n)
+    kth = _largest(keys, k, axis_name)
+    above, level = keys > kth, (keys == kth) & valid
+    rest, tied = (
+        x.astype(values.dtype) for x in (k - _count(above, axis_name), _count(level, axis_name))
+    )
+    weights = jnp.where(above, 1, jnp.where(level, rest / tied, 0))
+    return jnp.where(jnp.isnan(fraction) & valid, jnp.nan, weights), k
+
+
+def harder(
+    values: Array, bound: Array, kept: int, mask: Array | None, axis_name: AxisName | None
+) -> Array:
+    """Selects the values above a bound or, if that is less, above the `kept + 1`-th largest.
+
+    Args:
+      values: Any shape; NaN counts as largest.
+      bound: A scalar; NaN makes the weights NaN.
+      kept: How many are selected at least, but for ties.
+      mask: Which values are valid; broadcasts to `values`. None: all.
+      axis_name: A mesh axis (or several) over which the values are selected globally.
+
+    Returns:
+      Weights of 0 and 1 in the shape of `values`, constants for the derivative.
+    """
+    values, bound = jax.lax.stop_gradient((values, bound))
+    keys = _ordered(values, mask)
+    above = keys > jnp.minimum(_ordered(bound), _largest(keys, kept + 1, axis_name))
+    weights = above.astype(values.dtype)
+    return jnp.where(jnp.isnan(bound) & (keys > _lowest(keys)), jnp.nan, weights)
+
+
+def _largest(keys: Array, k: Array | int, axis_name: AxisName | None) -> Array:
+    """The k-th largest of integers, the smallest of their dtype if they are fewer."""
 
     def narrow(step: Array, threshold: Array) -> Array:
         # From the sign to the last bit: keep each step up that leaves at least k values.
         bit = jnp.ones_like(threshold) << (bits - 1 - step).astype(keys.dtype)
         higher = threshold + bit  # the sign's step wraps: from the lowest key to 0
-        return jnp.where(count(keys >= higher) >= k, higher, threshold)
+        return jnp.where(_count(keys >= higher, axis_name) >= k, higher, threshold)
 
     bits = jnp.iinfo(keys.dtype).bits
     start = everywhere(jnp.zeros_like(keys).sum(), axis_name).astype(keys.dtype)
-    threshold = jax.lax.fori_loop(0, bits, narrow, start + lowest)
-
-    above, level = keys > threshold, (keys == threshold) & (keys > lowest)
-    rest, tied = (x.astype(values.dtype) for x in (k - count(above), count(level)))
-    weights = jnp.where(above, 1, jnp.where(level, rest / tied, 0))
-    return jnp.where(jnp.isnan(fraction) & (keys > lowest), jnp.nan, weights), k
+    return jax.lax.fori_loop(0, bits, narrow, start + _lowest(keys))
 
 
-def _ordered(values: Array) -> Array:
-    """Integers in the order of the values, NaN above all; none is the smallest of its dtype."""
+def _count(chosen: Array, axis_name: AxisName | None) -> Array:
+    return everywhere(chosen.sum(dtype=jnp.int32), axis_name)
+
+
+def _lowest(keys: Array) -> int:
+    """The key of no value."""
+    return jnp.iinfo(keys.dtype).min
+
+
+def _ordered(values: Array, mask: Array | None = None) -> Array:
+    """Integers in the order of the values, NaN above all; none is the lowest but where masked."""
     dtype = jnp.int64 if values.dtype.itemsize == 8 else jnp.int32
     values = jnp.where(jnp.isnan(values), jnp.nan, values)  # one NaN, without a sign
     keys = jax.lax.bitcast_convert_type(values, dtype)
-    return jnp.where(keys < 0, keys ^ jnp.iinfo(dtype).max, keys)
+    keys = jnp.where(keys < 0, keys ^ jnp.iinfo(dtype).max, keys)
+    return keys if mask is None else jnp.where(mask, keys, _lowest(keys))

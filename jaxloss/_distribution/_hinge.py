@@ -8,21 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid
-from jaxloss._core.declare import classification, elements
+from jaxloss._core.declare import classification, one_versus_rest
 from jaxloss._core.labels import Competing, competing, independent, is_target, per_position
 from jaxloss._core.reduction import reduce
-from jaxloss.options import Classification, Elements, Numbers
+from jaxloss.options import Classification, Numbers, OneVersusRest
 
 __all__ = ["hinge", "multiclass_hinge", "squared_hinge"]
 
 Array = jax.Array
 
 
-@elements
+@one_versus_rest
 def hinge(
     logits: Numbers,
     labels: Numbers,
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the hinge loss of each score.
 
@@ -51,11 +51,11 @@ def hinge(
     return reduce(sigmoid.cost(_shortfall, data), options, data)
 
 
-@elements
+@one_versus_rest
 def squared_hinge(
     logits: Numbers,
     labels: Numbers,
-    **options: Unpack[Elements],
+    **options: Unpack[OneVersusRest],
 ) -> Array:
     """Computes the squared hinge loss of each score.
 

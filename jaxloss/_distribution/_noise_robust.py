@@ -175,8 +175,7 @@ def _symmetric(hit: Array, miss: Array, alpha: Array, beta: Array, log_zero: Arr
 def _symmetric_of_shares(
     part: Competing, smoothing: Array | None, alpha: Array, beta: Array, log_zero: Array
 ) -> Array:
-    z, t = part.unmasked_logits(), softmax.smoothed(part, smoothing)
-    hit, _ = sigmoid.log_pair(softmax.log_odds(z, *softmax.scale(z, part.axis)))
+    t, (hit, _) = softmax.smoothed(part, smoothing), softmax.log_pair(part)
     weighted = t if part.class_weights is None else t * part.class_weights
     forward = numerics.product(weighted, hit).sum(part.axis)
     reverse = (_surprise(t, log_zero) * jnp.exp(-hit)).sum(part.axis)

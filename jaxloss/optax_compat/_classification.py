@@ -158,7 +158,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
       >>> print(losses.safe_softmax_cross_entropy(logits, labels).round(4))
       0.6931
     """
-    return _of_shares("optax_compat.safe_softmax_cross_entropy", logits, labels, -1, None)
+    return _of_shares(logits, labels, -1, None)
 
 
 @_reading.named
@@ -293,7 +293,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
       >>> print(losses.multiclass_hinge_loss(scores, jnp.array([0, 0, 0])))
       [0.  0.5 2. ]
     """
-    dtype, data = _of_scores("optax_compat.multiclass_hinge_loss", scores, labels)
+    dtype, data = _of_scores(scores, labels)
     loss = multiclass_hinge(data.logits, data.labels, axis=data.axis, reduction="none")
     return loss.astype(dtype)
 
@@ -323,7 +323,7 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
       >>> print(losses.multiclass_perceptron_loss(scores, jnp.array([0, 0])))
       [0. 1.]
     """
-    dtype, data = _of_scores("optax_compat.multiclass_perceptron_loss", scores, labels)
+    dtype, data = _of_scores(scores, labels)
     x, at = data.logits, data.axis
     if not data.has_ids:
         return (data.labels * (x - x)).sum(at).astype(dtype)

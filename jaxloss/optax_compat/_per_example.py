@@ -1,5 +1,6 @@
 """Any loss of jaxloss, one value for each example."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -67,6 +68,7 @@ def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
         checks.fail(TypeError, "loss", repr(loss), "a loss function")
     parameters = inspect.signature(loss).parameters
 
+    @functools.partial(checks.named, name="optax_compat.per_example")
     def of_examples(prediction: Any, target: Any, *more: Any, **options: Any) -> Any:
         """Returns the loss of each example."""
         checks.option("reduction", options.get("reduction", "mean"), ("mean", "sum"))

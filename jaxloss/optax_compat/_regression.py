@@ -44,7 +44,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> A
       >>> print(losses.squared_error(jnp.array([1.0, 4.0]), jnp.array([3.0, 5.0])))
       [4. 1.]
     """
-    dtype, (x, y) = _pair("optax_compat.squared_error", predictions, targets, broadcast=False)
+    dtype, (x, y) = _pair(predictions, targets, broadcast=False)
     return _regression.l2(x, y, reduction="none").astype(dtype)
 
 
@@ -69,7 +69,7 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
       >>> print(losses.l2_loss(jnp.array([1.0, 4.0]), jnp.array([3.0, 5.0])))
       [2.  0.5]
     """
-    dtype, (x, y) = _pair("optax_compat.l2_loss", predictions, targets, broadcast=False)
+    dtype, (x, y) = _pair(predictions, targets, broadcast=False)
     return (_regression.l2(x, y, reduction="none") / 2).astype(dtype)
 
 
@@ -125,7 +125,7 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
       >>> print(losses.log_cosh(jnp.array([0.5, -3.0])).round(3))
       [0.12  2.309]
     """
-    dtype, (x, y) = _pair("optax_compat.log_cosh", predictions, targets)
+    dtype, (x, y) = _pair(predictions, targets)
     return _regression.log_cosh(x, y, reduction="none").astype(dtype)
 
 

@@ -41,6 +41,10 @@ def _varifocal_cost(p, q, alpha=0.75, gamma=2.0):
     return np.where(q > 0, q * binary_entropy(p, q), _negative(p, alpha, gamma))
 
 
+def _matchability_cost(p, q, gamma=1.5):
+    return np.where(q > 0, binary_entropy(p, q**gamma), _negative(p, 1, gamma))
+
+
 def _gaussian_cost(p, y, alpha=2.0, beta=4.0):
     return np.where(y == 1, _negative(1 - p, 1, alpha), (1 - y) ** beta * _negative(p, 1, alpha))
 
@@ -62,6 +66,10 @@ def _by_logit(slope):
 
 def _varifocal_slope(p, q, alpha=0.75, gamma=2.0):
     return np.where(q > 0, q * (p - q) / (p * (1 - p)), _slope_of_negative(p, alpha, gamma))
+
+
+def _matchability_slope(p, q, gamma=1.5):
+    return np.where(q > 0, (p - q**gamma) / (p * (1 - p)), p**gamma / (1 - p))
 
 
 def _gaussian_slope(p, y, alpha=2.0, beta=4.0):
@@ -149,6 +157,19 @@ CASES = {
         0.13,
         _by_logit(_varifocal_slope),
     ),
+    "matchability_aware": Case(
+        independent(_matchability_cost),
+        (
+            _hard(elements(), 0.0),
+            _binary(0.0, gamma=2.0),
+            _hard(probabilities(), 0.0),
+        ),
+        (*_invalid("quality"), *_out_of_range("gamma")),
+        {"gamma": (0.7, -1.0)},
+        "detached",
+        0.165,
+        _by_logit(_matchability_slope),
+    ),
     "gaussian_focal": Case(
         independent(_gaussian_cost),
         (
@@ -184,7 +205,7 @@ CASES = {
     ),
 }
 
-FROM_QUALITY = ("quality_focal", "varifocal", "gaussian_focal")
+FROM_QUALITY = ("quality_focal", "varifocal", "matchability_aware", "gaussian_focal")
 LOG2 = math.log(2)
 
 
@@ -201,6 +222,10 @@ LOG2 = math.log(2)
         ("varifocal", 0.0, 0.5, {}, LOG2 / 2),
         ("varifocal", 0.0, 0.0, {}, 0.75 * LOG2 / 4),
         ("varifocal", 0.0, 0.0, {"alpha": 1.0, "gamma": 1.0}, LOG2 / 2),
+        ("matchability_aware", 0.0, 1.0, {}, LOG2),
+        ("matchability_aware", 0.0, 0.25, {}, LOG2),
+        ("matchability_aware", math.log(3), 0.25, {"gamma": 0.5}, math.log(4) - math.log(3) / 2),
+        ("matchability_aware", 0.0, 0.0, {}, LOG2 / 8**0.5),
         ("gaussian_focal", 0.0, 1.0, {}, LOG2 / 4),
         ("gaussian_focal", 0.0, 0.0, {}, LOG2 / 4),
         ("gaussian_focal", 0.0, 0.5, {}, LOG2 / 64),
@@ -210,6 +235,22 @@ LOG2 = math.log(2)
 def test_closed_form(name, logit, target, options, expected):
     value = getattr(jaxloss, name)(jnp.array([logit]), jnp.array([target]), **options)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_varifocal_may_hold_its_weights_constant(activation):
+    """By logits and by quality: only the cross-entropy moves."""
+    x, q = jnp.array([-2.0, 0.5, 1.0, 3.0]), jnp.array([0.3, 0.0, 0.9, 0.0])
+    p = jax.nn.sigmoid(x)
+    weight = jnp.where(q > 0, q, 0.75 * p**2)
+    loss = functools.partial(
+        jaxloss.varifocal, detach_weight=True, activation=activation, reduction="sum"
+    )
+    value, (by_x, by_q) = jax.value_and_grad(loss, (0, 1))(x if activation else p, q)
+    np.testing.assert_allclose(value, jaxloss.varifocal(x, q, reduction="sum"), rtol=1e-6)
+    slope = weight * (p - q)
+    np.testing.assert_allclose(by_x, slope if activation else slope / (p * (1 - p)), rtol=1e-5)
+    np.testing.assert_allclose(by_q, jnp.where(q > 0, -weight * x, 0), rtol=1e-5)
 
 
 def test_quality_focal_of_hard_targets_is_sigmoid_focal():
@@ -250,7 +291,7 @@ def test_ignored_integer_targets_are_masked(name):
 @pytest.mark.parametrize("name", FROM_QUALITY)
 def test_mmdet_saturated_logits_are_finite(name):
     """Its gaussian focal loss adds 1e-12 inside the logarithms, beyond which nothing is learnt."""
-    option = {"quality_focal": "beta", "varifocal": "gamma", "gaussian_focal": "alpha"}[name]
+    option = {"quality_focal": "beta", "gaussian_focal": "alpha"}.get(name, "gamma")
     sizes = (-1e4, -100, -88, -17, 17, 88, 100, 1e4)
     grid = itertools.product(sizes, (0, 0.3, 1), (0, 0.25, 0.5, 1.5, 2))
     x, y, exponent = np.array(list(grid), np.float32).T

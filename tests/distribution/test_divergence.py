@@ -11,7 +11,7 @@ from scipy.special import rel_entr, softmax
 import jaxloss
 from tests.compiling import usual_jit
 from tests.oracles import X, shaped
-from tests.registry import Case, Invalid, reduced, soft
+from tests.registry import SHAPE, Case, Invalid, Sample, reduced, soft
 
 NAMES = ("kl_divergence", "js_divergence")
 
@@ -52,6 +52,18 @@ def _distributions(name, axis=-1, seed=0):
     )
 
 
+def _distillation(prediction, target, axis=-1, temperature=4.0, **options):
+    q = softmax(target / temperature, axis)
+    return temperature**2 * _oracle(_kl)(prediction / temperature, q, axis=axis, **options)
+
+
+def _students(name, axis=-1, **options):
+    """The logits of a student and of its teacher."""
+    pair = np.random.default_rng(3).normal(size=(2, *SHAPE)) * 2
+    prediction, target = (np.moveaxis(x, -1, axis) for x in pair)
+    return Sample(name, prediction, target, options | {"axis": axis}, SHAPE[:-1], axis % 4)
+
+
 SAMPLES = (_distributions("last"), _distributions("channels", axis=1, seed=1))
 
 
@@ -71,6 +83,22 @@ _INVALID = (
 CASES = {
     "kl_divergence": Case(_oracle(_kl), SAMPLES, _INVALID, {}, "smooth", 0.235),
     "js_divergence": Case(_oracle(_js), SAMPLES, _INVALID, {}, "smooth", 0.27),
+    "distillation": Case(
+        _distillation,
+        (_students("last"), _students("channels", axis=1, temperature=1.5)),
+        (
+            Invalid((X.astype(int), X), {}, TypeError, ("logits", "int", "floating")),
+            Invalid((X, IDS), {}, TypeError, ("teacher_logits", "int", "floating")),
+            Invalid((X, X[:1]), {}, ValueError, ("teacher_logits", r"\(1, 3\)", r"\(2, 3\)")),
+            Invalid((X, X), {"axis": 2}, ValueError, ("axis", "2", r"\[-2, 2\)")),
+            Invalid((X, X), {"temperature": 0.0}, ValueError, ("temperature", "number in")),
+            Invalid((X, X), {"class_weights": [1.0]}, ValueError, ("class_weights", r"\(3,\)")),
+            Invalid((X, X), {"ignore_index": 1}, TypeError, ("ignore_index", "no option")),
+        ),
+        {"temperature": (2.0, -1.0)},
+        "smooth",
+        0.3,
+    ),
 }
 
 
@@ -157,6 +185,38 @@ def test_finite_at_every_margin(name):
             assert (value <= math.log(2) * (1 + 2**-22)).all()
         infinite = () if name == "js_divergence" else (-np.inf,) if y[0] == 1 else (-np.inf, np.inf)
         assert set(margins[np.isinf(value)]) == set(infinite)
+
+
+def test_a_student_that_is_its_teacher_costs_nothing():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(1000, 20)) * rng.choice([0.1, 1, 10], (1000, 1)), jnp.float32)
+    loss = lambda x, y: jaxloss.distillation(x, y, reduction="none")
+    value = jax.jit(loss)(x, x)
+    assert (value >= 0).all()
+    assert (value < 1e-11).all()
+    gradients = jax.jit(jax.grad(lambda *pair: loss(*pair).sum(), (0, 1)))(x, x)
+    for gradient in gradients:
+        np.testing.assert_allclose(gradient, 0, atol=1e-5)
+
+
+def test_distillation_is_finite_at_every_margin():
+    """+inf, with zero gradient, where the teacher expects what the student has removed."""
+    margins = np.array([-np.inf, -1e30, -1e4, -1.0, 0.0, 1.0, 1e4, 1e30, np.inf], np.float32)
+
+    @jax.jit
+    def run(margin, teacher):
+        x, y = (jnp.stack([m, jnp.zeros_like(m)]) for m in (margin, teacher))
+        return jax.value_and_grad(jaxloss.distillation, (0, 1))(x, y)
+
+    pairs = jax.vmap(jax.vmap(run, (None, 0)), (0, None))
+    value, (by_student, by_teacher) = pairs(margins, margins)
+    infinite = np.isinf(margins)[:, None] & (margins[:, None] != margins)
+    certain = np.abs(margins) >= 1e4  # whose other class has no mass left in float32
+    infinite &= ~(certain & (np.sign(margins)[:, None] == np.sign(margins)))
+    np.testing.assert_array_equal(np.isinf(value), infinite)
+    assert (value >= 0).all()
+    assert jnp.isfinite(by_student).all()
+    assert jnp.isfinite(by_teacher).all()
 
 
 def test_js_is_symmetric():

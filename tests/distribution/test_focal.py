@@ -1,5 +1,6 @@
 """Focal losses: oracles, cases and closed forms."""
 
+import functools
 import math
 
 import jax
@@ -28,10 +29,10 @@ def _focal_cost(prediction, axis, gamma=2.0, alpha=None, activation="softmax"):
     return -factor * (1 - np.exp(log_p)) ** gamma * log_p, 0.0
 
 
-def _binary_focal_cost(p, t, gamma=2.0, alpha=None):
+def _binary_focal_cost(p, t, gamma=2.0, alpha=None, pos_weight=1.0):
     p_t = t * p + (1 - t) * (1 - p)
     balance = 1.0 if alpha is None else alpha * t + (1 - alpha) * (1 - t)
-    return balance * (1 - p_t) ** gamma * binary_entropy(p, t)
+    return balance * (1 - p_t) ** gamma * binary_entropy(p, t, pos_weight)
 
 
 def _focal(prediction, target, activation="auto", axis=-1, **options):
@@ -68,6 +69,7 @@ CASES = {
             *_LOGITS,
             *_SMOOTHING,
             *_FOCAL,
+            Invalid((X, IDS), {"pos_weight": 2.0}, ValueError, ("pos_weight", "sigmoid")),
             Invalid((X, IDS), {"activation": "relu"}, ValueError, ("activation", "'relu'")),
             Invalid(
                 (X, X), {"axis": None, "activation": "softmax"}, ValueError, ("axis", "class axis")
@@ -80,8 +82,15 @@ CASES = {
     "sigmoid_focal": Case(
         independent(_binary_focal_cost),
         (elements(), binary(gamma=0.5), ids("one_against_the_rest"), elements("a", alpha=0.25)),
-        (*_LOGITS, *_SMOOTHING, *_FOCAL, *out_of_range(("alpha", 1.5))),
-        _FOCAL_PARAMETERS,
+        (
+            *_LOGITS,
+            *_SMOOTHING,
+            *_FOCAL,
+            *out_of_range(("alpha", 1.5), ("pos_weight", -1.0)),
+            Invalid((X, X), {"alpha": [0.1, 0.9]}, ValueError, ("alpha", r"\(2,\)", r"\(3,\)")),
+            Invalid((X, X), {"gamma": [1.0, 2.0, 3.0]}, ValueError, ("gamma", "one number")),
+        ),
+        _FOCAL_PARAMETERS | {"pos_weight": (2.0, -1.0)},
         "smooth",
         0.2,
     ),
@@ -114,6 +123,18 @@ CASES = {
 )
 def test_sigmoid_focal_closed_form(logit, label, options, expected):
     np.testing.assert_allclose(jaxloss.sigmoid_focal([logit], [label], **options), expected, 1e-6)
+
+
+@pytest.mark.parametrize("option", ["alpha", "pos_weight"])
+def test_numbers_of_classes_lie_along_the_class_axis(option):
+    """Under a sigmoid too: of as many columns as classes they weigh the classes."""
+    sample, numbers = elements(), np.float32([0.1, 0.3, 0.5])
+    x, y = (jnp.moveaxis(jnp.asarray(a, jnp.float32), -1, 1) for a in sample[1:3])
+    each = functools.partial(jaxloss.sigmoid_focal, axis=1, reduction="none")
+    at_once = each(x, y, **{option: numbers})
+    for c, number in enumerate(numbers):
+        one = each(x, y, **{option: number})
+        np.testing.assert_allclose(at_once[:, c], one[:, c], rtol=1e-6)
 
 
 def test_focal_without_focus_is_cross_entropy():

@@ -1,5 +1,6 @@
 """Variants of the focal loss: oracles, cases and closed forms."""
 
+import functools
 import itertools
 import math
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, softmax
 
 import jaxloss
 from tests.hazards import INF, array, assert_finite, assert_rows, rows
@@ -52,6 +53,25 @@ def _asymmetric_cost(p, t, gamma_positive=1.0, gamma_negative=4.0, clip=0.05):
     return -positive - (1 - t) * shifted**gamma_negative * np.log1p(-shifted)
 
 
+def _asymmetric(prediction, target, activation="auto", axis=-1, clip=0.05, **options):
+    """On ids the authors' single-label form, whose weights the labels before smoothing choose."""
+    if axis is None or target.shape == prediction.shape and activation != "softmax":
+        link = None if activation is None else "sigmoid"
+        return independent(_asymmetric_cost)(
+            prediction, target, axis=axis, activation=link, clip=clip, **options
+        )
+    if activation == "sigmoid":
+        return independent(_asymmetric_cost)(prediction, target, axis=axis, clip=clip, **options)
+    y = dense(target, prediction, axis)
+
+    def cost(prediction, axis, gamma_positive=1.0, gamma_negative=4.0):
+        p = softmax(prediction, axis)
+        weight = y * (1 - p) ** gamma_positive + (1 - y) * p**gamma_negative
+        return -weight * np.log(p), 0.0
+
+    return competing(cost)(prediction, target, axis=axis, **options)
+
+
 def _asymmetric_gradient(
     prediction,
     target,
@@ -59,11 +79,20 @@ def _asymmetric_gradient(
     gamma_negative=4.0,
     clip=0.05,
     axis=-1,
-    activation="sigmoid",
+    activation="auto",
+    label_smoothing=0.0,
 ):
     """Of the sum, by the prediction, with both focal factors constant."""
+    y = dense(target, prediction, axis)
+    if activation == "softmax" or target.ndim < prediction.ndim and activation == "auto":
+        p, t = (
+            softmax(prediction, axis),
+            (1 - label_smoothing) * y + label_smoothing / y.shape[axis],
+        )
+        weighted = t * (y * (1 - p) ** gamma_positive + (1 - y) * p**gamma_negative)
+        return p * weighted.sum(axis, keepdims=True) - weighted
     p = prediction if activation is None else expit(prediction)
-    t = dense(target, prediction, axis)
+    t = y * (1 - label_smoothing) + label_smoothing / 2
     shifted = np.maximum(p - clip, 0)
     positive, negative = t * (1 - p) ** gamma_positive, (1 - t) * shifted**gamma_negative
     by_p = -positive / p + negative * (p > clip) / (1 - shifted)
@@ -92,11 +121,14 @@ CASES = {
         0.525,
     ),
     "asymmetric": Case(
-        independent(_asymmetric_cost),
+        _asymmetric,
         (
-            elements(),
+            elements(label_smoothing=0.1),
             binary(clip=0.1),
-            ids("one_against_the_rest", gamma_negative=2.0),
+            ids(gamma_positive=2.0),
+            ids("smoothed", axis=1, label_smoothing=0.1),
+            soft("soft_softmax", activation="softmax", gamma_negative=2.0),
+            ids("one_against_the_rest", activation="sigmoid", gamma_negative=2.0),
             elements("symmetric", gamma_positive=0.0, gamma_negative=0.0, clip=0.0),
             probabilities(),
         ),
@@ -104,7 +136,8 @@ CASES = {
             *_LOGITS,
             *out_of_range(("gamma_positive", -1.0), ("gamma_negative", -1.0)),
             *out_of_range(("clip", -0.1), ("clip", 1.0)),
-            Invalid((X, X), {"activation": "softmax"}, ValueError, ("activation", "'softmax'")),
+            *out_of_range(("label_smoothing", 1.0)),
+            Invalid((X, X), {"activation": "relu"}, ValueError, ("activation", "'relu'")),
         ),
         {"gamma_positive": (0.5, -1.0), "gamma_negative": (2.5, -1.0), "clip": (0.1, 1.0)},
         "detached",
@@ -199,6 +232,47 @@ def test_reduced_focal_of_soft_labels_is_finite():
 def test_asymmetric_closed_form(logit, label, options, expected):
     value = jaxloss.asymmetric(jnp.array([logit]), jnp.array([label]), **options)
     np.testing.assert_allclose(value, expected, rtol=2e-6)
+
+
+def test_asymmetric_on_ids_is_the_focal_loss_of_the_target():
+    sample = ids()
+    x, y = jnp.asarray(sample.prediction, jnp.float32), jnp.asarray(sample.target)
+    pair = [
+        jax.value_and_grad(functools.partial(loss, **options))(x, y)
+        for loss, options in (
+            (jaxloss.asymmetric, {"gamma_positive": 2.0, "detach_weight": False}),
+            (jaxloss.softmax_focal, {}),
+        )
+    ]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), *pair)
+
+
+def test_asymmetric_may_differentiate_its_factors():
+    """Against differences, in both forms, and finite at any logit."""
+    with jax.enable_x64(True):
+        x = jnp.array([[-3.0, 0.5, 2.0], [1.0, -0.3, 0.2]])
+        for labels in (jnp.array([2, 0]), jnp.array([[0.0, 1.0, 0.0], [1.0, 0.3, 0.0]])):
+            loss = functools.partial(
+                jaxloss.asymmetric,
+                labels=labels,
+                detach_weight=False,
+                label_smoothing=0.1,
+                reduction="sum",
+            )
+            jax.test_util.check_grads(jax.jit(loss), (x,), 1, rtol=1e-5)
+    sizes = array(-INF, -1e30, -1e4, -100, -88, -17, 17, 88, 100, 1e4, 1e30, INF)
+    for y in (0.0, 1.0):
+        right = sizes if y == 1 else -sizes
+        loss = lambda x, y=y: jaxloss.asymmetric(
+            x,
+            jnp.float32(y),
+            axis=None,
+            gamma_positive=0.5,
+            gamma_negative=0.5,
+            detach_weight=False,
+        )
+        value, gradient = jax.vmap(jax.value_and_grad(loss))(sizes)
+        assert_finite((value[right > -INF], gradient))
 
 
 def test_asymmetric_without_focus_is_binary_cross_entropy():

@@ -251,3 +251,13 @@ def test_counts_are_global_over_a_mesh_axis(masked):
     expected, held = jaxloss.ghm(x, y, where=mask, **options)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(counts, held, rtol=1e-6)
+
+
+def test_makes_no_nan_of_sound_data():
+    """Elements without a bin once began as NaN, which `jax_debug_nans` refuses."""
+    sample = elements()
+    x, y = (jnp.asarray(a, jnp.float32) for a in (sample.prediction, sample.target))
+    with jax.debug_nans(True):
+        value, gradient = jax.value_and_grad(jaxloss.ghm)(x, y)
+        loss, counts = jaxloss.ghm(x, y, momentum=0.5, counts=jnp.ones(10))
+    assert_finite((value, gradient, loss, counts))

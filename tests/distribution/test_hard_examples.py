@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 
 import jaxloss
 from jaxloss._distribution._hard_examples import hardest
-from tests.oracles import invalid_classifications, out_of_range, shaped
-from tests.registry import Case, dense, ids, soft
+from tests.oracles import IDS, X, invalid_classifications, out_of_range, shaped
+from tests.registry import Case, Invalid, dense, ids, soft
 
 
 def _top_k(
@@ -25,6 +25,8 @@ def _top_k(
     axis=-1,
     label_smoothing=0.0,
     fraction=0.1,
+    threshold=None,
+    min_kept=0,
 ):
     y = dense(target, prediction, axis)
     t = (1 - label_smoothing) * y + label_smoothing / prediction.shape[axis]
@@ -32,6 +34,13 @@ def _top_k(
     values = -(w * t * log_softmax(prediction, axis)).sum(axis)
     values = values if weights is None else values * weights
     valid = np.ones(values.shape, bool) if where is None else where
+    if threshold is not None:
+        p = np.exp((y * log_softmax(prediction, axis)).sum(axis))
+        ranked = np.append(np.sort(p[valid]), np.inf)
+        chosen = valid & (p < max(threshold, ranked[min(min_kept, valid.sum())]))
+        selected = np.where(chosen, values, 0)
+        mean = selected.sum() / max(chosen.sum(), 1)
+        return {"none": selected, "sum": selected.sum(), "mean": mean}[reduction]
     k = max(1, math.floor(fraction * valid.sum()))
     ranked = np.sort(values[valid])[::-1]
     selected = np.where(valid & (values >= ranked[k - 1]), values, 0)
@@ -45,11 +54,17 @@ CASES = {
             ids(),
             ids("half", fraction=0.5, axis=1),
             soft("smoothed", fraction=0.3, label_smoothing=0.1),
+            ids("threshold", threshold=0.2, min_kept=3, label_smoothing=0.1),
+            soft("few", threshold=0.01, min_kept=5),
         ),
         (
             *invalid_classifications("logits"),
             *out_of_range(("label_smoothing", 1.0), ("label_smoothing", -0.1)),
             *out_of_range(("fraction", 0.0), ("fraction", 1.1), ("fraction", jnp.array(-0.1))),
+            *out_of_range(("threshold", 0.0), ("threshold", 1.0)),
+            Invalid((X, IDS), {"min_kept": 2}, ValueError, ("min_kept", "threshold")),
+            Invalid((X, IDS), {"threshold": 0.5, "min_kept": -1}, ValueError, ("min_kept", "-1")),
+            Invalid((X, IDS), {"threshold": 0.5, "min_kept": 2.0}, TypeError, ("min_kept", "2.0")),
         ),
         {"fraction": (0.3, 0.0), "label_smoothing": (0.1, 1.5)},
         "smooth",
@@ -85,6 +100,40 @@ def test_all_positions_is_cross_entropy():
         )
     ]
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-8), *both)
+
+
+@pytest.mark.parametrize(
+    "threshold, min_kept, expected",
+    [
+        (0.3, None, (5 + 4 + 3 + 2) / 4),  # exp(-1) is above 0.3
+        (0.03, 1, (5 + 4) / 2),
+        (0.001, None, 0),
+        (0.001, 3, (5 + 4 + 3) / 3),
+        (0.001, 4, (5 + 4 + 3 + 2) / 4),
+        (0.001, 5, 3),
+        (0.001, 100, 3),
+    ],
+)
+def test_a_threshold_keeps_what_is_improbable_and_some_at_least(threshold, min_kept, expected):
+    value, gradient = jax.value_and_grad(jaxloss.top_k_cross_entropy)(
+        _logits([2, 5, 1, 3, 4]), jnp.zeros(5, int), threshold=threshold, min_kept=min_kept
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_a_threshold_looks_at_the_label_alone():
+    """Weights and smoothing change what the positions cost, not which of them count."""
+    logits, labels = _logits([2, 5, 1, 3, 4]), jnp.zeros(5, int)
+    each = functools.partial(jaxloss.top_k_cross_entropy, threshold=0.1, reduction="none")
+    kept = np.float32([0, 1, 0, 1, 1])
+    np.testing.assert_array_equal(each(logits, labels, label_smoothing=0.5) != 0, kept)
+    weights = jnp.array([9.0, 1.0, 9.0, 0.1, 1.0])
+    expected = kept * weights * np.float32([2, 5, 1, 3, 4])
+    np.testing.assert_allclose(each(logits, labels, weights=weights), expected, rtol=1e-6)
+    without = jnp.array([1.0, 0.0, 1.0, 1.0, 1.0])  # what weighs 0 is not among those kept
+    fewest = each(logits, labels, weights=without, threshold=0.001, min_kept=1)
+    np.testing.assert_allclose(fewest, [0, 0, 0, 0, 4], rtol=1e-6)
 
 
 def test_weights_choose_and_never_divide():

@@ -84,12 +84,12 @@ def one_hot(ids, classes, axis=1):
     return np.moveaxis(np.eye(classes)[ids], -1, axis)
 
 
-def write(file):
-    """Writes all rows to `file`, beside this one."""
+def write(file, *others):
+    """Writes all rows to `file`, beside this one; `others` are packages that gave some of them."""
     names = [(row["loss"], row["case"]) for row in ROWS]
     assert len(set(names)) == len(names), "two rows of one name"
     version = importlib.metadata.version
-    peers = ("torch", "torchvision", "monai", "segmentation_models_pytorch")
+    peers = ("torch", "torchvision", "monai", "segmentation_models_pytorch", *others)
     versions = {name: version(name) for name in peers}
     versions |= {"numpy": np.__version__, "scipy": scipy.__version__}
     rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in ROWS)

@@ -377,6 +377,62 @@ def test_one_bad_id_among_ten_million():
     assert "`labels` is 2 at index (9876543,) (1 bad value)" in str(report)
 
 
+# Hints.
+
+ONE_HOT = np.eye(4, dtype=np.float32)[IDS]
+HINT = "is one-hot, and labels of this shape are scored class by class, with a sigmoid; classes"
+
+
+@pytest.mark.parametrize("name", ["focal", "dice", "boundary_dou", "dice_cross_entropy"])
+def test_one_hot_labels_without_an_activation_get_a_hint(name):
+    """It counts as nothing bad, under `jit` too."""
+    shape = lambda x: np.moveaxis(x, -1, 1)
+    report = jax.jit(functools.partial(jaxloss.validate, name, axis=1))(shape(X), shape(ONE_HOT))
+    assert report.ok
+    report.throw()
+    sound, hint = str(report).splitlines()
+    assert sound == f"jaxloss.{name}: all values are sound"
+    assert hint.startswith(f"jaxloss.{name}: hint: every row of `labels` {HINT}")
+    assert hint.endswith('`activation="softmax"`')
+
+
+@pytest.mark.parametrize(
+    "labels, options",
+    [
+        (ONE_HOT, {"activation": "softmax"}),
+        (ONE_HOT, {"activation": "sigmoid"}),
+        (ONE_HOT, {"axis": None}),
+        (_put(ONE_HOT, (1, 0, 0), 1), {}),
+        (_put(ONE_HOT, (1, 0), [0.5, 0.5, 0, 0]), {}),
+        (_put(ONE_HOT, (1, 0), 0), {}),
+        (ONE_HOT, {"where": np.zeros((2, 3), bool)}),
+        (IDS, {}),
+    ],
+    ids=["softmax", "sigmoid", "binary", "two classes", "soft", "none", "nothing read", "ids"],
+)
+def test_other_labels_get_no_hint(labels, options):
+    assert "hint" not in str(jaxloss.validate("focal", X, labels, **options))
+
+
+def test_hints_look_at_what_is_read():
+    """Beside the hint the line of a bad value stands; one class is no choice of several."""
+    labels = _put(ONE_HOT, (0, 2), 1)
+    assert "hint" in str(jaxloss.validate("focal", X, labels, where=MASK))
+    assert "hint" in str(jaxloss.validate("focal", X, ONE_HOT > 0))
+    lines = str(jaxloss.validate("focal", _logits(nan=(0, 0, 0)), ONE_HOT)).splitlines()
+    assert ["`logits` is nan" in lines[0], "hint" in lines[1]] == [True, True]
+    single = np.ones((2, 3, 1), np.float32)
+    assert "hint" not in str(jaxloss.validate("focal", single, single))
+
+
+def test_hints_of_mapped_and_sharded_calls():
+    labels = np.eye(4, dtype=np.float32)[BAD % 4]
+    report = jax.vmap(functools.partial(jaxloss.validate, "focal"))(LOGITS, _put(labels, (5, 1), 1))
+    np.testing.assert_array_equal(report.hints[0].applies, np.arange(8) != 5)
+    assert _sharded("batch")(LOGITS, labels).hints[0].applies
+    assert not _sharded("batch")(LOGITS, _put(labels, (5, 1), 1)).hints[0].applies
+
+
 # Every loss, on the samples of its case.
 
 

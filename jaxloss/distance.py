@@ -87,9 +87,7 @@ def edt(
       8, 2012. https://doi.org/10.4086/toc.2012.v008a019
     """
     mask, axes, sampling = _checked(mask, axes, sampling)
-    return maps.edt(
-        mask, sampling, _scalar(empty, sampling), axes=axes, split=space_axis_name
-    )
+    return maps.edt(mask, sampling, _scalar(empty, sampling), axes=axes, split=space_axis_name)
 
 
 @checks.named

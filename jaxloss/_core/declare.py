@@ -408,22 +408,19 @@ linear = family(
         _raises("`features` or `kernel`", ", or there is no mesh axis `class_axis_name` here"),
     )
 )
-elements = family(
-    Family(
-        options.Elements,
-        {
-            "logits": "Log-odds, any shape `[...]`, floating; probabilities with "
-            "`activation=None`.",
-            "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
-            "(another integer gives NaN). Or integer ids without the class axis: one class "
-            "against the rest.",
-            "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
-            "logarithms are cut at -100. Prefer logits.",
-            "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
-        },
-        f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
-        _raises("the prediction", _FLOAT_LABELS),
-    )
+_ELEMENTS = Family(
+    options.Elements,
+    {
+        "logits": "Log-odds, any shape `[...]`, floating; probabilities with `activation=None`.",
+        "labels": "Targets in `[0, 1]` of the same shape: float, boolean, or integer 0 and 1 "
+        "(another integer gives NaN). Or integer ids without the class axis: one class "
+        "against the rest.",
+        "activation": '`"sigmoid"`, or None where `logits` already are probabilities, whose '
+        "logarithms are cut at -100. Prefer logits.",
+        "label_smoothing": "The share of each target that moves to 1/2, in `[0, 1)`.",
+    },
+    f'A scalar, or the shape of `logits` with `reduction="none"`; {_HALF}',
+    _raises("the prediction", _FLOAT_LABELS),
 )
 elements = family(_ELEMENTS)
 one_versus_rest = family(_ELEMENTS._replace(options=options.OneVersusRest))

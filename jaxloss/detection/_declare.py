@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, TypedDict
+from typing import Annotated, Literal, TypeAlias, TypedDict
 
 from jaxloss._core.declare import Family, family
+from jaxloss.options import Interval, Numbers
 
+Sizes: TypeAlias = Annotated[Numbers, Interval("(0, inf)", scalar=False)]
 BoxLoss: TypeAlias = Literal["ciou", "diou", "giou", "iou"]
 
 

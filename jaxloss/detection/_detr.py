@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,16 @@ from jaxloss._core.reduction import AxisName
 from jaxloss._distribution import binary_cross_entropy, cross_entropy, sigmoid_focal
 from jaxloss._regression import l1
 from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
-from jaxloss.detection._declare import detection
+from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._hungarian import match_hungarian
 from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
 from jaxloss.geometry import iou, pairwise_giou
-from jaxloss.options import Interval, NonNegative, Numbers, Positive, Several
+from jaxloss.options import NonNegative, Numbers, Positive, Several
 
 __all__ = ["detr"]
 
 Array = jax.Array
+Assigned: TypeAlias = Annotated[Assignment, Several]
 
 _DEFAULTS = {  # alpha and gamma
     "softmax": (None, None),
@@ -41,7 +42,7 @@ def detr(
     labels: Numbers,
     *,
     valid: Numbers,
-    image_size: Annotated[Numbers, Interval("(0, inf)", scalar=False)],
+    image_size: Sizes,
     classification: Literal["softmax", "focal", "varifocal", "matchability_aware"] = "softmax",
     cost_class: NonNegative = 1.0,
     cost_l1: NonNegative = 5.0,
@@ -53,7 +54,7 @@ def detr(
     alpha: NonNegative | None = None,
     gamma: NonNegative | None = None,
     groups: int | None = None,
-    assignment: Annotated[Assignment, Several] | None = None,
+    assignment: Assigned | None = None,
     normalizer: Positive | None = None,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:

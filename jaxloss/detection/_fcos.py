@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,9 @@ from jaxloss.detection._assignment import (
     gather,
 )
 from jaxloss.detection._coders import decode_distances, encode_distances
-from jaxloss.detection._declare import detection
+from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
-from jaxloss.options import Fraction, Interval, NonNegative, Numbers, Positive
+from jaxloss.options import Fraction, NonNegative, Numbers, Positive
 
 __all__ = ["fcos"]
 
@@ -48,7 +48,7 @@ def fcos(
     *,
     valid: Numbers,
     points: Numbers,
-    strides: Annotated[Numbers, Interval("(0, inf)", scalar=False)],
+    strides: Sizes,
     center_radius: Positive | None = 1.5,
     size_ranges: Numbers | Literal["stride"] = "stride",
     box_loss: Literal["giou", "iou", "linear_iou"] = "giou",

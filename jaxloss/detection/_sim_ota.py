@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 
@@ -11,9 +9,9 @@ from jaxloss._core import checks, sigmoid
 from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, of_each_image
 from jaxloss.detection._by_iou import overlaps
 from jaxloss.detection._claims import settle
-from jaxloss.detection._declare import detection
+from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
-from jaxloss.options import Interval, NonNegative, Numbers
+from jaxloss.options import NonNegative, Numbers
 
 __all__ = ["assign_sim_ota"]
 
@@ -32,7 +30,7 @@ def assign_sim_ota(
     labels: Numbers,
     *,
     valid: Numbers,
-    strides: Annotated[Numbers, Interval("(0, inf)", scalar=False)],
+    strides: Sizes,
     center_radius: NonNegative = 2.5,
     candidates: int = 10,
     iou_weight: NonNegative = 3.0,

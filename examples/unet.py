@@ -60,11 +60,12 @@ class UNet(nnx.Module):
             x = refine(down(x))
             skips.append(x)
         for skip, up in zip(skips[-2::-1], list(self.up)[::-1], strict=True):
-            x = up(jnp.concatenate([skip, _resize(x, skip.shape[1:3])], axis=-1))
+            x = up(jnp.concatenate([skip, resize(x, skip.shape[1:3])], axis=-1))
         return self.head(x) if self.half else _pixel_shuffle(self.head(x))
 
 
-def _resize(x: jax.Array, sides: tuple[int, ...]) -> jax.Array:
+def resize(x: jax.Array, sides: tuple[int, ...]) -> jax.Array:
+    """Maps `[B, H, W, channels]` to other sides, bilinear."""
     return jax.image.resize(x, (len(x), *sides, x.shape[-1]), "bilinear")
 
 

@@ -18,6 +18,7 @@ from jaxloss import _boundary, _boxes, _compound, _distribution, _fused, _region
 from jaxloss._core import checks, labels
 from jaxloss._core.reduction import AxisName
 from jaxloss._report import Check, Hint, Report, holds, look
+from jaxloss._validate_heads import HEADS, report_of_head
 
 __all__ = ["validate"]
 
@@ -29,7 +30,7 @@ _LOSSES: dict[str, Callable[..., Any]] = {
     for family in _FAMILIES
     for name, function in vars(family).items()
     if inspect.isfunction(function) and "reduction" in inspect.signature(function).parameters
-}
+} | HEADS
 _SIGMOID = ("hinge", "lovasz_hinge", "sigmoid_focal", "squared_hinge")  # without `activation`
 
 
@@ -95,6 +96,8 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
                                     (0.008 for bfloat16)
     regression                      finite; counts and rates of `poisson_nll` at least 0
     boxes                           finite, sizes at least 0
+    of a head of `detection`        in valid slots: labels in `[0, C)`, boxes finite, with an area,
+                                    inside the image (where the head knows its size)
     weights, class weights, counts  finite, at least 0
     variance                        finite, above 0
     distance maps                   finite
@@ -115,7 +118,8 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     has one, at its index in that shard.
 
     Args:
-      loss: A loss of `jaxloss`, a `functools.partial` of one, a jitted one, or its name.
+      loss: A loss of `jaxloss`, a head of `jaxloss.detection`, a `functools.partial` of one, a
+        jitted one, or its name.
       args: The positional arguments of the loss.
       options: The options of the loss.
 
@@ -150,6 +154,8 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     bound = inspect.signature(function).bind(*args, **options)
     bound.apply_defaults()
     given = bound.arguments
+    if name in HEADS:
+        return report_of_head(name, given)
     prediction, target, *_ = (name for name in given if name != "kernel")
     call = _Call(
         function=name,

@@ -9,6 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 
 import scenes  # noqa: E402
 import segment_digits  # noqa: E402
+import training  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,13 +161,6 @@ def test_every_loss_offers_a_finite_gradient(name, composed):
     assert (start[0] != later[0]) == (name == "boundary")
 
 
-def test_class_iou_counts_pixels():
-    masks = np.array([[[0, 0, 1, 2]]])
-    predictions = np.array([[[0, 1, 1, 0]]])
-    iou = segment_digits.class_iou(predictions, masks)
-    np.testing.assert_allclose(iou[:4], [1 / 3, 1 / 2, 0, np.nan])
-
-
 def test_size_must_fit_the_network(capsys):
     with pytest.raises(SystemExit):
         segment_digits.parse(["--size", "40"])
@@ -189,4 +183,4 @@ def test_devices_must_share_the_batch_equally(devices, capsys):
 
 def test_devices_must_exist():
     with pytest.raises(SystemExit, match="--devices 1000: this machine has"):
-        segment_digits.make_mesh(1000)
+        training.make_mesh(1000)

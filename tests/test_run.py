@@ -243,6 +243,7 @@ def test_old_interpreter_is_refused_in_one_line(run, capsys, monkeypatch):
     "words, programs",
     [
         (["demo", "--steps", "5"], [["examples/segment_digits.py", "--steps", "5"]]),
+        (["detect", "--head", "fcos"], [["examples/detect_digits.py", "--head", "fcos"]]),
         (["test", "-x"], [[*PYTEST, "-m", "not slow", "-x"]]),
         (["test", "--all", "-x"], [[*PYTEST, "-x"]]),
         (["test", "--lowest", "-k", "dice"], [[*PYTEST, "-m", "not slow", "-k", "dice"]]),

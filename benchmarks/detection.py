@@ -1,0 +1,296 @@
+"""Whole heads on this machine's CPU: memory, compile time, and time beside torchvision and SciPy.
+
+Value and gradient of the total by the predictions, float32, 16 images of 640 x 640 with 20 to 100
+boxes each, 80 classes; `detr` has 300 queries. Prints for each head
+
+- its temporaries over its predictions (from the compiler; beside it the bound: twice the
+  predictions and four matrices of boxes against places);
+- seconds of compiling (tracing apart);
+- milliseconds per call on the clock and of all processors, from interleaved runs of one process,
+  the best of several rounds, as other load only ever adds; and those of torchvision's RetinaNet and
+  FCOS, matching included, over ours.
+
+Then the Hungarian matching of (16, 300, 100) beside SciPy, image by image. Without torch,
+torchvision and SciPy their columns stay empty; `tests/goldens/make.py` says how to install them.
+
+    python benchmarks/detection.py [name ...]
+"""
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["OMP_WAIT_POLICY"] = "passive"  # else PyTorch's threads spin in the next one's time
+os.environ["KMP_BLOCKTIME"] = "0"
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from jaxloss import detection  # noqa: E402
+
+try:
+    import torch
+    from torchvision.models.detection import _utils, fcos, retinanet
+    from torchvision.ops import boxes as box_ops
+except ImportError:
+    torch = None
+try:
+    from scipy.optimize import linear_sum_assignment
+except ImportError:
+    linear_sum_assignment = None
+
+IMAGES, SIZE, SLOTS, CLASSES, QUERIES = 16, 640, 100, 80, 300
+ROUNDS, THREADS = 5, 2
+YOLO, PYRAMID = (8, 16, 32), (8, 16, 32, 64, 128)
+SIDES = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]]]
+SIDES += [[[116, 90], [156, 198], [373, 326]]]
+RNG = np.random.default_rng(0)
+
+Run = Callable[[], Any]
+
+
+class Case(NamedTuple):
+    """A head on its predictions.
+
+    Attributes:
+      loss: Its total, of the predictions and the truth.
+      predictions: What is differentiated.
+      places: At how many places it predicts.
+      peer: Makes its original's run, or None.
+    """
+
+    loss: Callable[..., jax.Array]
+    predictions: Any
+    places: int
+    peer: Callable[..., Run] | None = None
+
+
+def truth() -> dict[str, np.ndarray]:
+    """Boxes of 8 to 400 pixels, 20 to 100 an image."""
+    sides = np.exp(RNG.uniform(np.log(8), np.log(400), (IMAGES, SLOTS, 2)))
+    corner = RNG.random((IMAGES, SLOTS, 2)) * (SIZE - sides)
+    counts = RNG.integers(20, SLOTS + 1, IMAGES)
+    counts[0] = SLOTS
+    return {
+        "boxes": np.concatenate([corner, corner + sides], -1).astype(np.float32),
+        "labels": RNG.integers(0, CLASSES, (IMAGES, SLOTS)).astype(np.int32),
+        "valid": np.arange(SLOTS) < counts[:, None],
+    }
+
+
+def normal(*shape: int, shift: float = 0.0) -> np.ndarray:
+    """Random numbers for each image."""
+    return RNG.standard_normal((IMAGES, *shape), np.float32) + np.float32(shift)
+
+
+def grids(strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The sizes of the feature maps."""
+    return [(SIZE // stride, SIZE // stride) for stride in strides]
+
+
+def cases() -> dict[str, Callable[[], Case]]:
+    """Makes each head's case."""
+    return {
+        "yolo_v5": yolo_v5,
+        "yolo_v8": yolo_v8,
+        "retinanet": retina_net,
+        "fcos": f_cos,
+        "detr, softmax": functools.partial(detr, "softmax"),
+        "detr, focal": functools.partial(detr, "focal"),
+    }
+
+
+def yolo_v5() -> Case:
+    """Three anchors at each cell."""
+    loss = functools.partial(detection.yolo_v5, anchors=SIDES, strides=YOLO)
+    levels = [normal(3, *grid, 5 + CLASSES) for grid in grids(YOLO)]
+    return Case(loss, levels, 3 * sum(h * w for h, w in grids(YOLO)))
+
+
+def yolo_v8() -> Case:
+    """16 bins for each side."""
+    loss = functools.partial(detection.yolo_v8, strides=YOLO)
+    levels = [normal(*grid, 64 + CLASSES) for grid in grids(YOLO)]
+    return Case(loss, levels, sum(h * w for h, w in grids(YOLO)))
+
+
+def retina_net() -> Case:
+    """Nine anchors at each cell of five maps."""
+    sizes = [4 * stride for stride in PYRAMID]
+    anchors = np.asarray(detection.grid_anchors(grids(PYRAMID), PYRAMID, sizes))
+    predictions = normal(len(anchors), CLASSES, shift=-4.6), normal(len(anchors), 4)
+
+    def loss(predictions: Any, boxes: Any, labels: Any, **options: Any) -> Any:
+        return detection.retinanet(*predictions, boxes, labels, anchors=anchors, **options)
+
+    def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:
+        places = torch.tensor(anchors)
+        matcher = _utils.Matcher(0.5, 0.4, allow_low_quality_matches=True)
+        head = SimpleNamespace(
+            BETWEEN_THRESHOLDS=-2, _loss_type="l1", box_coder=_utils.BoxCoder((1.0, 1.0, 1.0, 1.0))
+        )
+        outputs = dict(zip(("cls_logits", "bbox_regression"), predictions, strict=True))
+
+        def total() -> Any:
+            found = [matcher(box_ops.box_iou(target["boxes"], places)) for target in targets]
+            classes = retinanet.RetinaNetClassificationHead.compute_loss
+            sides = retinanet.RetinaNetRegressionHead.compute_loss
+            return classes(head, targets, outputs, found) + sides(
+                head, targets, outputs, [places] * IMAGES, found
+            )
+
+        return total
+
+    return Case(loss, predictions, len(anchors), peer)
+
+
+def f_cos() -> Case:
+    """A point at each cell of five maps; torchvision's form."""
+    points = np.asarray(detection.grid_points(grids(PYRAMID), PYRAMID))
+    counts = [h * w for h, w in grids(PYRAMID)]
+    strides = np.repeat(np.float32(PYRAMID), counts)
+    n = len(points)
+    predictions = normal(n, CLASSES, shift=-4.6), np.abs(normal(n, 4, shift=2)), normal(n)
+
+    def loss(predictions: Any, boxes: Any, labels: Any, **options: Any) -> Any:
+        places = {"points": points, "strides": strides, "box_weighting": "none"}
+        return detection.fcos(*predictions, boxes, labels, **places, **options)
+
+    def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:
+        half = strides[:, None] / 2
+        anchors = torch.tensor(np.concatenate([points - half, points + half], 1))
+        head = SimpleNamespace(box_coder=_utils.BoxLinearCoder(normalize_by_size=True))
+        head.compute_loss = functools.partial(fcos.FCOSHead.compute_loss, head)
+        self = SimpleNamespace(center_sampling_radius=1.5, head=head)
+        logits, distances, centerness = predictions
+        outputs = {"cls_logits": logits, "bbox_regression": distances}
+        outputs["bbox_ctrness"] = centerness[..., None]
+
+        def total() -> Any:
+            parts = fcos.FCOS.compute_loss(self, targets, outputs, [anchors] * IMAGES, counts)
+            return sum(parts.values())
+
+        return total
+
+    return Case(loss, predictions, n, peer)
+
+
+def detr(classification: str) -> Case:
+    """300 queries, matching included."""
+    logits = normal(QUERIES, CLASSES + (classification == "softmax"))
+    predictions = logits, 1 / (1 + np.exp(-normal(QUERIES, 4)))
+
+    def loss(predictions: Any, boxes: Any, labels: Any, **options: Any) -> Any:
+        form = {"image_size": (SIZE, SIZE), "classification": classification}
+        return detection.detr(*predictions, boxes, labels, **form, **options)
+
+    return Case(loss, predictions, QUERIES)
+
+
+def of_torch(case: Case, inputs: dict[str, np.ndarray]) -> Run:
+    """The original's value and gradient."""
+    targets = [
+        {"boxes": torch.tensor(box[keep]), "labels": torch.tensor(label[keep]).long()}
+        for box, label, keep in zip(*inputs.values(), strict=True)
+    ]
+    predictions = [torch.tensor(x, requires_grad=True) for x in case.predictions]
+    total = case.peer(predictions, targets)
+
+    def run() -> float:
+        for x in predictions:
+            x.grad = None
+        value = total()
+        value.backward()
+        return float(value)
+
+    return run
+
+
+def best(runs: dict[str, Run]) -> dict[str, tuple[float, float]]:
+    """Milliseconds of each run, by the clock and of all processors, the best of the rounds."""
+    times = dict.fromkeys(runs, (float("inf"),) * 2)
+    for turn in range(ROUNDS + 1):
+        for name, run in runs.items():
+            clock, processors = time.perf_counter(), time.process_time()
+            run()
+            spent = time.perf_counter() - clock, time.process_time() - processors
+            if turn:
+                times[name] = tuple(map(min, times[name], (1e3 * s for s in spent)))
+    return times
+
+
+def megabytes(tree: Any) -> float:
+    """The size of arrays."""
+    return sum(x.nbytes for x in jax.tree.leaves(tree)) / 2**20
+
+
+def row(name: str, case: Case, inputs: dict[str, np.ndarray]) -> str:
+    """One head's line of the table."""
+
+    def total(predictions: Any, boxes: Any, labels: Any, valid: Any) -> jax.Array:
+        return case.loss(predictions, boxes, labels, valid=valid)[0]
+
+    arguments = jax.tree.map(jnp.asarray, (case.predictions, *inputs.values()))
+    lowered = jax.jit(jax.value_and_grad(total)).lower(*arguments)
+    start = time.perf_counter(), time.process_time()
+    step = lowered.compile()
+    compiling = time.perf_counter() - start[0], time.process_time() - start[1]
+    size = megabytes(case.predictions)
+    temporary = step.memory_analysis().temp_size_in_bytes / 2**20 / size
+    bound = 2 + 4 * (4 * IMAGES * SLOTS * case.places / 2**20) / size
+
+    runs = {"ours": lambda: jax.block_until_ready(step(*arguments))}
+    if torch is not None and case.peer is not None:
+        runs["torchvision"] = of_torch(case, inputs)
+        ours, theirs = float(runs["ours"]()[0]), runs["torchvision"]()
+        assert abs(ours - theirs) < 1e-3 * abs(theirs), (name, ours, theirs)
+    times = best(runs)
+    ours, cell = times["ours"], "-"
+    if "torchvision" in times:
+        wall, cpu = times["torchvision"]
+        cell = f"{wall:.0f}, {cpu:.0f} ({wall / ours[0]:.2f}, {cpu / ours[1]:.2f})"
+    return (
+        f"| {name} | {size:.0f} | {temporary:.2f} ({bound:.2f}) "
+        f"| {compiling[0]:.1f}, {compiling[1]:.1f} | {ours[0]:.1f}, {ours[1]:.1f} | {cell} |"
+    )
+
+
+def matching() -> str:
+    """The line of the Hungarian matching."""
+    cost = RNG.random((IMAGES, QUERIES, SLOTS), np.float32)
+    match = jax.jit(lambda cost, valid: detection.match_hungarian(cost, valid).index)
+    arguments = jnp.asarray(cost), jnp.ones((IMAGES, SLOTS), bool)
+    runs = {"ours": lambda: match(*arguments).block_until_ready()}
+    if linear_sum_assignment is not None:
+        runs["SciPy"] = lambda: [linear_sum_assignment(image) for image in cost]
+    times = best(runs)
+    other = "{:.1f}, {:.1f}".format(*times["SciPy"]) if "SciPy" in times else "-"
+    return "| match_hungarian | {:.1f}, {:.1f} | {} |".format(*times["ours"], other)
+
+
+def main(chosen: list[str]) -> None:
+    """Prints the tables."""
+    if torch is not None:
+        torch.set_num_threads(THREADS)
+    inputs = truth()
+    print(
+        "| head | predictions, MiB | temporaries over them (bound) | compile: s, s of processors",
+        end="",
+    )
+    print(" | ms, ms of processors | torchvision (over ours) |\n|---|---|---|---|---|---|")
+    for name, make in cases().items():
+        if not chosen or name.split(",")[0] in chosen:
+            print(row(name, make(), inputs), flush=True)
+    if not chosen or "match_hungarian" in chosen:
+        print("\n| (16, 300, 100) | ms, ms of processors | SciPy |\n|---|---|---|")
+        print(matching())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

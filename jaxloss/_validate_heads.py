@@ -1,0 +1,101 @@
+"""What `validate` looks at in the heads of `jaxloss.detection`: the boxes of slots that are valid.
+
+A head says NaN to a label that is none of its classes. Boxes outside of the image or without an
+area train on nonsense in silence.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss import detection
+from jaxloss._core.reduction import AxisName
+from jaxloss._report import Check, Report, look
+
+__all__ = ["HEADS", "report_of_head"]
+
+Array = jax.Array
+
+_NAMES = ("yolo_v5", "yolo_v8", "yolo_v8_rotated", "retinanet", "fcos", "detr", "mask_set")
+HEADS: dict[str, Callable[..., Any]] = {name: getattr(detection, name) for name in _NAMES}
+
+_ROUNDING = 1e-5  # of the image's side, by which a box may leave it
+
+
+def report_of_head(name: str, given: Mapping[str, Any]) -> Report:
+    """Looks at the boxes and labels of a head's call, whose arguments are `given` by name."""
+    arrays = {key: jnp.asarray(given[key]) for key in ("labels", "valid")}
+    if "boxes" in given:
+        arrays["boxes"] = jnp.asarray(given["boxes"])
+    size = _size(name, given)
+    if size is not None:
+        arrays["size"] = size.reshape(-1, 1, 2)
+    return _report(arrays, name=name, classes=_classes(name, given), axis_name=given["axis_name"])
+
+
+def _classes(name: str, given: Mapping[str, Any]) -> int:
+    """How many classes the predictions have."""
+    if "predictions" in given:
+        others = 5 if name == "yolo_v5" else 4 * given["reg_max"]
+        return jnp.shape(given["predictions"][0])[-1] - others
+    background = name == "mask_set" or given.get("classification") == "softmax"
+    return jnp.shape(given["logits"])[-1] - background
+
+
+def _size(name: str, given: Mapping[str, Any]) -> Array | None:
+    """Width and height of the image, `[2]`, or of each, `[B, 2]`; None where a head has neither."""
+    if "predictions" in given:
+        grid = jnp.shape(given["predictions"][0])[-3:-1]
+        return jnp.array(grid[::-1], jnp.float32) * given["strides"][0]
+    if name == "detr":
+        return jnp.asarray(given["image_size"], jnp.float32)[..., ::-1]
+    if name == "fcos":  # The points are the centres of cells that fill the image.
+        half = jnp.asarray(given["strides"], jnp.float32)[:, None] / 2
+        return (jnp.asarray(given["points"], jnp.float32) + half).max(0)
+    return None
+
+
+@functools.partial(jax.jit, static_argnames=("name", "classes", "axis_name"))
+def _report(
+    arrays: dict[str, Array], *, name: str, classes: int, axis_name: AxisName | None
+) -> Report:
+    valid = arrays["valid"]
+    bad_labels = functools.partial(_bad_labels, classes)
+    found = [Check("labels", f"in [0, {classes})", (arrays["labels"], valid), bad_labels)]
+    if "boxes" in arrays:
+        boxes = arrays["boxes"]
+        centred = boxes.shape[-1] == 5
+        expected = "a finite box with an area"
+        operands: tuple[Array, ...] = (boxes, valid)
+        if "size" in arrays:
+            expected += f", its {'centre' if centred else 'corners'} inside the image"
+            operands += (arrays["size"].astype(boxes.dtype),)
+        found.append(Check("boxes", expected, operands, _bad_centred if centred else _bad_corners))
+    return Report(tuple(look(check, axis_name, shared=False) for check in found), name)
+
+
+def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:
+    """Which valid labels are none of the classes."""
+    return valid & ((labels < 0) | (labels >= classes))
+
+
+def _bad_corners(boxes: Array, valid: Array, size: Array | None = None) -> Array:
+    """Which numbers xyxy of valid boxes are not finite, not behind the first, or outside."""
+    first, second = boxes[..., :2], boxes[..., 2:]
+    bad = jnp.concatenate([jnp.zeros_like(first, bool), ~(second > first)], -1)
+    if size is not None:
+        bad |= jnp.concatenate([first < -_ROUNDING * size, second > (1 + _ROUNDING) * size], -1)
+    return valid[..., None] & (bad | ~jnp.isfinite(boxes))
+
+
+def _bad_centred(boxes: Array, valid: Array, size: Array | None = None) -> Array:
+    """The same of cxcywh and an angle."""
+    centre, sides = boxes[..., :2], boxes[..., 2:4]
+    outside = jnp.zeros_like(centre, bool)
+    if size is not None:
+        outside = (centre < 0) | (centre > size)
+    bad = jnp.concatenate([outside, ~(sides > 0), jnp.zeros_like(boxes[..., 4:], bool)], -1)
+    return valid[..., None] & (bad | ~jnp.isfinite(boxes))

@@ -1,0 +1,96 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+from jaxloss import detection
+
+POINTS = detection.grid_points([(4, 4)], [8])  # of an image of 32 x 32 pixels
+ANCHORS = detection.grid_anchors([(4, 4)], [8], [16.0], [1.0], [1.0])
+CLASSES = 3
+
+
+def levels(numbers):
+    return [jnp.zeros((2, 4, 4, numbers))]
+
+
+def dense(classes=CLASSES):
+    return jnp.zeros((2, 16, classes)), jnp.ones((2, 16, 4))
+
+
+HEADS = {
+    "yolo_v5": (
+        ([jnp.zeros((2, 1, 4, 4, 5 + CLASSES))],),
+        {"anchors": [[[8.0, 8.0]]], "strides": [8], "balance": [1.0]},
+    ),
+    "yolo_v8": ((levels(16 + CLASSES),), {"strides": [8], "reg_max": 4}),
+    "yolo_v8_rotated": (
+        (levels(16 + CLASSES), [jnp.zeros((2, 4, 4))]),
+        {"strides": [8], "reg_max": 4},
+    ),
+    "retinanet": (dense(), {"anchors": ANCHORS}),
+    "fcos": ((*dense(), jnp.zeros((2, 16))), {"points": POINTS, "strides": jnp.full(16, 8.0)}),
+    "detr": (dense(CLASSES + 1), {"image_size": (32, 32)}),
+    "detr, focal": (dense(), {"image_size": (32, 32), "classification": "focal"}),
+}
+
+
+def truth(name):
+    """Sound boxes, and slots that are not valid full of nonsense."""
+    boxes = np.array([[[0, 0, 32, 32], [4, 8, 12, 9]], [[1, 2, 3, 5], [np.nan, -9, np.inf, -99]]])
+    if name == "yolo_v8_rotated":
+        boxes = np.array([[[9, 9, 4, 60, 1], [0, 0, 1, 1, 0]], [[9, 9, 4, 2, 2], [np.nan] * 5]])
+    labels, valid = np.array([[0, 2], [1, 99]], np.int32), np.array([[True, True], [True, False]])
+    return boxes.astype(np.float32), labels, valid
+
+
+def report(name, boxes, labels, valid):
+    predictions, options = HEADS[name]
+    head = functools.partial(getattr(detection, name.split(",")[0]), **options)
+    return jaxloss.validate(head, *predictions, boxes, labels, valid=valid)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_name_bad_labels_and_boxes_of_valid_slots(name):
+    boxes, labels, valid = truth(name)
+    sound = report(name, boxes, labels, valid)
+    assert sound.ok
+    sound.throw()
+
+    labels[1, 0] = CLASSES
+    boxes[0, 1, 2] = boxes[0, 1, 0] if boxes.shape[-1] == 4 else 0  # without area
+    found = report(name, boxes, labels, valid)
+    assert found.count == 2
+    with pytest.raises(ValueError) as error:
+        found.throw()
+    function = name.split(",")[0]
+    assert f"jaxloss.{function}: `labels` is 3 at index (1, 0)" in str(error.value)
+    assert f"jaxloss.{function}: `boxes` is {boxes[0, 1, 2]} at index (0, 1, 2)" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "retinanet"])
+def test_boxes_outside_of_the_image(name):
+    boxes, labels, valid = truth(name)
+    place = 0 if boxes.shape[-1] == 5 else 3
+    boxes[0, 0, place] = 32.5
+    found = report(name, boxes, labels, valid)
+    assert found.count == 1
+    np.testing.assert_array_equal(found.findings[1].index, [0, 0, place])
+
+
+def test_reports_leave_jit_and_come_by_name():
+    boxes, labels, valid = truth("detr")
+    labels[0, 0] = -1
+    predictions, options = HEADS["detr"]
+    check = jax.jit(functools.partial(jaxloss.validate, "detr", **options))
+    with pytest.raises(ValueError, match="`labels` is -1 at index"):
+        check(*predictions, boxes, labels, valid=valid).throw()
+
+
+def test_what_a_head_raises_is_raised():
+    boxes, labels, valid = truth("detr")
+    with pytest.raises(ValueError, match="jaxloss.detr: `valid`"):
+        report("detr", boxes, labels, valid[:, :1])

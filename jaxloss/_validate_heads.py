@@ -74,7 +74,8 @@ def _report(
             expected += f", its {'centre' if centred else 'corners'} inside the image"
             operands += (arrays["size"].astype(boxes.dtype),)
         found.append(Check("boxes", expected, operands, _bad_centred if centred else _bad_corners))
-    return Report(tuple(look(check, axis_name, shared=False) for check in found), name)
+    findings = tuple(look(check, axis_name, shared=False) for check in found)
+    return Report(findings, (), name)
 
 
 def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:

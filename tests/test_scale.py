@@ -472,6 +472,7 @@ def test_cross_entropy_over_classes_exchanges_a_few_numbers_per_sample(options):
 def test_cross_entropy_over_classes_exchanges_as_little_on_a_gpu_or_tpu(monkeypatch):
     """The form for accelerators sends `3 * devices` numbers per sample."""
     monkeypatch.setattr(softmax, "_two_reductions", softmax._one_reduction)
+    jax.clear_caches()  # of the losses' own programs
     samples, loss = 16, jaxloss.cross_entropy
     found = collectives.read(_over_classes(loss, (samples, 4096), AxisType.Auto).as_text())
     assert all(collective.numbers <= 3 * samples for collective in found), found

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from jaxloss._core import lean
+from jaxloss._core import cost
 from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
@@ -48,8 +48,11 @@ every_call = pytest.mark.parametrize(
 @pytest.fixture
 def chunks(monkeypatch):
     """Makes the chunks small enough for small arrays: of 7 rows two chunks of 3 and a rest."""
-    monkeypatch.setattr(lean, "CHUNKS", 3)
-    monkeypatch.setattr(lean, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(cost, "CHUNKS", 3)
+    monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
+    jax.clear_caches()  # of the losses' own programs
+    yield
+    jax.clear_caches()
 
 
 def _loss(name):
@@ -59,8 +62,11 @@ def _loss(name):
 
 def _at_once(monkeypatch, function, *arguments):
     with monkeypatch.context() as context:
-        context.setattr(lean, "CHUNKED_FROM", 10**9)
-        return quick_jit(lambda *arguments: function(*arguments))(*arguments)
+        context.setattr(cost, "CHUNKED_FROM", 10**9)
+        jax.clear_caches()
+        result = quick_jit(lambda *arguments: function(*arguments))(*arguments)
+    jax.clear_caches()
+    return result
 
 
 def _close(actual, expected, rtol=1e-12):

@@ -184,7 +184,7 @@ def focal_of(
         return softmax.cost(_softmax_focal, data, gamma, label_smoothing=smoothing, factors=alpha)
     if alpha is not None:
         alpha = checks.number("alpha", alpha, alpha.dtype, "[0, 1]")
-    formula = bind(_sigmoid_focal, probabilities=data.are_probabilities)
+    formula = bind(sigmoid_focal_of, probabilities=data.are_probabilities)
     factor = weight_of_positives(pos_weight, data)
     return sigmoid.cost(formula, data, gamma, alpha, factor, smoothing)
 
@@ -193,7 +193,7 @@ def _softmax_focal(hit: Array, miss: Array, gamma: Array) -> Array:
     return numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit)
 
 
-def _sigmoid_focal(
+def sigmoid_focal_of(
     x: Array,
     y: Array,
     gamma: Array,
@@ -203,6 +203,7 @@ def _sigmoid_focal(
     *,
     probabilities: bool,
 ) -> Array:
+    """The focal loss of an element."""
     t = towards_half(y, smoothing)
     if probabilities:
         focus = numerics.power(t * (1 - x) + (1 - t) * x, gamma)

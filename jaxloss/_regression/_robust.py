@@ -47,7 +47,7 @@ def huber(
     Reference:
       Huber. Robust Estimation of a Location Parameter. Annals of Mathematical Statistics 1964.
     """
-    return elementwise(_huber, predictions, targets, options, delta)
+    return elementwise(huber_of, predictions, targets, options, delta)
 
 
 @regression
@@ -206,7 +206,8 @@ def wing(
     return elementwise(_wing, predictions, targets, options, width, curvature)
 
 
-def _huber(x: Array, y: Array, delta: Array) -> Array:
+def huber_of(x: Array, y: Array, delta: Array) -> Array:
+    """The Huber loss of a prediction."""
     d = x - y
     near = jnp.clip(d, -delta, delta)
     return near * (d - near / 2)

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics, softmax
-from jaxloss._core.labels import Competing, is_target, of_ids
-from jaxloss._distribution import binary_cross_entropy, multiclass_hinge, sigmoid_focal
+from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core.cost import bind
+from jaxloss._core.labels import Competing, independent, is_target, of_ids
+from jaxloss._distribution import binary_cross_entropy, multiclass_hinge
+from jaxloss._distribution._focal import sigmoid_focal_of
 from jaxloss.optax_compat import _reading
 from jaxloss.optax_compat._reading import Axes
 
@@ -94,8 +96,9 @@ def sigmoid_focal_loss(
     balance = None
     if alpha is not None:
         balance = _for_each(checks.number("alpha", alpha, x.dtype, "[0, 1]"), x)
-    loss = sigmoid_focal(x, y, gamma=focus, alpha=balance, axis=None, reduction="none")
-    return loss.astype(dtype)
+    data = independent(x, y, {"axis": None})
+    formula = bind(sigmoid_focal_of, probabilities=False)
+    return sigmoid.cost(formula, data, focus, balance, None, None).each().astype(dtype)
 
 
 @_reading.named

@@ -55,11 +55,7 @@ def kl_divergence(
       0.0872
     """
     checks.floating("targets", targets)
-
-    def cost(log_p: Array, y: Array) -> Array:
-        return numerics.product(y, _excess(log_p, y))
-
-    return _summed(cost, log_predictions, targets, axis, where, idle=0)
+    return _summed(_kl, log_predictions, targets, axis, where, idle=0)
 
 
 @_reading.named
@@ -94,13 +90,7 @@ def kl_divergence_with_log_targets(
       0.2899
     """
     checks.floating("log_targets", log_targets)
-
-    def cost(log_p: Array, log_y: Array) -> Array:
-        absent = log_y == -jnp.inf
-        excess = jnp.where(absent, 0, log_y) - jnp.where(absent, 0, log_p)
-        return numerics.product(jnp.exp(log_y), excess)
-
-    return _summed(cost, log_predictions, log_targets, axis, where, idle=-jnp.inf)
+    return _summed(_kl_of_logs, log_predictions, log_targets, axis, where, idle=-jnp.inf)
 
 
 @_reading.named
@@ -137,13 +127,7 @@ def generalized_kl_divergence(
       0.8069
     """
     checks.floating("targets", targets)
-
-    def cost(log_p: Array, y: Array) -> Array:
-        excess = _excess(log_p, y)
-        absent = jnp.exp(jnp.where(y == 0, log_p, -jnp.inf))
-        return numerics.product(y, excess + jnp.expm1(-excess)) + absent
-
-    return _summed(cost, log_predictions, targets, axis, where, idle=0)
+    return _summed(_generalized_kl, log_predictions, targets, axis, where, idle=0)
 
 
 @_reading.named
@@ -180,6 +164,22 @@ def convex_kl_divergence(
     return generalized_kl_divergence(log_predictions, targets, axis, where)
 
 
+def _kl(log_p: Array, y: Array) -> Array:
+    return numerics.product(y, _excess(log_p, y))
+
+
+def _kl_of_logs(log_p: Array, log_y: Array) -> Array:
+    absent = log_y == -jnp.inf
+    excess = jnp.where(absent, 0, log_y) - jnp.where(absent, 0, log_p)
+    return numerics.product(jnp.exp(log_y), excess)
+
+
+def _generalized_kl(log_p: Array, y: Array) -> Array:
+    excess = _excess(log_p, y)
+    absent = jnp.exp(jnp.where(y == 0, log_p, -jnp.inf))
+    return numerics.product(y, excess + jnp.expm1(-excess)) + absent
+
+
 def _excess(log_p: Array, y: Array) -> Array:
     """Returns `log y - log p`, 0 where `y = 0`."""
     held = y != 0
@@ -187,20 +187,20 @@ def _excess(log_p: Array, y: Array) -> Array:
 
 
 def _summed(
-    cost: Callable[[Array, Array], Array],
+    formula: Callable[[Array, Array], Array],
     log_predictions: ArrayLike,
     targets: ArrayLike,
     axis: Axes,
     where: ArrayLike | None,
     idle: float,
 ) -> Array:
-    """Sums a cost over the classes that count; the others have the target `idle`."""
+    """Sums a formula over the classes that count; the others have the target `idle`."""
     checks.floating("log_predictions", log_predictions)
     dtype: Any
     dtype, (log_p, y) = _reading.together(log_predictions, targets)
     axes = _reading.axes_of(axis, log_p.ndim)
     if where is None:
-        return cost(log_p, y).sum(axes).astype(dtype)
+        return formula(log_p, y).sum(axes).astype(dtype)
     mask = jnp.broadcast_to(checks.boolean("where", where), log_p.shape)
     log_p, y = jnp.where(mask, log_p, 0), jnp.where(mask, y, idle)
-    return jnp.where(mask, cost(log_p, y), 0).sum(axes).astype(dtype)
+    return jnp.where(mask, formula(log_p, y), 0).sum(axes).astype(dtype)

@@ -8,6 +8,8 @@ from jax.typing import ArrayLike
 
 from jaxloss import _regression
 from jaxloss._core import checks, numerics
+from jaxloss._core.cost import Cost
+from jaxloss._regression._robust import huber_of
 from jaxloss.optax_compat import _reading
 from jaxloss.optax_compat._reading import Axes
 
@@ -99,8 +101,8 @@ def huber_loss(
     """
     dtype, (x, y) = _pair(predictions, targets, delta)
     width = checks.number("delta", delta, x.dtype, "[0, inf)")
-    x, y, width = jnp.broadcast_arrays(x, y, width)
-    return _regression.huber(x, y, delta=width, reduction="none").astype(dtype)
+    cost = Cost(huber_of, tuple(jnp.broadcast_arrays(x, y, width)))
+    return cost.each().astype(dtype)
 
 
 @_reading.named

@@ -166,9 +166,7 @@ def _lesser(a: Array, b: Array) -> Array:
 
 def _passes_by_reduction(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> Array:
     rows = elements.ndim - len(spacings)
-    f = _cost_of_steps(_steps_by_reduction(elements, edges, rows), spacings[0])
-    if elements.dtype == bool:
-        f = jnp.where(elements, f, 0)
+    f = _first_by_reduction(elements, edges, rows, spacings[0])
     for axis, spacing in enumerate(spacings[1:], rows + 1):
         f = _envelope_by_reduction(f, elements, axis, spacing)
     return f
@@ -181,20 +179,28 @@ def _offsets(size: int, axis: int, rank: int) -> Array:
     return jnp.expand_dims(offset, [a for a in range(rank + 1) if a not in (axis, axis + 1)])
 
 
-def _steps_by_reduction(elements: Array, edges: tuple[Array, Array], axis: int) -> Array:
-    """Counts the steps to the nearest unlike element along one axis, of all blocks at once."""
+def _first_by_reduction(
+    elements: Array, edges: tuple[Array, Array], axis: int, spacing: Array | None
+) -> Array:
+    """The squared steps to the nearest unlike element: in the block, or beyond a row at its edge.
+
+    All is inside the reduction, after which a GPU would need another kernel.
+    """
     size = elements.shape[axis]
-    unlike = jnp.expand_dims(elements, axis) != jnp.expand_dims(elements, axis + 1)
-    apart = jnp.abs(_offsets(size, axis, elements.ndim))
-    steps = jnp.min(jnp.where(unlike, apart, far(jnp.int32)), axis=axis + 1)
-    row = jnp.expand_dims(
-        jnp.arange(size, dtype=jnp.int32), [a for a in range(elements.ndim) if a != axis]
-    )
-    for edge, rest, n in zip(edges, (row, size - 1 - row), (0, -1), strict=True):
-        alike = elements == lax.index_in_dim(elements, n, axis)
-        edge = jnp.where(edge < far(edge.dtype), edge.astype(jnp.int32), far(jnp.int32))
-        steps = jnp.minimum(steps, jnp.where(alike, jnp.expand_dims(edge, axis) + rest, steps))
-    return jnp.minimum(steps, far(jnp.int32))
+    row = jnp.arange(size, dtype=jnp.int32)
+    row = jnp.expand_dims(row, [a for a in range(elements.ndim) if a != axis])
+    outwards = jnp.full_like(elements, far(jnp.int32), jnp.int32)
+    for edge, at in zip(edges, (0, size - 1), strict=True):
+        edge = jnp.expand_dims(edge, axis)
+        reaches = (row == at) & (edge < far(edge.dtype))
+        outwards = jnp.where(reaches, jnp.minimum(outwards, edge.astype(jnp.int32)), outwards)
+    alike = jnp.expand_dims(elements, axis) == jnp.expand_dims(elements, axis + 1)
+    steps = jnp.where(alike, jnp.expand_dims(outwards, axis), 0)
+    steps = steps + jnp.abs(_offsets(size, axis, elements.ndim))
+    f = _cost_of_steps(steps, None if spacing is None else jnp.expand_dims(spacing, axis))
+    if elements.dtype == bool:
+        f = jnp.where(jnp.expand_dims(elements, axis + 1), f, 0)
+    return jnp.min(f, axis=axis + 1)
 
 
 def _envelope_by_reduction(f: Array, elements: Array, axis: int, spacing: Array | None) -> Array:

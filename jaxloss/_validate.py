@@ -73,6 +73,7 @@ class _Call(NamedTuple):
     activation: str | None
     axis: int | None
     ignore_index: int | None
+    background_index: int | None
     format: str | None
     log_input: bool
     axis_name: AxisName | None
@@ -164,6 +165,7 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
         activation=given.get("activation", "sigmoid" if name in _SIGMOID else "softmax"),
         axis=given.get("axis"),
         ignore_index=given.get("ignore_index"),
+        background_index=given.get("background_index"),
         format=given.get("format"),
         log_input=given.get("log_input", True),
         axis_name=given.get("axis_name"),
@@ -335,6 +337,12 @@ def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:
         kept = _Kept(None if where is None else jnp.expand_dims(where, axis), axis)
         checks_of_target = _numbers(call.target, y, where, f"[0, {last}]")
         return kept, [_score(call, x, y, kept.mask, axis), *checks_of_target]
+    if call.function == "distillation":
+        assert axis is not None
+        kept = _Kept(None if where is None else jnp.expand_dims(where, axis), axis)
+        teacher = call._replace(prediction=call.target)
+        pairs = ((call, x, y > -jnp.inf), (teacher, y, jnp.zeros_like(y)))
+        return kept, [_score(of, z, mass, kept.mask, axis) for of, z, mass in pairs]
 
     activation, compete = labels.resolve(call.activation, x, y, axis)
     masks: dict[str, Any] = {"axis": axis, "where": where, "ignore_index": call.ignore_index}
@@ -354,7 +362,11 @@ def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:
         classes = f"[0, {last + 1})"
         expected = f"an id in {classes}"
         expected += ", or its number as `ignore_index`" if call.ignore_index is None else ""
-        of_target = _numbers(call.target, y, kept.of(y), classes, expected)
+        known = kept.of(y)
+        if call.background_index is not None:
+            named = y != call.background_index
+            known = named if known is None else known & named
+        of_target = _numbers(call.target, y, known, classes, expected)
     else:
         of_target = _numbers(call.target, y, mask, "[0, 1]")
         if compete and jnp.issubdtype(y.dtype, jnp.floating):

@@ -1,1 +1,13 @@
-"""What every loss stands on: checks, numerics, labels, reduction and the three primitives."""
+"""What every loss stands on; no loss lives here. To read it, go from the call inwards:
+
+1. `declare`: how a function becomes a public loss, with options of `jaxloss.options`, one program
+   for each structure, and `checks`, whose errors name the function.
+2. `labels`: logits and labels in, targets, a mask and weights out.
+3. `softmax`, `sigmoid`, `confusion`: the three primitives, in which losses are short formulas;
+   `classes` for few classes, `boxes` and `polygons` for pairs of boxes.
+4. `cost`: what a loss costs at each value, with derivatives of any order and little memory.
+5. `reduction`: the mean, the sum or every value, on one device or many.
+
+Beside them: `numerics` for arithmetic that stays differentiable, `transform`, `blocks` and `maps`
+for exact distances.
+"""

@@ -267,16 +267,19 @@ def independent(
     scores = scores.astype(checks.compute_dtype(scores))
 
     mask = read_mask(options.get("where"), scores.shape, axis)
+    at = axis if targets.ndim < scores.ndim else None  # the axis that ids do not have
     if options.get("ignore_index") is not None:
         kept = not_ignored(targets, options["ignore_index"])
-        if axis is not None and targets.ndim < scores.ndim:
-            kept = jnp.expand_dims(kept, axis)
+        kept = kept if at is None else jnp.expand_dims(kept, at)
         mask = kept if mask is None else mask & kept
     classes = None
-    if axis is not None and targets.ndim < scores.ndim:
-        targets = jnp.expand_dims(int32(targets), axis)
-        sizes = [n if i == axis else 1 for i, n in enumerate(scores.shape)]
-        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, axis)
+    if at is not None:
+        sizes = [n if i == at else 1 for i, n in enumerate(scores.shape)]
+        classes = jax.lax.broadcasted_iota(jnp.int32, sizes, at)
+        targets = jnp.expand_dims(_against_the_rest(targets, classes.size, options), at)
+    elif options.get("background_index") is not None:
+        got = f"{options['background_index']} with labels of the shape of the logits"
+        checks.fail(ValueError, "background_index", got, "None, or ids without the class axis")
     return Independent(
         logits=scores,
         targets=targets,

@@ -705,6 +705,7 @@ FLOORS = (
     {"_report", "distance", "geometry"},
     {"_boundary", "_boxes", "_distribution", "_region", "_regression"},
     {"_compound", "_fused", "detection"},
+    {"_validate_heads"},
     {"_validate", "optax_compat"},
 )
 CORE_FLOORS = (

@@ -29,10 +29,12 @@ def scored(
     return foreground, given
 
 
-def given_map(distance_map: Array, shape: Sequence[int], dtype: Any) -> Array:
+def given_map(
+    distance_map: Array, shape: Sequence[int], dtype: Any, prediction: str = "logits"
+) -> Array:
     """Reads a map that the caller brings, a constant."""
     given = checks.real("distance_map", distance_map, dtype)
-    checks.shape("distance_map", given, shape, "the shape of the prediction")
+    checks.shape("distance_map", given, shape, f"the shape of `{prediction}`")
     return jax.lax.stop_gradient(given)
 
 

@@ -47,6 +47,7 @@ def signed_distance_regression(
     Args:
       predictions: Signed distances, shape `[B, ...]` with at least one pixel axis, floating.
       mask: The mask of the object, boolean or 0 and 1 of any dtype, in the shape of `predictions`.
+      smooth: Added to numerator and denominator of the product term, at least 0.
       distance_map: The map, if computed before, in the shape of `predictions`.
       sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1. Equal
         sizes cancel.
@@ -84,7 +85,7 @@ def signed_distance_regression(
         spacing = spacing_of(sampling, f.dtype, len(frame.spatial))
         phi = maps.both_sides(y > 0.5, spacing, axes=frame.spatial, normalize=True)
     else:
-        phi = given_map(distance_map, f.shape, f.dtype)
+        phi = given_map(distance_map, f.shape, f.dtype, "predictions")
     if weight is not None:
         phi = jnp.where(weight == 0, 0, phi)
     products = (f * phi, f * f, phi * phi, numerics.absolute(f - phi))

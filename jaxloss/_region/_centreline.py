@@ -106,6 +106,17 @@ def soft_skeleton(
       probabilities: Floating in [0, 1], or a boolean mask, shape `[...]`.
       iterations: How often the structures are peeled, at least 0: half the width of the widest one.
       axes: The spatial axes; all other axes are batch axes.
+      where: Boolean mask, the rank of `probabilities` with each dimension equal or 1. What is False
+        is outside: its skeleton is 0.
+
+    Returns:
+      The skeleton, in [0, 1], shape `[...]`. float32 for a mask and half-precision input.
+
+    Raises:
+      TypeError: If `probabilities` are neither floating nor boolean, `where` is not boolean, or
+        `iterations` or an axis is not an integer.
+      ValueError: If `axes` repeat or are out of range, `iterations` is negative, or the shape of
+        `where` does not fit.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss

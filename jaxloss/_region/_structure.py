@@ -76,7 +76,7 @@ def ssim(
     structure = of_difference.variance / (of_p.variance + of_y.variance + _C2)
     loss, held = luminance + structure - luminance * structure, of_p.weight
     frame = pixels.frame
-    values = numerics.divide(frame.total(loss, held), frame.count(loss, held))
+    values = numerics.divide(frame.total(loss, held), frame.size(loss, held))
     return confusion.reduce(values, pixels, pixels.total(y), options)
 
 

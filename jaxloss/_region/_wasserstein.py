@@ -60,6 +60,7 @@ def generalized_wasserstein_dice(
         id outside `[0, C)` that is not ignored makes its image's loss and gradient NaN.
       distances: `M`, shape `[C, C]`, at least 0, a row per label and a column per prediction. Its
         diagonal should be 0. It is divided by its largest entry.
+      smooth: Added to numerator and denominator, at least 0.
       weighting: `"default"`, or `"gdl"` as in Tilborghs et al.
       activation: `"softmax"`, or None where `logits` already are probabilities.
       class_weights: Factors of the classes' importance `a`, and of the errors on their pixels,

@@ -81,7 +81,7 @@ CASES = {
         ),
         (
             *invalid_segmentations("alpha"),
-            Invalid((X, IDS), {"erosions": 0}, ValueError, ("erosions", "0", "1 or more")),
+            Invalid((X, IDS), {"erosions": 0}, ValueError, ("erosions", "0", "at least 1")),
             Invalid((X, IDS), {"erosions": 2.0}, TypeError, ("erosions", "2.0", "integer")),
         ),
         {"alpha": (1.5, -1.0)},

@@ -130,7 +130,7 @@ CASES = {
         _BOUNDED_INVALID,
         _TAU,
         "smooth",
-        6.4,
+        0.25,
     ),
     "kld": Case(
         _bounded(_kld_distance),
@@ -142,7 +142,7 @@ CASES = {
         _BOUNDED_INVALID,
         _TAU,
         "smooth",
-        10.8,
+        0.4,
     ),
     "bhattacharyya": Case(
         _bounded(_bhattacharyya_distance),
@@ -154,7 +154,7 @@ CASES = {
         _BOUNDED_INVALID,
         _TAU,
         "smooth",
-        7.4,
+        0.3,
     ),
     "probiou": Case(
         _probiou,
@@ -162,7 +162,7 @@ CASES = {
         (*INVALID, _no_option("mode", "l1", "'hellinger'")),
         {},
         "smooth",
-        7.7,
+        0.3,
     ),
     "kfiou": Case(
         _kfiou,
@@ -174,7 +174,7 @@ CASES = {
         (*INVALID, _no_option("fun", "ln", "'log'")),
         {},
         "smooth",
-        10.4,
+        0.35,
     ),
 }
 

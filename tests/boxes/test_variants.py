@@ -40,7 +40,7 @@ CASES = {
         invalid(("alpha", 0.0, "0.0", "number in"), ("base", "eiou", "'eiou'", "'diou'")),
         {"alpha": (2.0, -1.0)},
         "smooth",
-        1.9,
+        1.3,
     ),
     "inner_iou": Case(
         oracle(_inner_iou),

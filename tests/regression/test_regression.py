@@ -157,7 +157,7 @@ CASES = {
         ),
         {"variance": (0.7, None)},
         "smooth",
-        0.01,
+        0.04,
     ),
     "poisson_nll": Case(
         _poisson_nll,

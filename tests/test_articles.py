@@ -154,25 +154,10 @@ IDS = [[2, 0, 0]]
 
 
 def test_soft_counts():
-    pixels = confusion.read(
-        "test",
-        PROBABILITIES,
-        IDS,
-        activation=None,
-        axis=-1,
-        where=None,
-        weights=None,
-        ignore_index=None,
-        class_weights=None,
-        per_image=True,
-        axis_name=None,
-    )
-    counts = confusion.confusion(pixels)
-    for count, expected in [
-        (counts.tp, [1.7, 0.0, 0.6]),
-        (counts.fp, [0.2, 0.4, 0.1]),
-        (counts.fn, [0.3, 0.0, 0.4]),
-    ]:
+    options = {"activation": None, "axis": -1, "per_image": True, "axis_name": None}
+    pixels = confusion.read(PROBABILITIES, IDS, options)
+    tp, fp, fn, *_ = map(pixels.total, pixels.form(*pixels.arrays, axis=pixels.axis))
+    for count, expected in [(tp, [1.7, 0.0, 0.6]), (fp, [0.2, 0.4, 0.1]), (fn, [0.3, 0.0, 0.4])]:
         np.testing.assert_allclose(count, [expected], atol=1e-6)
 
 

@@ -144,6 +144,8 @@ def _sorted(
     """Sorts the values into what is traced and what is structure, each of which has its type."""
     traced: dict[str, Any] = {}
     fixed: list[tuple[str, type, Any]] = []
+    dtype = getattr(values[next(iter(parameters))], "dtype", np.dtype(np.float32))
+    dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
     for key, parameter in parameters.items():
         value = values[key]
         if isinstance(value, str) and parameter.choices:
@@ -152,7 +154,7 @@ def _sorted(
             fixed.append((key, str, value))
             continue
         if parameter.interval is not None and value is not None:
-            value = _number(key, value, parameter.interval)
+            value = _number(key, value, parameter.interval, dtype)
             if parameter.interval.most is not None:
                 checks.ordered(key, value, parameter.interval.most, values)
         elif parameter.is_array and value is not None:
@@ -171,10 +173,12 @@ class _Exact(float):
     """A number that selects a formula."""
 
 
-def _number(key: str, value: Any, interval: Interval) -> Any:
-    """A hyper-parameter, checked as far as it is known."""
+def _number(key: str, value: Any, interval: Interval, dtype: Any) -> Any:
+    """A hyper-parameter, checked as far as it is known; a list of numbers in the given dtype."""
     if isinstance(value, (list, tuple)):
         value = jnp.asarray(value) if any(map(_is_array, value)) else np.asarray(value)
+        if value.dtype.kind == "f":
+            value = value.astype(dtype)
     checks.interval(key, value, interval.bounds)
     if interval.some:
         checks.some_above_0(key, value)

@@ -284,6 +284,7 @@ HEADS = [
 _BEST_CLASS = "the partial results of an argmax over classes are gathered, one from each device"
 _LOOP = "a loop sorts class by class, and every device takes part in each: the errors are gathered"
 TOO_MUCH = {
+    Row("dice_cross_entropy", "classes"): "both in one pass: five numbers for each position",
     Row("js_divergence", "classes"): _BEST_CLASS,
     Row("shape_aware", "classes"): _BEST_CLASS,
     Row("lovasz_hinge", "classes"): _LOOP,

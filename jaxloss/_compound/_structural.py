@@ -84,8 +84,8 @@ def structural_similarity_cross_entropy(
       Zhao, Wu, Li, Wang and Cai. Correlation Maximized Structural Similarity Loss for Semantic
       Segmentation. 2019. https://arxiv.org/abs/1910.08711
     """
-    window = checks.integer("window", window, 1)
-    if window % 2 == 0:
+    window = checks.integer("window", window)
+    if window < 1 or window % 2 == 0:
         checks.fail(ValueError, "window", window, "an odd integer of at least 1")
     of_images = {**options, "activation": activation, "per_image": True}
     pixels = read(logits, labels, of_images)

@@ -1,4 +1,6 @@
-"""What every loss stands on; no loss lives here. To read it, go from the call inwards:
+"""What every loss stands on; no loss lives here.
+
+To read it, go from the call inwards:
 
 1. `declare`: how a function becomes a public loss, with options of `jaxloss.options`, one program
    for each structure, and `checks`, whose errors name the function.

@@ -107,7 +107,7 @@ class _Form(NamedTuple):
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
             p, y = jax.nn.softmax(z, axis), labels.one_hot(ids, valid, z, axis)
             fn = softmax.missed(z, ids, valid, axis)
-            q = jnp.where(y == 1, fn + (jax.lax.stop_gradient(p) - p), 1 - p)
+            q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
             return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
         if mask is not None:
             y = jnp.where(mask, y, 0)

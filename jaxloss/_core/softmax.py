@@ -117,8 +117,12 @@ def missed(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
     """
     logits, ids = jax.lax.optimization_barrier(jax.lax.stop_gradient((logits, ids)))
     share = jnp.exp(logits - logits.max(axis, keepdims=True))
-    rest = 1 - labelled.is_target(ids, logits.shape, axis).astype(share.dtype)
-    others = (share * rest).sum(axis, keepdims=True)
+    hit = labelled.is_target(ids, logits.shape, axis)
+    if is_split(logits, axis):  # a selection would have to be split as the logits are
+        others = share * (1 - hit.astype(share.dtype))
+    else:
+        others = jnp.where(hit, 0, share)
+    others = others.sum(axis, keepdims=True)
     miss = jax.lax.optimization_barrier(others / share.sum(axis, keepdims=True))
     return miss * labelled.one_hot(ids, mask, logits, axis)
 

@@ -118,7 +118,7 @@ CASES = {
             "weight": (0.3, -0.1),
         },
         "detached",
-        8.6,
+        9.2,
         _gradient,
     ),
 }

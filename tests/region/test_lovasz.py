@@ -96,7 +96,7 @@ CASES = {
         ),
         {},
         "kinked",
-        7.5,
+        8.5,
     ),
     "lovasz_hinge": Case(
         _oracle(lambda x, y: np.maximum(1 - x * (2 * y - 1), 0), None),

@@ -55,7 +55,7 @@ CASES = {
         (*_SHARED, *_out_of_range(("r", -0.1), ("r", 1.1))),
         {"r": (0.3, -0.1), "smooth": (0.5, -1.0)},
         "smooth",
-        0.2,
+        0.22,
     ),
     "mcc": Case(
         segmentation(_mcc),
@@ -63,7 +63,7 @@ CASES = {
         _SHARED,
         {"smooth": (0.5, -1.0)},
         "smooth",
-        0.2,
+        0.22,
     ),
     "noise_robust_dice": Case(
         segmentation(_noise_robust_dice),

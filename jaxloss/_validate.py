@@ -31,6 +31,7 @@ _LOSSES: dict[str, Callable[..., Any]] = {
     for name, function in vars(family).items()
     if inspect.isfunction(function) and "reduction" in inspect.signature(function).parameters
 } | HEADS
+_OF_IMAGES = {name for family in (_boundary, _compound, _region) for name in vars(family)}
 _SIGMOID = ("hinge", "lovasz_hinge", "sigmoid_focal", "squared_hinge")  # without `activation`
 
 
@@ -107,7 +108,8 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
 
     One more line of `str(report)` may be a hint, which counts as nothing bad: where every row of
     labels of the logits' shape is one-hot and no `activation` is given, so that a sigmoid scores
-    each class by itself.
+    each class by itself; or where an axis of images of three axes that is about as long as the
+    other is taken for classes.
 
     What `where` or `ignore_index` leaves out is not looked at. A weight of 0 hides nothing, here as
     in a loss. Shapes, dtypes, options and concrete hyper-parameters raise as they do in the loss,
@@ -249,7 +251,7 @@ _Reading = tuple[_Kept, Iterable[Check]]
 
 
 def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ...]:
-    """One-hot labels of the logits' shape get a sigmoid, which may not be meant."""
+    """Labels of the logits' shape get a sigmoid along their axis; neither may be meant."""
     x, y = arrays[call.prediction], arrays[call.target]
     if call.activation != "auto" or call.axis is None or y.shape != x.shape:
         return ()
@@ -259,7 +261,16 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
         f"hint: every row of `{call.target}` is one-hot, and labels of this shape are scored class "
         'by class, with a sigmoid; classes that compete need `activation="softmax"`'
     )
-    return (Hint(applies, text),)
+    one_hot = Hint(applies, text)
+    sides = checks.without(x.shape[1:], call.axis % x.ndim - 1)
+    is_image = call.function in _OF_IMAGES and len(sides) == 1
+    if not is_image or x.shape[call.axis] < max(8, sides[0] / 2):  # it may well be of classes
+        return (one_hot,)
+    text = (
+        f"hint: axis {call.axis % x.ndim} of shape {x.shape} is taken for {x.shape[call.axis]} "
+        "classes; masks of one class, [B, H, W], need `axis=None`"
+    )
+    return one_hot, Hint(jnp.ones_like(applies), text)
 
 
 def _are_one_hot(y: Array, mask: Array | None = None, *, axis: int) -> Array:

@@ -42,7 +42,7 @@ class Labelled(NamedTuple):
 
 def read(logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any]) -> Labelled:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores, axis = checks.images(logits, options["axis"])
+    scores, axis = checks.images(logits, labels, options["axis"])
     data = labelled.read(scores, labels, options["activation"], options)
     return _of_positions(data) if isinstance(data, Competing) else _of_elements(data, axis)
 

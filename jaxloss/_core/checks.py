@@ -71,6 +71,16 @@ def floating(argument: str, value: ArrayLike) -> Array:
     return array
 
 
+def scores(argument: str, value: ArrayLike, labels: ArrayLike) -> Array:
+    """Requires a floating dtype; where the labels have it instead, asks if both were exchanged."""
+    array, targets = jnp.asarray(value), jnp.asarray(labels)
+    kinds = jnp.issubdtype(array.dtype, jnp.integer), jnp.issubdtype(targets.dtype, jnp.floating)
+    if all(kinds):
+        expected = f"a floating dtype: were `{argument}` and `labels` exchanged?"
+        fail(TypeError, argument, f"of dtype {array.dtype}", expected)
+    return floating(argument, array)
+
+
 def boolean(argument: str, value: ArrayLike) -> Array:
     """Converts to an array and requires booleans."""
     array = jnp.asarray(value)
@@ -102,13 +112,13 @@ def minimum_rank(argument: str, array: Array, rank: int, meaning: str) -> None:
         fail(ValueError, argument, f"of shape {array.shape}", expected)
 
 
-def images(logits: ArrayLike, classes: int | None) -> tuple[Array, int | None]:
+def images(logits: ArrayLike, labels: ArrayLike, classes: int | None) -> tuple[Array, int | None]:
     """Returns the scores of images' pixels, and their axis of classes, not negative, or None."""
-    scores = floating("logits", logits)
+    pixels = scores("logits", logits, labels)
     meaning = "images and their pixels" if classes is None else "images, their pixels and classes"
     rank = 2 if classes is None else 3
-    minimum_rank("logits", scores, rank, f"{meaning} (a single image is x[None])")
-    return scores, None if classes is None else axis(classes, scores.ndim)
+    minimum_rank("logits", pixels, rank, f"{meaning} (a single image is x[None])")
+    return pixels, None if classes is None else axis(classes, pixels.ndim)
 
 
 def broadcastable(

@@ -226,7 +226,7 @@ class Confusion(NamedTuple):
 
 def read(logits: ArrayLike, targets: ArrayLike, options: Mapping[str, Any]) -> Pixels:
     """Reads logits and labels of a segmentation, whatever their form."""
-    scores, axis = checks.images(logits, options["axis"])
+    scores, axis = checks.images(logits, targets, options["axis"])
     activation, compete = labels.resolve(options["activation"], scores, targets, axis)
     data: Data
     if activation == "softmax":

@@ -227,7 +227,7 @@ def competing(
     if options.get("background_index") is not None:
         expected = 'None where classes compete, as those of ids do unless `activation="sigmoid"`'
         checks.fail(ValueError, "background_index", options["background_index"], expected)
-    scores = checks.floating(prediction, logits)
+    scores = checks.scores(prediction, logits, labels)
     checks.minimum_rank(prediction, scores, 1, "one of them holds the classes")
     axis = checks.axis(options["axis"], scores.ndim)
     targets = _matching(labels, scores, axis, prediction)
@@ -259,7 +259,7 @@ def independent(
 ) -> Independent:
     """Reads logits and labels whose elements are independent; ids are one against the rest."""
     checks.option("activation", activation, ("sigmoid", None))
-    scores = checks.floating("logits", logits)
+    scores = checks.scores("logits", logits, labels)
     axis = None
     if options["axis"] is not None and scores.ndim > 0:
         axis = checks.axis(options["axis"], scores.ndim)
@@ -429,10 +429,10 @@ def _matching(
     array = jnp.asarray(labels)
     if array.shape == logits.shape:
         return array
+    is_ids = jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
     expected = f"shape {logits.shape}, that of the {prediction}"
     if axis is not None:
         ids_shape = checks.without(logits.shape, axis)
-        is_ids = jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
         if array.shape == ids_shape and is_ids:
             if logits.shape[axis] == 1:
                 checks.fail(
@@ -445,7 +445,23 @@ def _matching(
             return array
         expected += f", or integer ids of shape {ids_shape}"
     got = f"of shape {array.shape} and dtype {array.dtype}"
-    checks.fail(ValueError, "labels", got, expected)
+    checks.fail(ValueError, "labels", got, expected + _advice(array, logits.shape, axis, is_ids))
+
+
+def _advice(labels: Array, shape: tuple[int, ...], axis: int | None, is_ids: bool) -> str:
+    """What is likely to be meant by labels that do not fit, or nothing."""
+    without = functools.partial(checks.without, shape)
+    ids_shape = shape if axis is None else without(axis)
+    if labels.shape == ids_shape:  # floats, or they would fit
+        return "; class ids are integers: labels.astype(int)?"
+    one = next((i for i, n in enumerate(labels.shape) if n == 1), None)
+    if one is not None and checks.without(labels.shape, one) == ids_shape:
+        return f"; their axis {one} of size 1 is one too many: labels.squeeze({one})?"
+    fitting = [i for i in range(len(shape)) if labels.shape == without(i)]
+    if fitting and is_ids and axis is not None:
+        likely = 1 if 1 in fitting else fitting[-1]
+        return f"; they fit classes along another axis: did you mean axis={likely}?"
+    return ""
 
 
 def int32(ids: Array) -> Array:

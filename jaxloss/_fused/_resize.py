@@ -59,7 +59,7 @@ def resize_logits(
       PyTorch, torch.nn.functional.interpolate:
       https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
     """
-    scores, at = checks.images(logits, axis)
+    scores, at = checks.images(logits, logits, axis)
     assert at is not None
     require_option(align_corners)
     result = scores.astype(checks.compute_dtype(scores))

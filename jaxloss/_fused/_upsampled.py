@@ -172,7 +172,7 @@ def _read(
     **numbers: Array | float,
 ) -> tuple[Arrays, Array, Array]:
     """Reads logits, their classes moved to the last axis, numbers, ids, and the ids' factors."""
-    scores, at = checks.images(logits, options["axis"])
+    scores, at = checks.images(logits, labels, options["axis"])
     assert at is not None
     scores = jnp.moveaxis(scores, at, -1)
     _resize.require_option(align_corners)

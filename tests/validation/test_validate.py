@@ -425,6 +425,18 @@ def test_hints_look_at_what_is_read():
     assert "hint" not in str(jaxloss.validate("focal", single, single))
 
 
+def test_masks_of_one_class_whose_last_axis_is_taken_for_classes_get_a_hint():
+    masks = np.ones((2, 6, 8), np.float32)
+    report = jaxloss.validate("dice", masks, masks)
+    assert report.ok
+    assert "axis 2 of shape (2, 6, 8) is taken for 8 classes" in str(report)
+    assert "`axis=None`" in str(report)
+    for name, options in (("dice", {"axis": None}), ("binary_cross_entropy", {})):
+        assert "hint" not in str(jaxloss.validate(name, masks, masks, **options))
+    rows = np.ones((2, 6, 2), np.float32)  # pixels in a row and two classes
+    assert "hint" not in str(jaxloss.validate("dice", rows, rows))
+
+
 def test_hints_of_mapped_and_sharded_calls():
     labels = np.eye(4, dtype=np.float32)[BAD % 4]
     report = jax.vmap(functools.partial(jaxloss.validate, "focal"))(LOGITS, _put(labels, (5, 1), 1))

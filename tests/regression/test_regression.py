@@ -165,7 +165,7 @@ CASES = {
         values("Cauchy", alpha=0.0),
         values("Welsch", alpha=-np.inf),
         kind="smooth",
-        temporary=0.29,
+        temporary=0.32,
         alpha=(0.6, None),
         scale=(1.3, -1.0),
     ),

@@ -52,7 +52,8 @@ def general_robust(
     derivative by `alpha` is infinite (about it, `x^2 / 4 log(x^2 / b)`): there it is about that of
     the next floating-point number.
 
-    The loss falls with `alpha`: to learn it, add the log-normaliser of the paper's distribution.
+    The loss grows with `alpha`, so that a learned one runs away to -inf unless something holds it,
+    such as the log-normaliser of the paper's distribution.
 
     Args:
       alpha: The shape, any number or an infinity; the smaller, the less an outlier counts.
@@ -61,11 +62,10 @@ def general_robust(
     Example:
       >>> import jaxloss
       >>> for alpha in (2.0, 0.0, -float("inf")):
-      ...     loss = jaxloss.general_robust([1.0, 9.0], [0.0, 0.0], alpha=alpha, reduction="none")
-      ...     print(loss.round(3))
-      [ 0.5 40.5]
-      [0.405 3.726]
-      [0.393 1.   ]
+      ...     print(jaxloss.general_robust([4.0], [0.0], alpha=alpha).round(4))
+      8.0
+      2.1972
+      0.9997
 
     Reference:
       Barron. A General and Adaptive Robust Loss Function. CVPR 2019.
@@ -74,40 +74,49 @@ def general_robust(
     return elementwise(_general_robust, predictions, targets, options, alpha, scale)
 
 
+# What a branch does not use is a harmless number in it, for the derivatives.
+
+
 def _general_robust(x: Array, y: Array, alpha: Array, scale: Array) -> Array:
     """The loss by `m = b/2 log(x^2 / b + 1)`, which no limit of alpha makes infinite.
 
-    With `r = alpha / b` it is `(exp(r m) - 1) / r`, which is `m` at `alpha = 0`. About `alpha = 2`,
-    where `r` is infinite, the power of `alpha / 2` is that of 1 times `exp(bend)`, `bend` near 0.
-    What a branch does not use is a harmless number in it, for the derivatives.
+    About `alpha = 2`, where `alpha / b` is infinite, the power of `alpha / 2` is that of 1 times
+    `exp(bend)`, `bend` near 0.
     """
     d = (x - y) / scale
     limits = jnp.finfo(d.dtype)
     most = math.sqrt(float(limits.max) / 2)
     square = jnp.clip(d, -most, most) ** 2
     b = jnp.where(alpha == 2, limits.eps, numerics.absolute(alpha - 2))
-    w = 1 / b
-
-    z = w * square
-    small = z < 0.5
-    near_z, far_b = jnp.where(small, z, 0), jnp.where(small, 1, b)
-    far = jnp.where(small, 1, jnp.abs(d)) / jnp.sqrt(far_b)
-    log = jnp.where(small, jnp.log1p(near_z), jnp.logaddexp(2 * jnp.log(far), 0))
-    m = jnp.where(small, square / 2 * _log1p_over(near_z), far_b / 2 * log)
+    log, m = _logarithm(d, square, b)
 
     from_2 = jnp.where(jnp.abs(alpha - 2) < 0.5, alpha - 2, 1)
     bend = from_2 / 2 * log
     about_2 = (jnp.abs(from_2) < 0.5) & (jnp.abs(bend) < 0.5) & (jnp.abs(d) < most)
+    elsewhere = _of_logarithm(jnp.where(about_2, 0, m), alpha, 1 / b)
     a, b, bend = (jnp.where(about_2, *pair) for pair in ((alpha, 2), (b, 1), (bend, 0)))
-    by_bend = (square + (b + square) * jnp.expm1(bend)) / a
+    return jnp.where(about_2, (square + (b + square) * jnp.expm1(bend)) / a, elsewhere)
 
+
+def _logarithm(d: Array, square: Array, b: Array) -> tuple[Array, Array]:
+    """Returns `log(d^2 / b + 1)`, and that times `b / 2`, of any `d` and `b` up to infinity."""
+    z = 1 / b * square
+    small = z < 0.5
+    near_z, far_b = jnp.where(small, z, 0), jnp.where(small, 1, b)
+    far = jnp.where(small, 1, jnp.abs(d)) / jnp.sqrt(far_b)
+    log = jnp.where(small, jnp.log1p(near_z), jnp.logaddexp(2 * jnp.log(far), 0))
+    return log, jnp.where(small, square / 2 * _log1p_over(near_z), far_b / 2 * log)
+
+
+def _of_logarithm(m: Array, alpha: Array, w: Array) -> Array:
+    """Returns `(exp(r m) - 1) / r` with `r = alpha / b`, `w = 1 / b`: `m` at `alpha = 0`."""
     a_w = jnp.where(jnp.abs(alpha) < 1, alpha, 0) * w  # near 0 the sum below cancels
     r = jnp.where(jnp.abs(alpha) < 1, a_w, 2 * w + jnp.where(alpha < 2, -1, 1))
-    t = jnp.where(about_2, 0, r * m)
+    t = r * m
     short = jnp.abs(t) < 0.5
     by_m = m * _expm1_over(jnp.where(short, t, 0))
     by_power = (jnp.exp(jnp.where(short, 1, t)) - 1) / jnp.where(short, 1, r)
-    return jnp.where(about_2, by_bend, jnp.where(short, by_m, by_power))
+    return jnp.where(short, by_m, by_power)
 
 
 def _log1p_over(z: Array) -> Array:

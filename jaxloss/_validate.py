@@ -101,7 +101,7 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     of a head of `detection`        in valid slots: labels in `[0, C)`, boxes finite, with an area,
                                     inside the image (where the head knows its size)
     weights, class weights, counts  finite, at least 0
-    variance                        finite, above 0
+    variance, areas                 finite, above 0
     distance maps                   finite
     features, kernels, small logits finite; a bias may be -inf
     ==============================  ================================================================
@@ -173,7 +173,7 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
         axis_name=given.get("axis_name"),
         class_axis_name=given.get("class_axis_name"),
     )
-    read = (prediction, target, "where", *_RULES)
+    read = (prediction, target, "where", "areas", *_RULES)
     arrays = {key: jnp.asarray(given[key]) for key in read if given.get(key) is not None}
     return _report(arrays, call)
 
@@ -327,15 +327,21 @@ def _read_boxes(call: _Call, arrays: dict[str, Array]) -> _Reading:
 def _read_values(call: _Call, arrays: dict[str, Array]) -> _Reading:
     """Regression: finite numbers, of which some may not be negative."""
     x, y = arrays[call.prediction], arrays[call.target]
-    mask = arrays.get("where")
+    mask, axis = arrays.get("where"), call.axis
     if mask is not None and mask.ndim < x.ndim:  # one for each vector
-        mask = jnp.expand_dims(mask, 0 if call.axis is None else call.axis)
+        axis = -1 if axis is None else axis
+        mask = jnp.expand_dims(mask, axis)
     of_target = "[0, 1]" if call.target == "mask" else _FINITE
     of_target = _AT_LEAST_0 if call.function == "poisson_nll" else of_target
-    return _Kept(mask, call.axis), [
+    findings = [
         *_numbers(call.prediction, x, mask, _FINITE if call.log_input else _AT_LEAST_0),
         *_numbers(call.target, y, mask, of_target),
     ]
+    if "areas" in arrays:  # one for each object, of several points
+        area = arrays["areas"]
+        seen = None if mask is None or area.ndim == 0 else mask.any((-2, -1))
+        findings += _numbers("areas", area, seen, _POSITIVE)
+    return _Kept(mask, axis), findings
 
 
 def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:

@@ -114,7 +114,8 @@ class Regression(TypedDict, total=False):
         Reduction,
         Option(
             "mean",
-            '`"mean"` (weighted, over what is valid; 0 if nothing is), `"sum"` or `"none"`.',
+            '`"mean"` (weighted, over what is valid; 0 if nothing is), `"sum"` (to divide by a '
+            'denominator of your own, such as mmdetection\'s `avg_factor`) or `"none"`.',
         ),
     ]
     axis_name: Annotated[

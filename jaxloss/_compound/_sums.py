@@ -40,7 +40,8 @@ def dice_cross_entropy(
 
     The cross-entropy is that of the activation: :func:`jaxloss.cross_entropy` where classes
     compete, :func:`jaxloss.binary_cross_entropy` where each logit has its own target. Masks and
-    weights act on both parts.
+    weights act on both parts. For regions of which some pixels are ignored nnU-Net sums the latter
+    over the channels: `cross_entropy_weight=C`.
 
     Args:
       dice_weight: Factor of Dice, at least 0.
@@ -89,7 +90,8 @@ def dice_focal(
 
     The focal loss is that of the activation: :func:`jaxloss.softmax_focal` where classes compete,
     :func:`jaxloss.sigmoid_focal` where each logit has its own target. MONAI's `DiceFocalLoss` takes
-    the sigmoid one even beside a softmax Dice; its `smooth_nr` and `smooth_dr` are `smooth`.
+    the sigmoid one even beside a softmax Dice: `dice(logits, ids) + sigmoid_focal(logits, ids)`.
+    Its `smooth_nr` and `smooth_dr` are `smooth`.
 
     Args:
       dice_weight: Factor of Dice, at least 0.

@@ -82,7 +82,9 @@ def cross_entropy(
     spreads over the other classes), and +inf with zero gradient where it has.
 
     For ids and any `class_weights` and `label_smoothing` this is PyTorch's value. For soft labels
-    PyTorch divides the weighted sum by the number of positions, not by their weights.
+    PyTorch divides the weighted sum by the number of positions, not by their weights. Probabilities
+    go in, and into every softmax loss, as `jnp.log(p)`: the value is exact where `p` is 0 or 1, the
+    gradient needs `p > 0`, so prefer logits.
 
     Args:
       z_loss: Weight of the squared log-normaliser, at least 0; PaLM uses 1e-4.
@@ -128,7 +130,9 @@ def binary_cross_entropy(
     confident mistake, and an infinite logit on the right side costs 0.
 
     PyTorch divides a mean with `weight=` by the number of elements; here `weights` and
-    `class_weights` enter the denominator, `pos_weight` does not.
+    `class_weights` enter the denominator, `pos_weight` does not. timm smooths ids over the classes:
+    `binary_cross_entropy(logits, smooth_labels(ids, 0.1, num_classes=C))`; big_vision, and timm's
+    `sum_classes`, sum over them: `binary_cross_entropy(..., reduction="none").sum(-1).mean()`.
 
     Args:
       pos_weight: Factor of the positive term: a scalar, one per class `[C]`, or the rank of

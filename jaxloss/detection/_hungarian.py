@@ -30,7 +30,8 @@ def match_hungarian(cost: Numbers, valid: Numbers) -> Assignment:
     are NaN or infinite, or so large that their sums would be, are dearer than all others together:
     such a pair is matched only if no complete matching does without. Of several matchings of one
     sum the same one is always taken; which one is not specified, but equal costs of a box are
-    looked at in the order of the queries.
+    looked at in the order of the queries. One cost without padding may go, as into SciPy, into
+    `queries, boxes = optax.assignment.hungarian_algorithm(cost)`.
 
     Args:
       cost: What it costs that a query predicts a box, floating `[B, Q, M]`, `Q >= M`.

@@ -1,6 +1,8 @@
 """Boxes in `jaxloss.geometry`: formats, matrices of overlaps and non-maximum suppression."""
 
 import functools
+import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jaxloss import geometry
 from jaxloss._core.boxes import FORMATS
 from tests.boxes.pairs import parts
 from tests.compiling import usual_jit
+from tests.test_goldens import assert_close, decode
 
 
 def some(count, seed=0, format="xyxy"):
@@ -132,6 +135,29 @@ def test_vision_6317_a_matrix_equals_a_double_loop(name, format):
     rows = [np.broadcast_to(row, second.shape) for row in first]
     expected = [PAIRWISE[name](row, second, format=format) for row in rows]
     np.testing.assert_allclose(matrix, expected, 1e-6, 1e-7)
+
+
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens/geometry.json"
+ROWS = {row["loss"]: row for row in json.loads(GOLDENS.read_text())["rows"]}
+
+
+@pairwise
+def test_matrices_equal_torchvision(name):
+    """Value, and gradient by the first boxes, without its epsilon."""
+    row = ROWS[name]
+    first, second = map(decode, row["args"])
+    with jax.enable_x64(True):
+        value, pull = jax.vjp(lambda x: getattr(geometry, name)(x, second), jnp.asarray(first))
+        (gradient,) = pull(jnp.ones_like(value))
+    assert_close(value, row["value"], 1e-9)
+    assert_close(gradient, row["gradient"], 1e-9)
+
+
+def test_boxes_of_masks_are_a_pixel_longer_than_torchvision():
+    (mask,) = map(decode, ROWS["masks_to_boxes"]["args"])
+    expected = decode(ROWS["masks_to_boxes"]["value"])
+    expected[mask.any((1, 2)), 2:] += 1
+    np.testing.assert_array_equal(geometry.masks_to_boxes(mask), expected)
 
 
 def test_pairwise_iou_equals_the_definition():

@@ -67,6 +67,16 @@ def _cosine(prediction, target, where=None, weights=None, reduction="mean", axis
     return reduced(1 - dot / lengths, reduction, where, weights)
 
 
+def _general_robust(d, alpha=1.0, scale=1.0):
+    square = (d / scale) ** 2
+    if alpha == 0:
+        return np.log1p(square / 2)
+    if alpha == -np.inf:
+        return -np.expm1(-square / 2)
+    b = np.abs(alpha - 2)
+    return b / alpha * ((square / b + 1) ** (alpha / 2) - 1)
+
+
 def rates(name="rates", **options):
     """Positive rates and counts."""
     sample = values(name)
@@ -101,7 +111,7 @@ def _out_of_range(**options):
 
 
 def _case(cost, *samples, kind="kinked", temporary=0.22, **parameters):
-    outside = {name: out for name, (_, out) in parameters.items()}
+    outside = {name: out for name, (_, out) in parameters.items() if out is not None}
     return Case(
         _elementwise(cost),
         samples or (values(),),
@@ -145,6 +155,19 @@ CASES = {
         values("narrow", width=1.5, curvature=0.5),
         width=(3.0, -1.0),
         curvature=(1.5, 0.0),
+    ),
+    "general_robust": _case(
+        _general_robust,
+        values(),
+        values("between", alpha=0.6, scale=2.5),
+        values("steep", alpha=2.4),
+        values("Geman-McClure", alpha=-2.0),
+        values("Cauchy", alpha=0.0),
+        values("Welsch", alpha=-np.inf),
+        kind="smooth",
+        temporary=0.32,
+        alpha=(0.6, None),
+        scale=(1.3, -1.0),
     ),
     "gaussian_nll": Case(
         _gaussian_nll,

@@ -105,11 +105,12 @@ class _Form(NamedTuple):
         if self.has_ids:
             assert axis is not None
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
-            p, y = jax.nn.softmax(z, axis), labels.one_hot(ids, valid, z, axis)
-            fn = softmax.missed(z, ids, valid, axis)
-            q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
-            return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
-        if mask is not None:
+            y = labels.one_hot(ids, valid, z, axis)
+            if self.activation == "softmax":
+                p, fn = jax.nn.softmax(z, axis), softmax.missed(z, ids, valid, axis)
+                q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
+                return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
+        elif mask is not None:
             y = jnp.where(mask, y, 0)
         p, q = z, 1 - z
         if self.activation == "sigmoid":
@@ -304,7 +305,8 @@ def of_counts(
     few = _have_few_classes(pixels, beside)
     summed = frame._replace(axis=1).summed if few else frame.summed
     with_cost, rest = _with_cost(pixels, beside, 1 if few else axis)
-    constant = pixels.form.has_ids and not (beside and beside.of_statistics)
+    of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
+    constant = of_ids and not (beside and beside.of_statistics)
     terms = bind(
         _terms,
         with_cost=with_cost,

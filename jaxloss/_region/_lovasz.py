@@ -98,12 +98,7 @@ def lovasz_softmax(
     own = {"per_image": per_image, "absent": absent, "include_background": include_background}
     pixels = _read(logits, labels, {**options, **own, "activation": activation})
     *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
-    if pixels.form.has_ids:
-        others = jnp.where(y == 1, 0, p).sum(pixels.axis, keepdims=True)
-        errors = jnp.where(y == 1, others, p)
-    else:
-        errors = numerics.absolute(difference(p, q, y))
-    errors = errors * jnp.where(jnp.isnan(y), jnp.nan, 1)
+    errors = numerics.absolute(difference(p, q, y)) * jnp.where(jnp.isnan(y), jnp.nan, 1)
     return _reduced(errors, y, pixels, labels, {**options, **own})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from jax import lax
 from jaxloss._core import checks, confusion, numerics
 from jaxloss._core.confusion import Pixels, difference, read
 from jaxloss._core.declare import segmentation
-from jaxloss._region._moments import Moments, in_windows
-from jaxloss.options import NonNegative, Numbers, PerClass, Positive, Segmentation
+from jaxloss._region._moments import Moments, in_windows, of_pixels
+from jaxloss.options import ClassCounts, NonNegative, Numbers, Positive, Segmentation
 
 __all__ = ["ms_ssim", "ssim"]
 
@@ -75,13 +75,13 @@ def ssim(
     images = _images(pixels)
     shares = [_gaussian(n, sigma) for n in _windows(window, pixels)]
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
-    luminance, structure, held = _dissimilarity(images, shares, pixels.spatial, c1, c2)
-    values = _mean(luminance + structure - luminance * structure, held, pixels)
+    found = in_windows(images, shares, pixels.spatial)
+    values = _mean(_both(_luminance(found, c1), _structure(found, c2)), found, pixels)
     return confusion.reduce(values, pixels, pixels.total(images.y), options)
 
 
 @segmentation
-def ms_ssim(  # type: ignore[misc]
+def ms_ssim(  # type: ignore[misc]  # `weights` are not those of the pixels
     logits: Numbers,
     labels: Numbers,
     *,
@@ -90,7 +90,7 @@ def ms_ssim(  # type: ignore[misc]
     data_range: Positive = 1.0,
     k1: NonNegative = 0.01,
     k2: NonNegative = 0.03,
-    weights: PerClass | None = _POWERS,
+    weights: ClassCounts = _POWERS,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes 1 - MS-SSIM, the structural similarity at several scales, of each class.
@@ -113,9 +113,8 @@ def ms_ssim(  # type: ignore[misc]
       data_range: The range of the values that are compared: 1 for probabilities.
       k1: Keeps the luminance of dark windows finite, at least 0.
       k2: Keeps the structure of flat windows finite, at least 0.
-      weights: A list of the powers `w_n`, one for each scale from fine to coarse, at least 0; they
-        are divided by their sum. Or, as in other losses, how much each pixel counts, shaped like
-        `where`; the powers are then those of the paper.
+      weights: The powers `w_n`, one for each scale from fine to coarse, at least 0; they are
+        divided by their sum. Pixels have no weights here, but `where` leaves them out.
 
     Raises:
       ValueError: If a side is shorter than `window * 2^(N - 1)`, or for what :func:`jaxloss.ssim`
@@ -133,45 +132,72 @@ def ms_ssim(  # type: ignore[misc]
       Wang, Simoncelli and Bovik. Multiscale Structural Similarity for Image Quality Assessment.
       Asilomar 2003. https://doi.org/10.1109/ACSSC.2003.1292216
     """
-    is_powers = weights is not None and jnp.ndim(weights) == 1
-    powers = weights if is_powers else jnp.asarray(_POWERS, sigma.dtype)
-    pixels = read(logits, labels, {**options, "weights": None if is_powers else weights})
+    powers = jnp.asarray(weights)
+    if powers.ndim != 1:
+        expected = "one power for each scale; of pixels `where` says which count"
+        checks.fail(ValueError, "weights", f"of shape {powers.shape}", expected)
+    pixels = read(logits, labels, {**options, "weights": None})
     windows = _windows(window, pixels)
     for n, axis in zip(windows, pixels.spatial, strict=True):
-        if pixels.shape[axis] < n * 2 ** (powers.size - 1):
-            expected = f"{n * 2 ** (powers.size - 1)} pixels or more along its axis {axis}"
+        least = n * 2 ** (powers.size - 1)
+        if pixels.shape[axis] < least:
+            expected = f"{least} pixels or more along its axis {axis}"
             checks.fail(ValueError, "logits", f"of shape {pixels.shape}", expected)
-    images = first = _images(pixels)
     shares = [_gaussian(n, sigma) for n in windows]
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    images = _images(pixels)
+    actual = pixels.total(images.y)
     unlike = []
     for scale in range(powers.size):
-        images = _halved(images, pixels.spatial) if scale > 0 else images
-        luminance, structure, held = _dissimilarity(images, shares, pixels.spatial, c1, c2)
+        if scale > 0:
+            images = _halved(images, pixels.spatial)
+        found = in_windows(images, shares, pixels.spatial)
+        loss = _structure(found, c2)
         if scale == powers.size - 1:
-            structure = luminance + structure - luminance * structure
-        unlike.append(_mean(structure, held, pixels))
-    values = _of_scales(unlike, powers / powers.sum())
-    return confusion.reduce(values, pixels, pixels.total(first.y), options)
+            loss = _both(_luminance(found, c1), loss)
+        unlike.append(_mean(loss, found, pixels))
+    values = _of_scales(jnp.stack(unlike), numerics.divide(powers, powers.sum()))
+    return confusion.reduce(values, pixels, actual, options)
 
 
-def _of_scales(unlike: Sequence[Array], powers: Array) -> Array:
+def _luminance(windows: Moments, c1: Array) -> Array:
+    """One minus the similarity in luminance: how much the means differ."""
+    y, e = windows.y, windows.error
+    return numerics.divide(e**2, (y + e) ** 2 + y**2 + c1)
+
+
+def _structure(windows: Moments, c2: Array) -> Array:
+    """One minus the similarity in contrast and structure."""
+    return numerics.divide(windows.error_spread, windows.spread + c2)
+
+
+def _both(one: Array, other: Array) -> Array:
+    """One minus the product of two similarities."""
+    return one + other - one * other
+
+
+def _mean(loss: Array, windows: Moments, pixels: Pixels) -> Array:
+    """The mean over the windows of each image and class, which count by the weight they hold."""
+    total, size = (f(loss, windows.weight) for f in (pixels.frame.total, pixels.frame.size))
+    return numerics.divide(total, size)
+
+
+def _of_scales(unlike: Array, powers: Array) -> Array:
     """Returns `1 - prod_n max(1 - u_n, 0)^w_n` of the scales' dissimilarities `u_n`."""
-    surprise, apart = 0.0, False
-    for u, power in zip(unlike, powers, strict=True):
-        lost = (u >= 1) & (power > 0)
-        apart = apart | lost
-        surprise = surprise - power * jnp.log1p(-jnp.where(u >= 1, 0, u))
-    return jnp.where(apart, 1, -jnp.expm1(-surprise))
+    powers = powers.reshape(-1, *(1,) * (unlike.ndim - 1))
+    nothing_alike = unlike >= 1
+    logarithms = powers * jnp.log1p(-jnp.where(nothing_alike, 0, unlike))
+    lost = (nothing_alike & (powers > 0)).any(0)
+    return jnp.where(lost, 1, -jnp.expm1(logarithms.sum(0)))
 
 
-def _halved(images: _Images, axes: Sequence[int]) -> _Images:
+def _halved(images: Moments, axes: Sequence[int]) -> Moments:
     """The means of every two pixels along each axis, and of their weight."""
-    *values, weight = images
+    weight, *values = images.weight, images.y, images.error
     sums = [x * weight for x in values]
     for axis in axes:
-        sums, weight = [_pairs(x, axis) for x in sums], _pairs(weight, axis)
-    return _Images(*(numerics.divide(x, weight) for x in sums), weight / 2 ** len(axes))
+        weight, *sums = (_pairs(x, axis) for x in (weight, *sums))
+    return of_pixels(weight / 2 ** len(axes), *(numerics.divide(x, weight) for x in sums))
 
 
 def _pairs(x: Array, axis: int) -> Array:
@@ -181,22 +207,13 @@ def _pairs(x: Array, axis: int) -> Array:
     return even.reshape(*x.shape[:axis], size, 2, *x.shape[axis + 1 :]).sum(axis + 1)
 
 
-class _Images(NamedTuple):
-    """What is compared: probabilities, targets and their difference; and how much pixels count."""
-
-    p: Array
-    y: Array
-    error: Array
-    weight: Array
-
-
-def _images(pixels: Pixels) -> _Images:
+def _images(pixels: Pixels) -> Moments:
+    """Targets, errors and how much each pixel counts."""
     *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
-    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
-    weight = jnp.ones_like(p, shape=sizes)
+    weight = jnp.ones_like(p, shape=[n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)])
     if pixels.weight is not None:
         weight = weight * pixels.weight
-    return _Images(p, y, difference(p, q, y), weight)
+    return of_pixels(weight, y, difference(p, q, y))
 
 
 def _windows(window: int | Sequence[int], pixels: Pixels) -> tuple[int, ...]:
@@ -217,19 +234,3 @@ def _gaussian(window: int, sigma: Array) -> Array:
     offset = jnp.asarray(np.arange(window) - window // 2, sigma.dtype)
     weights = jnp.exp(-0.5 * (offset / sigma) ** 2)
     return weights / weights.sum()
-
-
-def _dissimilarity(
-    images: _Images, shares: Sequence[Array], axes: Sequence[int], c1: Array, c2: Array
-) -> tuple[Array, Array, Array]:
-    """How much each window differs in luminance and in structure, and the weight that it holds."""
-    *values, weight = images
-    held, means, variances = in_windows(Moments(weight, tuple(values)), shares, axes)
-    (m_p, m_y, m_e), (s_p, s_y, s_e) = means, variances
-    luminance = numerics.divide(m_e**2, m_p**2 + m_y**2 + c1)
-    return luminance, numerics.divide(s_e, s_p + s_y + c2), held
-
-
-def _mean(loss: Array, held: Array, pixels: Pixels) -> Array:
-    """The mean over the windows of each image and class, which count by the weight they hold."""
-    return numerics.divide(pixels.frame.total(loss, held), pixels.frame.size(loss, held))

@@ -93,8 +93,7 @@ def generalized_wasserstein_dice(
     checks.option("weighting", weighting, ("default", "gdl"))
     checks.option("activation", activation, ("softmax", None))
     pixels = read(logits, labels, {**options, "activation": "softmax", "per_image": per_image})
-    p, y = pixels.both()
-    p = p if activation == "softmax" else pixels.data.unmasked_logits()
+    p, y = pixels._replace(form=pixels.form._replace(activation=activation)).both()
     classes = y.shape[pixels.frame.axis]
     checks.shape("distances", distances, (classes, classes), "one row and column per class")
     d = _distance(p, y, distances, pixels.axis)

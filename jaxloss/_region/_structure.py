@@ -81,7 +81,7 @@ def ssim(
 
 
 @segmentation
-def ms_ssim(  # type: ignore[misc]  # `weights` are not those of the pixels
+def ms_ssim(
     logits: Numbers,
     labels: Numbers,
     *,
@@ -126,7 +126,7 @@ def ms_ssim(  # type: ignore[misc]  # `weights` are not those of the pixels
       >>> moved = jnp.roll(square, 1, axis=2)
       >>> options = {"axis": None, "activation": None, "weights": (0.5, 0.5)}
       >>> print(jaxloss.ms_ssim(moved, square, **options).round(4))
-      0.0
+      0.2265
 
     Reference:
       Wang, Simoncelli and Bovik. Multiscale Structural Similarity for Image Quality Assessment.
@@ -210,7 +210,8 @@ def _pairs(x: Array, axis: int) -> Array:
 def _images(pixels: Pixels) -> Moments:
     """Targets, errors and how much each pixel counts."""
     *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
-    weight = jnp.ones_like(p, shape=[n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)])
+    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
+    weight = jnp.ones_like(p, shape=sizes)
     if pixels.weight is not None:
         weight = weight * pixels.weight
     return of_pixels(weight, y, difference(p, q, y))

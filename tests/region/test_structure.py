@@ -181,7 +181,7 @@ CASES = {
             "k2": (0.04, -0.1),
         },
         "smooth",
-        22.5,
+        25.7,
     ),
     "ms_ssim": Case(
         _ms_ssim,

@@ -48,6 +48,8 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
         "signed_distance_regression",
         "shape_aware",
         "cldice",
+        "ssim",
+        "ms_ssim",
     )
 }
 MAPS = {name: getattr(distance, name) for name in distance.__all__ if name != "border_weights"}

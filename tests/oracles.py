@@ -133,12 +133,19 @@ def segmentation(loss):
         per_image=True,
         include_background=True,
         absent="score",
+        per_class=True,
         **options,
     ):
         p, y = probabilities_of(prediction, target, activation, axis)
         v = pixel_weight(where, weights, p, axis)
         axes = tuple(range(1 if per_image else 0, p.ndim - 1))
         total = lambda x: (v * x).sum(axes)
+        if not per_class:
+            w = np.ones(p.shape[-1]) if class_weights is None else class_weights
+            counted = w[0 if include_background else 1 :]
+            of_all = lambda x: (total(x)[..., -len(counted) :] * counted).sum(-1, keepdims=True)
+            values, part = loss(of_all, p, y, **options), of_all(np.ones(p.shape)) > 0
+            return mean_over_classes(values, part, None, reduction, no_classes=True)
         values = loss(total, p, y, **options)
         part = total(np.ones(p.shape)) > 0
         if absent == "skip":

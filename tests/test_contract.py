@@ -152,7 +152,7 @@ def _inputs(name, sample):
     rng = np.random.default_rng(7)
     floats = {
         "prediction": sample.prediction,
-        "weights": rng.uniform(0.5, 2, sample.positions),
+        "weights": sample.options.get("weights", rng.uniform(0.5, 2, sample.positions)),
         **_parameters(name, sample),
     }
     if sample.axis is not None:
@@ -174,12 +174,11 @@ def _parameters(name, sample):
 
 def _of_inputs(name, sample):
     """The loss as a function of all its floats, ids and mask."""
-    options = {k: v for k, v in sample.options.items() if k not in _parameters(name, sample)}
 
     def loss(floats, ids, where, reduction):
-        named = dict(floats)
+        named = sample.options | floats
         pair = named.pop("prediction"), ids if sample.has_ids else named.pop("target")
-        return getattr(jaxloss, name)(*pair, where=where, reduction=reduction, **options, **named)
+        return getattr(jaxloss, name)(*pair, where=where, reduction=reduction, **named)
 
     return loss
 
@@ -332,9 +331,11 @@ def test_masked_slots_leak_nothing(name, sample):
 
     def planted(garbage, label):
         floats = dict(inputs.floats)
-        for key, kept in (("prediction", slots), ("weights", mask), ("target", target_slots)):
-            if key in floats:
-                floats[key] = np.where(kept, floats[key], garbage)
+        kept = {"prediction": slots, "target": target_slots}
+        if floats["weights"].shape == mask.shape:  # those of ms_ssim are of its scales
+            kept["weights"] = mask
+        for key in kept.keys() & floats.keys():
+            floats[key] = np.where(kept[key], floats[key], garbage)
         ids = None if inputs.ids is None else np.where(mask, inputs.ids, np.int32(label))
         return program(inputs._replace(floats=floats, ids=ids))
 
@@ -634,7 +635,7 @@ def test_temporaries_of_the_compiled_program_do_not_grow(name):
     )
     prediction = jax.ShapeDtypeStruct(shape, jnp.float32)
     options = {
-        key: np.resize(value, (shape[-1],) * np.ndim(value)) if np.ndim(value) else value
+        key: np.resize(value, shape[-1:] * value.ndim) if isinstance(value, np.ndarray) else value
         for key, value in sample.options.items()
         if key != "axis"
     }

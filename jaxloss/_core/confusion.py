@@ -429,14 +429,21 @@ def score(
     more: Callable[..., tuple[Array, ...]] | None = None,
     maps: tuple[Array, ...] = (),
     beside: Beside | None = None,
+    per_class: bool = True,
 ) -> Array:
     """Returns the reduced loss of a function `formula(counts, *parameters)` of the soft counts.
 
-    It is one of each image and class. What stands `beside` it is computed in the same pass over
-    the logits where it can be. `more` and `maps` are those of `of_counts`; of the options,
-    `include_background`, `absent` and `reduction` are read.
+    It is one of each image and class, or of the counts of all classes. What stands `beside` it is
+    computed in the same pass over the logits where it can be. `more` and `maps` are those of
+    `of_counts`; of the options, `include_background`, `absent` and `reduction` are read.
     """
-    finish = bind(_score, formula=formula, reducing=_reducing(pixels, options))
+    checks.option("per_class", per_class, (True, False))
+    reducing = _reducing(pixels, options)
+    if not per_class and reducing.skip_absent:
+        expected = '"score": the counts of all classes are one'
+        checks.fail(ValueError, "absent", '"skip" with per_class=False', expected)
+    scored = _score if per_class or not reducing.has_classes else _score_of_all
+    finish = bind(scored, formula=formula, reducing=reducing)
     kind = options["reduction"]
     scalar = kind in ("mean", "sum")
     extra: dict[str, Any] = {"more": more, "maps": maps, "scalar": scalar}
@@ -463,6 +470,24 @@ def _score(
     reducing: Reducing,
 ) -> Array:
     return _reduce(formula(counts, *parameters), valid, class_weights, counts.actual, reducing)
+
+
+def _score_of_all(
+    counts: Confusion,
+    valid: Array,
+    class_weights: Array | None,
+    *parameters: Array,
+    formula: Callable[..., Array],
+    reducing: Reducing,
+) -> Array:
+    """Adds up the counts of the classes, which their weights multiply."""
+    each, structure = jax.tree.flatten((counts, jnp.broadcast_to(valid, counts.tp.shape)))
+    if class_weights is not None:
+        each = [x * class_weights.reshape((1,) * (x.ndim - 1) + (-1,)) for x in each]
+    first = 1 if reducing.skip_background else 0
+    counts, valid = jax.tree.unflatten(structure, [x[..., first:].sum(-1) for x in each])
+    whole = reducing._replace(has_classes=False, skip_background=False)
+    return _score(counts, valid, None, *parameters, formula=formula, reducing=whole)
 
 
 def _score_and_cost(

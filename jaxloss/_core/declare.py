@@ -449,6 +449,9 @@ _IMAGES = {
     "label_smoothing": "The share of each target of the cross-entropy that is spread evenly, in "
     "`[0, 1)`.",
     "smooth": "Added to numerator and denominator, at least 0.",
+    "per_class": "Whether each class is scored by itself. False: one score of the counts of all "
+    'classes, which `class_weights` multiply; `absent` is then `"score"`, and '
+    '`reduction="none"` gives shape `[B]`.',
     "distance_map": "A map made beforehand, a constant, of the shape of `logits`. None: it is "
     "computed here.",
     "sampling": "Spacing of the pixels, a scalar or one number per spatial axis, above 0. None: 1.",

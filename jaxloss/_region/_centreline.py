@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss._core import checks, confusion, numerics
-from jaxloss._core.confusion import complement, read
+from jaxloss._core.confusion import Confusion, Pixels, complement, read, score
 from jaxloss._core.declare import segmentation
 from jaxloss.options import NonNegative, Numbers, Segmentation
 
-__all__ = ["cldice", "soft_skeleton"]
+__all__ = ["cldice", "skeleton_recall", "soft_skeleton"]
 
 Array = jax.Array
 
@@ -78,6 +78,72 @@ def _cldice(hit: Array, spurious: Array, found: Array, missed: Array, smooth: Ar
     tp, ts = 1 - imprecision, 1 - insensitivity
     wrong, total = imprecision * ts + insensitivity * tp, tp + ts
     return jnp.where(total == 0, 1, numerics.divide(wrong, total))
+
+
+@segmentation
+def skeleton_recall(
+    logits: Numbers,
+    labels: Numbers,
+    skeleton: Numbers,
+    *,
+    smooth: NonNegative = 1.0,
+    **options: Unpack[Segmentation],
+) -> Array:
+    """Computes the skeleton recall loss of each image and class: how much of a skeleton is missed.
+
+    With the skeleton `s` of the target, sums over an image's valid pixels::
+
+        skeleton recall = 1 - (sum p s + smooth) / (sum s + smooth)
+
+    The skeleton is made before training, by any method, and widened to a tube of a few pixels: this
+    costs nothing in the training step, where :func:`jaxloss.cldice` makes soft skeletons of both
+    masks. Predicting everything costs nothing, so it is added to a Dice and a cross-entropy loss.
+
+    It is computed as wrong over right plus wrong, so it is exactly 0 where the whole skeleton is
+    found and never negative. With `smooth=0` a class without a skeleton costs 1.
+
+    Args:
+      skeleton: Of all pixels, boolean or numbers in `[0, 1]`, in the shape of the ids: a pixel then
+        is on the skeleton of its label's class. Or of each class, in the shape of `logits`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> vessel = jnp.zeros((1, 5, 6)).at[:, 2, :].set(1.0)
+      >>> broken = vessel.at[:, 2, 3].set(0.0)
+      >>> loss = jaxloss.skeleton_recall(broken, vessel, vessel, axis=None, activation=None)
+      >>> print(loss.round(4))
+      0.1429
+
+    Reference:
+      Kirchhoff et al. Skeleton Recall Loss for Connectivity Conserving and Resource Efficient
+      Segmentation of Thin Tubular Structures. ECCV 2024. https://arxiv.org/abs/2404.03010
+    """
+    pixels = read(logits, labels, options)
+    s = _of_classes(jnp.asarray(skeleton), pixels)
+    return score(_skeleton_recall, pixels, options, smooth, more=_on_skeleton, maps=(s,))
+
+
+def _of_classes(skeleton: Array, pixels: Pixels) -> Array:
+    """Reads a skeleton in the shape of the logits; 0 where no pixel counts."""
+    if skeleton.dtype == bool:
+        skeleton = skeleton.astype(pixels.dtype)
+    s, shape, axis = checks.real("skeleton", skeleton, pixels.dtype), pixels.shape, pixels.axis
+    if s.shape != shape and axis is not None:
+        ids = checks.without(shape, axis)
+        checks.shape("skeleton", s, ids, f"the shape of the ids, or {shape}, that of `logits`")
+        s = jnp.expand_dims(s, axis) * pixels.both()[1]
+    checks.shape("skeleton", s, shape, "the shape of `logits`")
+    return s if pixels.weight is None else jnp.where(pixels.weight == 0, 0, s)
+
+
+def _skeleton_recall(counts: Confusion, smooth: Array) -> Array:
+    found, missed = counts.more
+    return complement(missed, found + smooth)
+
+
+def _on_skeleton(p: Array, q: Array, y: Array, s: Array) -> tuple[Array, Array]:
+    s = jnp.where(jnp.isnan(y), y, s)  # of a bad label
+    return p * s, q * s
 
 
 @checks.named

@@ -24,6 +24,7 @@ def log_dice(
     labels: Numbers,
     *,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the negative logarithm of each image's and class's soft Dice score.
@@ -50,7 +51,8 @@ def log_dice(
       Wong et al. 3D Segmentation with Exponential Logarithmic Loss for Highly Unbalanced Object
       Sizes. MICCAI 2018. https://arxiv.org/abs/1809.00076
     """
-    return score(_log_dice, read(logits, labels, options), options, smooth)
+    pixels = read(logits, labels, options)
+    return score(_log_dice, pixels, options, smooth, per_class=per_class)
 
 
 @segmentation
@@ -59,6 +61,7 @@ def log_cosh_dice(
     labels: Numbers,
     *,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the logarithm of the hyperbolic cosine of each image's and class's Dice loss.
@@ -82,7 +85,8 @@ def log_cosh_dice(
       Jadon. A Survey of Loss Functions for Semantic Segmentation. CIBCB 2020.
       https://arxiv.org/abs/2006.14822
     """
-    return score(_log_cosh_dice, read(logits, labels, options), options, smooth)
+    pixels = read(logits, labels, options)
+    return score(_log_cosh_dice, pixels, options, smooth, per_class=per_class)
 
 
 def _log_dice(counts: Confusion, smooth: Array) -> Array:

@@ -25,6 +25,7 @@ def dice(
     *,
     smooth: NonNegative = 1.0,
     squared: Squared = False,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the soft Dice loss of each image and class.
@@ -63,7 +64,8 @@ def dice(
       Drozdzal et al. The Importance of Skip Connections in Biomedical Image Segmentation. 2016.
       https://arxiv.org/abs/1608.04117
     """
-    return dice_of(read(logits, labels, options), options, smooth, squared)
+    pixels = read(logits, labels, options)
+    return dice_of(pixels, options, smooth, squared, per_class=per_class)
 
 
 @segmentation
@@ -72,6 +74,7 @@ def jaccard(
     labels: Numbers,
     *,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the soft Jaccard (intersection over union) loss of each image and class.
@@ -98,7 +101,8 @@ def jaccard(
       Rahman and Wang. Optimizing Intersection-Over-Union in Deep Neural Networks for Image
       Segmentation. ISVC 2016.
     """
-    return score(_jaccard, read(logits, labels, options), options, smooth)
+    pixels = read(logits, labels, options)
+    return score(_jaccard, pixels, options, smooth, per_class=per_class)
 
 
 @segmentation
@@ -109,6 +113,7 @@ def tversky(
     alpha: NonNegative = 0.5,
     beta: NonNegative = 0.5,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the Tversky loss of each image and class: Dice with a price for each kind of error.
@@ -140,7 +145,8 @@ def tversky(
       Salehi, Erdogmus and Gholipour. Tversky Loss Function for Image Segmentation Using 3D Fully
       Convolutional Deep Networks. MLMI 2017. https://arxiv.org/abs/1706.05721
     """
-    return score(tversky_loss, read(logits, labels, options), options, alpha, beta, smooth)
+    pixels = read(logits, labels, options)
+    return score(tversky_loss, pixels, options, alpha, beta, smooth, per_class=per_class)
 
 
 def dice_of(
@@ -149,11 +155,12 @@ def dice_of(
     smooth: Array,
     squared: Squared,
     beside: Beside | None = None,
+    per_class: bool = True,
 ) -> Array:
     """Returns the reduced Dice loss, and what is to be added to it."""
     checks.option("squared", squared, tuple(_DICE))
     formula, more = _DICE[squared]
-    return score(formula, pixels, options, smooth, more=more, beside=beside)
+    return score(formula, pixels, options, smooth, more=more, beside=beside, per_class=per_class)
 
 
 def dice_loss(counts: Confusion, smooth: Array) -> Array:

@@ -24,6 +24,7 @@ def f_beta(
     *,
     beta: NonNegative = 1.0,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the soft F-beta loss of each image and class: recall counts `beta` times precision.
@@ -59,7 +60,8 @@ def f_beta(
       Hashemi et al. Asymmetric Loss Functions and Deep Densely Connected Networks for Highly
       Imbalanced Medical Image Segmentation. IEEE Access 2018. https://arxiv.org/abs/1803.11078
     """
-    return score(_f_beta, read(logits, labels, options), options, beta, smooth)
+    pixels = read(logits, labels, options)
+    return score(_f_beta, pixels, options, beta, smooth, per_class=per_class)
 
 
 @segmentation
@@ -69,6 +71,7 @@ def asymmetric_similarity(
     *,
     beta: NonNegative = 1.5,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the asymmetric similarity loss: F-beta with the price its authors recommend.
@@ -100,7 +103,8 @@ def asymmetric_similarity(
       Hashemi et al. Asymmetric Loss Functions and Deep Densely Connected Networks for Highly
       Imbalanced Medical Image Segmentation. IEEE Access 2018. https://arxiv.org/abs/1803.11078
     """
-    return score(_f_beta, read(logits, labels, options), options, beta, smooth)
+    pixels = read(logits, labels, options)
+    return score(_f_beta, pixels, options, beta, smooth, per_class=per_class)
 
 
 @segmentation
@@ -112,6 +116,7 @@ def focal_tversky(
     beta: NonNegative = 0.7,
     gamma: Positive = 0.75,
     smooth: NonNegative = 1.0,
+    per_class: bool = True,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes the focal Tversky loss: a power of each image's and class's Tversky loss.
@@ -145,7 +150,7 @@ def focal_tversky(
       Lesion Segmentation. ISBI 2019. https://arxiv.org/abs/1810.07842
     """
     pixels = read(logits, labels, options)
-    return score(_focal_tversky, pixels, options, alpha, beta, gamma, smooth)
+    return score(_focal_tversky, pixels, options, alpha, beta, gamma, smooth, per_class=per_class)
 
 
 def _f_beta(counts: Confusion, beta: Array, smooth: Array) -> Array:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple, Unpack
+from collections.abc import Sequence
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks, confusion, numerics
 from jaxloss._core.confusion import Pixels, difference, read
 from jaxloss._core.declare import segmentation
-from jaxloss.options import Numbers, Positive, Segmentation
+from jaxloss._region._moments import Moments, in_windows, of_pixels
+from jaxloss.options import ClassCounts, NonNegative, Numbers, Positive, Segmentation
 
-__all__ = ["ssim"]
+__all__ = ["ms_ssim", "ssim"]
 
 Array = jax.Array
 
-_C1, _C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 for the data range L = 1
+_POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 @segmentation
@@ -29,14 +28,17 @@ def ssim(
     logits: Numbers,
     labels: Numbers,
     *,
-    window: int = 11,
+    window: int | Sequence[int] = 11,
     sigma: Positive = 1.5,
+    data_range: Positive = 1.0,
+    k1: NonNegative = 0.01,
+    k2: NonNegative = 0.03,
     **options: Unpack[Segmentation],
 ) -> Array:
     """Computes 1 - SSIM, the structural similarity of probabilities and target, of each class.
 
     With means `m`, variances `s^2` and the covariance `s_py` in a Gaussian window, over all windows
-    that lie inside the image, and `c1 = 0.01^2`, `c2 = 0.03^2`::
+    that lie inside the image, and `c1 = (k1 data_range)^2`, `c2 = (k2 data_range)^2`::
 
         SSIM = (2 m_p m_y + c1) (2 s_py + c2) / ((m_p^2 + m_y^2 + c1) (s_p^2 + s_y^2 + c2))
         ssim = mean (1 - SSIM)                                                  in [0, 2]
@@ -50,8 +52,12 @@ def ssim(
     equal images cost exactly 0 and nothing cancels.
 
     Args:
-      window: Width of the window along every spatial axis, odd, at most that of the image.
+      window: Width of the window, an integer or one for each spatial axis; odd, and at most that of
+        the image.
       sigma: Standard deviation of the window's weights in pixels, positive.
+      data_range: The range of the values that are compared: 1 for probabilities.
+      k1: Keeps the luminance of dark windows finite, at least 0.
+      k2: Keeps the structure of flat windows finite, at least 0.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -66,84 +72,166 @@ def ssim(
       https://doi.org/10.1109/TIP.2003.819861
     """
     pixels = read(logits, labels, options)
-    gaussian = _gaussian(window, sigma, pixels)
+    images = _images(pixels)
+    shares = [_gaussian(n, sigma) for n in _windows(window, pixels)]
+    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    found = in_windows(images, shares, pixels.spatial)
+    values = _mean(_both(_luminance(found, c1), _structure(found, c2)), found, pixels)
+    return confusion.reduce(values, pixels, pixels.total(images.y), options)
+
+
+@segmentation
+def ms_ssim(
+    logits: Numbers,
+    labels: Numbers,
+    *,
+    window: int | Sequence[int] = 11,
+    sigma: Positive = 1.5,
+    data_range: Positive = 1.0,
+    k1: NonNegative = 0.01,
+    k2: NonNegative = 0.03,
+    weights: ClassCounts = _POWERS,
+    **options: Unpack[Segmentation],
+) -> Array:
+    """Computes 1 - MS-SSIM, the structural similarity at several scales, of each class.
+
+    With the terms of :func:`jaxloss.ssim`, means over the windows of an image, at scales `n` of
+    which each halves the image by means of 2 x 2 pixels, and powers `w_n` that sum to 1::
+
+        l   = (2 m_p m_y + c1) / (m_p^2 + m_y^2 + c1)
+        cs  = (2 s_py + c2) / (s_p^2 + s_y^2 + c2)
+        MS  = max(mean l cs, 0)^w_N  prod_(n < N) max(mean_n cs, 0)^w_n     N the last scale
+        ms_ssim = 1 - MS                                                    in [0, 1]
+
+    It is computed from the dissimilarities `1 - cs`, so equal images cost exactly 0 and nothing
+    cancels. Where a scale is unlike, its mean not above 0, the loss is 1 and has no gradient. A
+    side that 2 does not divide loses its last pixel. Masked pixels leave the means and the windows.
+
+    Args:
+      window: Width of the window at each scale, an integer or one for each spatial axis; odd.
+      sigma: Standard deviation of the window's weights in pixels, positive.
+      data_range: The range of the values that are compared: 1 for probabilities.
+      k1: Keeps the luminance of dark windows finite, at least 0.
+      k2: Keeps the structure of flat windows finite, at least 0.
+      weights: The powers `w_n`, one for each scale from fine to coarse, at least 0; they are
+        divided by their sum. Pixels have no weights here, but `where` leaves them out.
+
+    Raises:
+      ValueError: If a side is shorter than `window * 2^(N - 1)`, or for what :func:`jaxloss.ssim`
+        refuses.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxloss
+      >>> square = jnp.zeros((1, 24, 24)).at[:, 8:16, 8:16].set(1.0)
+      >>> moved = jnp.roll(square, 1, axis=2)
+      >>> options = {"axis": None, "activation": None, "weights": (0.5, 0.5)}
+      >>> print(jaxloss.ms_ssim(moved, square, **options).round(4))
+      0.2265
+
+    Reference:
+      Wang, Simoncelli and Bovik. Multiscale Structural Similarity for Image Quality Assessment.
+      Asilomar 2003. https://doi.org/10.1109/ACSSC.2003.1292216
+    """
+    powers = jnp.asarray(weights)
+    if powers.ndim != 1:
+        expected = "one power for each scale; of pixels `where` says which count"
+        checks.fail(ValueError, "weights", f"of shape {powers.shape}", expected)
+    pixels = read(logits, labels, {**options, "weights": None})
+    windows = _windows(window, pixels)
+    for n, axis in zip(windows, pixels.spatial, strict=True):
+        least = n * 2 ** (powers.size - 1)
+        if pixels.shape[axis] < least:
+            expected = f"{least} pixels or more along its axis {axis}"
+            checks.fail(ValueError, "logits", f"of shape {pixels.shape}", expected)
+    shares = [_gaussian(n, sigma) for n in windows]
+    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    images = _images(pixels)
+    actual = pixels.total(images.y)
+    unlike = []
+    for scale in range(powers.size):
+        if scale > 0:
+            images = _halved(images, pixels.spatial)
+        found = in_windows(images, shares, pixels.spatial)
+        loss = _structure(found, c2)
+        if scale == powers.size - 1:
+            loss = _both(_luminance(found, c1), loss)
+        unlike.append(_mean(loss, found, pixels))
+    values = _of_scales(jnp.stack(unlike), numerics.divide(powers, powers.sum()))
+    return confusion.reduce(values, pixels, actual, options)
+
+
+def _luminance(windows: Moments, c1: Array) -> Array:
+    """One minus the similarity in luminance: how much the means differ."""
+    y, e = windows.y, windows.error
+    return numerics.divide(e**2, (y + e) ** 2 + y**2 + c1)
+
+
+def _structure(windows: Moments, c2: Array) -> Array:
+    """One minus the similarity in contrast and structure."""
+    return numerics.divide(windows.error_spread, windows.spread + c2)
+
+
+def _both(one: Array, other: Array) -> Array:
+    """One minus the product of two similarities."""
+    return one + other - one * other
+
+
+def _mean(loss: Array, windows: Moments, pixels: Pixels) -> Array:
+    """The mean over the windows of each image and class, which count by the weight they hold."""
+    total, size = (f(loss, windows.weight) for f in (pixels.frame.total, pixels.frame.size))
+    return numerics.divide(total, size)
+
+
+def _of_scales(unlike: Array, powers: Array) -> Array:
+    """Returns `1 - prod_n max(1 - u_n, 0)^w_n` of the scales' dissimilarities `u_n`."""
+    powers = powers.reshape(-1, *(1,) * (unlike.ndim - 1))
+    nothing_alike = unlike >= 1
+    logarithms = powers * jnp.log1p(-jnp.where(nothing_alike, 0, unlike))
+    lost = (nothing_alike & (powers > 0)).any(0)
+    return jnp.where(lost, 1, -jnp.expm1(logarithms.sum(0)))
+
+
+def _halved(images: Moments, axes: Sequence[int]) -> Moments:
+    """The means of every two pixels along each axis, and of their weight."""
+    weight, *values = images.weight, images.y, images.error
+    sums = [x * weight for x in values]
+    for axis in axes:
+        weight, *sums = (_pairs(x, axis) for x in (weight, *sums))
+    return of_pixels(weight / 2 ** len(axes), *(numerics.divide(x, weight) for x in sums))
+
+
+def _pairs(x: Array, axis: int) -> Array:
+    """The sum of every two elements along an axis."""
+    size = x.shape[axis] // 2
+    even = lax.slice_in_dim(x, 0, 2 * size, axis=axis)
+    return even.reshape(*x.shape[:axis], size, 2, *x.shape[axis + 1 :]).sum(axis + 1)
+
+
+def _images(pixels: Pixels) -> Moments:
+    """Targets, errors and how much each pixel counts."""
     *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
-    weight = _pixel_weight(pixels)
-    of_p, of_y, of_difference = (
-        _moments(x, weight, gaussian, pixels.spatial) for x in (p, y, difference(p, q, y))
-    )
-    luminance = of_difference.mean**2 / (of_p.mean**2 + of_y.mean**2 + _C1)
-    structure = of_difference.variance / (of_p.variance + of_y.variance + _C2)
-    loss, held = luminance + structure - luminance * structure, of_p.weight
-    frame = pixels.frame
-    values = numerics.divide(frame.total(loss, held), frame.size(loss, held))
-    return confusion.reduce(values, pixels, pixels.total(y), options)
+    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
+    weight = jnp.ones_like(p, shape=sizes)
+    if pixels.weight is not None:
+        weight = weight * pixels.weight
+    return of_pixels(weight, y, difference(p, q, y))
 
 
-def _pixel_weight(pixels: Pixels) -> Array:
-    """How much each pixel counts, with the sizes of the image along its axes."""
-    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(pixels.shape)]
-    ones = jnp.ones_like(pixels.arrays[0], shape=sizes)
-    return ones if pixels.weight is None else ones * pixels.weight
+def _windows(window: int | Sequence[int], pixels: Pixels) -> tuple[int, ...]:
+    """The width along each spatial axis."""
+    axes = pixels.spatial
+    each = tuple(window) if isinstance(window, Sequence) else (window,) * len(axes)
+    if len(each) != len(axes):
+        checks.fail(ValueError, "window", each, f"an integer, or {len(axes)}, one for each axis")
+    for size, axis in zip(each, axes, strict=True):
+        width = pixels.shape[axis]
+        if checks.integer("window", size) % 2 == 0 or not 1 <= size <= width:
+            checks.fail(ValueError, "window", size, f"odd and at most {width}, the image's width")
+    return each
 
 
-class _Moments(NamedTuple):
-    """Mean and variance in each window, and the weight that it holds."""
-
-    mean: Array
-    variance: Array
-    weight: Array
-
-
-def _gaussian(window: int, sigma: Array, pixels: Pixels) -> Array:
+def _gaussian(window: int, sigma: Array) -> Array:
     """The weights along one axis, which sum to 1."""
-    window = checks.integer("window", window)
-    smallest = min(pixels.shape[axis] for axis in pixels.spatial)
-    if window < 1 or window % 2 == 0 or window > smallest:
-        expected = f"odd and at most {smallest}, the smallest width of the image"
-        checks.fail(ValueError, "window", window, expected)
-    offset = jnp.asarray(np.arange(window) - window // 2, pixels.dtype)
+    offset = jnp.asarray(np.arange(window) - window // 2, sigma.dtype)
     weights = jnp.exp(-0.5 * (offset / sigma) ** 2)
     return weights / weights.sum()
-
-
-@functools.partial(jax.jit, static_argnames="axes")
-def _moments(x: Array, weight: Array, gaussian: Array, axes: tuple[int, ...]) -> _Moments:
-    """Moments in separable windows: along each axis the mean of variances and variance of means."""
-    mean, variance = x, jnp.zeros_like(x)
-    for axis in axes:
-        held = _smoothed(_weight, gaussian, axis, (weight,))
-        centre = numerics.divide(_smoothed(_weighted, gaussian, axis, (weight, mean)), held)
-        spread = _smoothed(_spread, gaussian, axis, (weight, mean, variance), centre)
-        mean, variance, weight = centre, numerics.divide(spread, held), held
-    return _Moments(mean, variance, weight)
-
-
-def _weight(weight: Array) -> Array:
-    return weight
-
-
-def _weighted(weight: Array, mean: Array) -> Array:
-    return weight * mean
-
-
-def _spread(weight: Array, mean: Array, variance: Array, centre: Array) -> Array:
-    return weight * (variance + (mean - centre) ** 2)
-
-
-def _smoothed(
-    term: Callable[..., Array], gaussian: Array, axis: int, moving: tuple[Array, ...], *fixed: Array
-) -> Array:
-    """Sums `gaussian_k term(moving shifted by k, fixed)` over the window, one `k` at a time."""
-    size = moving[0].shape[axis] - gaussian.size + 1
-
-    def tap(k: ArrayLike, share: Array) -> Array:
-        shifted = (lax.dynamic_slice_in_dim(x, k, size, axis) for x in moving)
-        return share * term(*shifted, *fixed)
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def add(total: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + tap(*at), None
-
-    rest = jnp.arange(1, gaussian.size), gaussian[1:]
-    return lax.scan(add, tap(0, gaussian[0]), rest)[0]

@@ -108,8 +108,9 @@ CASES = {
             *out_of_range(sigma=0.0, stability=0.0, beta=1.5, weight=-0.1),
             *(
                 Invalid((PIXELS, PIXEL_IDS), {"window": w}, ValueError, ("window", "odd integer"))
-                for w in (2, 0, 3.0)
+                for w in (2, 0)
             ),
+            Invalid((PIXELS, PIXEL_IDS), {"window": 3.0}, TypeError, ("window", "3.0", "integer")),
         ),
         {
             "sigma": (1.0, -1.0),

@@ -9,6 +9,7 @@ import importlib
 import numpy as np
 import torch
 from monai.losses import GeneralizedDiceLoss, GeneralizedWassersteinDiceLoss
+from monai.metrics.regression import MultiScaleSSIMMetric, SSIMMetric
 from peers import (
     BINARY,
     MAP,
@@ -189,9 +190,42 @@ def correlation():
     )
 
 
+def similarity():
+    """Of images with smooth structure, so that no scale is unlike. MONAI computes in float32."""
+    rng = np.random.default_rng(0)
+    row, column = np.indices((26, 29)) / 5
+    y = 0.5 + 0.3 * np.sin(row + column / 2) + 0.1 * np.cos(2 * column)
+    p = np.clip(y + rng.normal(size=y.shape) * 0.1, 0, 1)[None].round(3)
+    y = y[None].round(3)
+    monai = {"kernel_sigma": 1.2, "data_range": 2.0, "k1": 0.02, "k2": 0.05}
+    ours = {"sigma": 1.2, "data_range": 2.0, "k1": 0.02, "k2": 0.05}
+    common = {"axis": None, "activation": None, "scale": -1.0, "shift": 1.0}
+    for name, metric, size, extra in (
+        ("ssim", SSIMMetric, (7, 7), {}),
+        ("ssim", SSIMMetric, (5, 9), {}),
+        ("ms_ssim", MultiScaleSSIMMetric, (5, 5), {"weights": (0.2, 0.3, 0.5)}),
+        ("ms_ssim", MultiScaleSSIMMetric, (7, 5), {"weights": (0.4, 0.6)}),
+    ):
+        kernel = {"win_size" if name == "ssim" else "kernel_size": size}
+        score = metric(2, **kernel, **monai, **extra)
+        golden(
+            name,
+            f"window {size}",
+            f"monai.metrics.{metric.__name__}",
+            lambda p: score._compute_metric(p[:, None], t(y)[:, None]).squeeze(),
+            [p, y],
+            window=list(size),
+            rtol=10 * SINGLE,
+            **common,
+            **ours,
+            **{key: list(value) for key, value in extra.items()},
+        )
+
+
 generalized()
 penalized()
 wasserstein()
 ratios()
 correlation()
+similarity()
 write("region.json")

@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -17,6 +18,7 @@ from tests.oracles import (
     mean_over_classes,
     pixel_weight,
     probabilities_of,
+    segmentation,
 )
 from tests.registry import Case, Helper, Invalid, binary, elements, ids, probabilities
 
@@ -110,7 +112,49 @@ CASES = {
     ),
 }
 
+_IDS = ids()
+_SKELETON = np.random.default_rng(1).random(_IDS.target.shape) < 0.6
+
+
+def _skeleton_recall(prediction, target, skeleton, smooth=1.0, per_image=True, **options):
+    def loss(total, p, y):
+        s = skeleton if skeleton.ndim == p.ndim else skeleton[..., None] * y
+        return 1 - (total(p * s) + smooth) / (total(s) + smooth)
+
+    return segmentation(loss)(prediction, target, per_image=per_image, **options)
+
+
+def _recall_call(sample, skeleton, **options):
+    return (sample.prediction, sample.target, skeleton), sample.options | options
+
+
+_BINARY = binary()
+
 HELPERS = {
+    "skeleton_recall": Helper(
+        _skeleton_recall,
+        (
+            _recall_call(_IDS, _SKELETON),
+            _recall_call(_IDS, np.random.default_rng(2).random(_IDS.prediction.shape)),
+            _recall_call(_IDS, _SKELETON, per_image=False, include_background=False),
+            _recall_call(_IDS, _SKELETON, absent="skip", smooth=0.5, reduction="none"),
+            _recall_call(_IDS, _SKELETON, where=_SKELETON[::-1], weights=1.0 + _SKELETON),
+            _recall_call(_BINARY, _BINARY.target * _SKELETON),
+        ),
+        (
+            *(
+                call._replace(arguments=(*call.arguments, PIXEL_IDS))
+                for call in invalid_segmentations()
+                if len(call.arguments) == 2 and np.shape(call.arguments[0]) == PIXELS.shape
+            ),
+            Invalid(
+                (PIXELS, PIXEL_IDS, np.zeros((2, 3))),
+                {},
+                ValueError,
+                ("skeleton", r"\(2, 3\)", r"\(2, 4\)", "ids", r"\(2, 4, 3\)"),
+            ),
+        ),
+    ),
     "soft_skeleton": Helper(
         _skeleton,
         (
@@ -132,6 +176,34 @@ HELPERS = {
         ),
     ),
 }
+
+
+def test_skeleton_recall_has_its_derivatives_and_leaks_nothing():
+    """By prediction and skeleton; what is masked, and a bad id elsewhere, reach nothing."""
+    x, y, s = (jnp.asarray(a) for a in (_IDS.prediction, _IDS.target, 0.9 * _SKELETON))
+    loss = jax.jit(lambda x, s, y, where: jaxloss.skeleton_recall(x, y, s, where=where))
+    where = jnp.asarray(_SKELETON[::-1])
+    with jax.enable_x64(True):
+        data = [jnp.asarray(a, jnp.float64) for a in (_IDS.prediction, 0.9 * _SKELETON)]
+        jax.test_util.check_grads(lambda x, s: loss(x, s, y, where), data, 2, rtol=1e-6)
+    spoiled = jnp.where(where[..., None], x, jnp.nan), jnp.where(where, s, jnp.nan)
+    run = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    for one, other in zip(
+        jax.tree.leaves(run(x, s, y, where)), jax.tree.leaves(run(*spoiled, y, where)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, 1e-6)
+    values = jaxloss.skeleton_recall(x, y.at[0, 0, 0].set(9), s, reduction="none")
+    np.testing.assert_array_equal(np.isnan(values).all(-1), np.arange(len(x)) == 0)
+
+
+def test_skeleton_recall_of_what_is_found_is_exactly_0():
+    tube, broken = _tube()
+    line = np.zeros_like(tube)
+    line[:, 4, :] = 1
+    recall = functools.partial(jaxloss.skeleton_recall, axis=None, activation=None)
+    assert recall(tube, tube, line) == 0
+    np.testing.assert_allclose(recall(broken, tube, line), 2 / 17, 1e-6)
+    assert recall(tube, 0 * tube, 0 * line, smooth=0) == 1
 
 
 def _tube():

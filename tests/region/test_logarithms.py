@@ -29,6 +29,7 @@ _SAMPLES = (
     ids("channels", axis=1, include_background=False, absent="skip"),
     ids("classes_first", axis=0, per_image=False),
     binary(),
+    ids("together", per_class=False),
 )
 
 CASES = {

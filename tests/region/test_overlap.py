@@ -31,6 +31,12 @@ def _tversky(total, p, y, alpha=0.5, beta=0.5, smooth=1.0):
 _INVALID = (
     *invalid_segmentations(),
     Invalid((PIXELS, PIXEL_IDS), {"absent": "drop"}, ValueError, ("absent", "'drop'", "'skip'")),
+    Invalid(
+        (PIXELS, PIXEL_IDS),
+        {"per_class": False, "absent": "skip"},
+        ValueError,
+        ("absent", "'skip'|\"skip\"", "per_class"),
+    ),
 )
 _SAMPLES = (
     ids(),
@@ -40,6 +46,7 @@ _SAMPLES = (
     soft("soft_softmax", activation="softmax", smooth=0.0),
     binary(),
     probabilities(),
+    ids("together", per_class=False, include_background=False),
 )
 
 CASES = {
@@ -137,3 +144,18 @@ def test_squared_dice_has_its_minimum_at_soft_targets():
     loss = lambda p: jaxloss.dice(p, y, axis=None, activation=None, squared=True)
     assert loss(y) == 0.0
     assert all(loss(jnp.clip(y + step, 0, 1)) > 0 for step in (-0.1, 0.1))
+
+
+def test_all_classes_in_one_count():
+    """Of two images that hold one class each; weights count the classes, as pixels would."""
+    y = jnp.array([[0, 0, 0, 1], [2, 2, 0, 2]])
+    p = jnp.array([[[0.8, 0.1, 0.1]] * 4, [[0.1, 0.2, 0.7]] * 4])
+    of_all = lambda **options: jaxloss.dice(
+        p, y, activation=None, smooth=0, per_class=False, reduction="none", **options
+    )
+    hits = np.array([2.5, 2.2])  # of four pixels, whose probabilities add up to 4
+    np.testing.assert_allclose(of_all(), 1 - hits / 4, 1e-6)
+    np.testing.assert_allclose(of_all(per_image=False), 1 - hits.sum() / 8, 1e-6)
+    weights = jnp.array([1.0, 2.0, 0.0])
+    hits, sums = np.array([2.4 + 0.2, 0.1]), np.array([3.2 + 0.8 + 3 + 2, 0.4 + 1.6 + 1])
+    np.testing.assert_allclose(of_all(class_weights=weights), 1 - 2 * hits / sums, 1e-6)

@@ -41,6 +41,7 @@ _SAMPLES = (
     elements(smooth=0.0),
     ids("channels", axis=1, include_background=False, absent="skip"),
     binary(),
+    ids("together", per_class=False, include_background=False),
 )
 
 CASES = {

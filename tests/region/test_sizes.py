@@ -19,7 +19,13 @@ def _with_arguments(name):
     loss = getattr(jaxloss, name)
     if name == "generalized_wasserstein_dice":
         loss = functools.partial(loss, distances=jnp.ones((2, 2)))
+    if name == "skeleton_recall":
+        loss = _on_labels
     return jax.value_and_grad(loss), name == "signed_distance_regression"
+
+
+def _on_labels(logits, labels):
+    return jaxloss.skeleton_recall(logits, labels, skeleton=labels)
 
 
 @pytest.mark.rows(6)

@@ -16,30 +16,65 @@ from tests.oracles import (
     pixel_weight,
     probabilities_of,
 )
-from tests.registry import Case, Invalid, Sample
+from tests.registry import Case, Invalid, Sample, dense
 
 
-def _windows(p, y, v, window, sigma):
-    """1 - SSIM and the weight of every window of one image, pixel axes only, by definition."""
+def _line(window, sigma):
     offset = np.arange(window) - window // 2
     line = np.exp(-(offset**2) / (2 * sigma**2))
-    line /= line.sum()
-    gaussian = functools.reduce(np.multiply.outer, [line] * p.ndim)
-    values, held = [], []
-    for corner in np.ndindex(*(n - window + 1 for n in p.shape)):
-        at = tuple(slice(c, c + window) for c in corner)
-        weight = (gaussian * v[at]).sum()
-        held.append(weight)
-        if weight == 0:
-            values.append(0.0)
-            continue
-        share = gaussian * v[at] / weight
-        m_p, m_y = (share * p[at]).sum(), (share * y[at]).sum()
-        d_p, d_y = p[at] - m_p, y[at] - m_y
-        s_p, s_y, s_py = ((share * d).sum() for d in (d_p**2, d_y**2, d_p * d_y))
-        luminance = (2 * m_p * m_y + 1e-4) / (m_p**2 + m_y**2 + 1e-4)
-        values.append(1 - luminance * (2 * s_py + 9e-4) / (s_p + s_y + 9e-4))
-    return np.array(values), np.array(held)
+    return line / line.sum()
+
+
+def _windows(p, y, v, window, sigma, c1, c2):
+    """Luminance, structure and the weight of every window of one image, pixel axes only."""
+    window = (window,) * p.ndim if np.ndim(window) == 0 else window
+    gaussian = functools.reduce(np.multiply.outer, [_line(w, sigma) for w in window])
+    inner = tuple(range(-p.ndim, 0))
+    mean = lambda x: (share * x).sum(inner, keepdims=True)
+    p, y, v = (np.lib.stride_tricks.sliding_window_view(x, window) for x in (p, y, v))
+    held = (gaussian * v).sum(inner, keepdims=True)
+    share = gaussian * v / np.where(held == 0, 1, held)
+    m_p, m_y = mean(p), mean(y)
+    s_p, s_y, s_py = mean((p - m_p) ** 2), mean((y - m_y) ** 2), mean((p - m_p) * (y - m_y))
+    luminance = (2 * m_p * m_y + c1) / (m_p**2 + m_y**2 + c1)
+    structure = (2 * s_py + c2) / (s_p + s_y + c2)
+    return luminance.ravel(), structure.ravel(), held.ravel()
+
+
+def _means(p, y, v, pooled, *options):
+    """The mean luminance times structure, and structure, of each image and class."""
+    classes = [
+        [_windows(p[b, ..., c], y[b, ..., c], v[b, ..., c], *options) for b in range(len(p))]
+        for c in range(p.shape[-1])
+    ]
+    luminance, structure, held = np.moveaxis(np.array(classes), 2, 0).swapaxes(1, 2)  # [B, C, n]
+    axes = (0, 2) if pooled else (2,)
+    mean = lambda x: (x * held).sum(axes) / np.maximum(held.sum(axes), 1e-300)
+    return mean(luminance * structure), mean(structure)
+
+
+def _constants(data_range=1.0, k1=0.01, k2=0.03):
+    return (k1 * data_range) ** 2, (k2 * data_range) ** 2
+
+
+def _halved(p, y, v):
+    """The weighted means of every two pixels along each axis, and of the weights."""
+
+    def pairs(x):
+        for axis in range(1, x.ndim - 1):
+            even = np.moveaxis(x, axis, 0)[: x.shape[axis] // 2 * 2]
+            x = np.moveaxis(even[::2] + even[1::2], 0, axis)
+        return x
+
+    held = np.where(pairs(v) == 0, 1, pairs(v))
+    return pairs(p * v) / held, pairs(y * v) / held, pairs(v)
+
+
+POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def _ms_ssim(*data, weights=POWERS, **options):
+    return _ssim(*data, scales=weights, **options)
 
 
 def _ssim(
@@ -56,16 +91,22 @@ def _ssim(
     per_image=True,
     include_background=True,
     absent="score",
+    scales=None,
+    **constants,
 ):
     p, y = probabilities_of(prediction, target, activation, axis)
     v = pixel_weight(where, weights, p, axis)
-    pairs = [
-        [_windows(p[b, ..., c], y[b, ..., c], v[b, ..., c], window, sigma) for b in range(len(p))]
-        for c in range(p.shape[-1])
-    ]
-    loss, held = (np.array([[x[k] for x in row] for row in pairs]).swapaxes(0, 1) for k in (0, 1))
-    sums = (2,) if per_image else (0, 2)  # of [B, C, windows]
-    values = (loss * held).sum(sums) / held.sum(sums)
+    options = (not per_image, window, sigma, *_constants(**constants))
+    if scales is None:
+        values = 1 - _means(p, y, v, *options)[0]
+    else:
+        images, score = (p, y, v), 1.0
+        for n, power in enumerate(scales):
+            images = _halved(*images) if n else images
+            whole, structure = _means(*images, *options)
+            mean = whole if n == len(scales) - 1 else structure
+            score = score * np.maximum(mean, 0) ** (power / sum(scales))
+        values = 1 - score
     axes = tuple(range(1 if per_image else 0, p.ndim - 1))
     part = v.sum(axes) > 0
     if absent == "skip":
@@ -96,7 +137,16 @@ def _sample(name, form, *pixels, seed=0, axis=-1, **options):
     )
 
 
+def _close(name, form, *pixels, **options):
+    """A sample whose prediction is like its target at all scales: no mean is near 0."""
+    sample = _sample(name, form, *pixels, **options)
+    y = dense(sample.target, sample.prediction, options.get("axis", sample.axis))
+    return sample._replace(prediction=sample.prediction / 4 + 4 * y)
+
+
 _SMALL = {"window": 3, "sigma": 0.8}
+_ONE = {"window": 1, "weights": (1.0,)}  # scale, of windows that fit into any image
+_TWO = {"window": 3, "weights": (0.6, 0.9)}  # scales
 
 CASES = {
     "ssim": Case(
@@ -106,10 +156,14 @@ CASES = {
             _sample("channels", "ids", 3, 4, 3, axis=1, include_background=False, **_SMALL),
             _sample("pooled", "elements", 4, 4, per_image=False, window=3),
             _sample("binary", "binary", 5, 4, window=3),
+            _sample("axes", "ids", 4, 2, window=(3, 1), data_range=2.0, k1=0.05, k2=0.2),
         ),
         (
             *(c._replace(options=_SMALL | c.options) for c in invalid_segmentations("sigma")),
             Invalid((PIXELS, PIXEL_IDS), {}, ValueError, ("window", "11", "odd and at most 4")),
+            Invalid(
+                (PIXELS, PIXEL_IDS), {"window": (3, 3)}, ValueError, ("window", r"\(3, 3\)", "1")
+            ),
             Invalid((PIXELS, PIXEL_IDS), {"window": 2}, ValueError, ("window", "2", "odd")),
             Invalid((PIXELS, PIXEL_IDS), {"window": -1}, ValueError, ("window", "-1", "odd")),
             Invalid((PIXELS, PIXEL_IDS), {"window": 3.0}, TypeError, ("window", "integer")),
@@ -120,9 +174,47 @@ CASES = {
                 ("absent", "'drop'", "'skip'"),
             ),
         ),
-        {"sigma": (0.8, -1.0)},
+        {
+            "sigma": (0.8, -1.0),
+            "data_range": (1.1, 0.0),
+            "k1": (0.02, -0.1),
+            "k2": (0.04, -0.1),
+        },
         "smooth",
-        35.8,
+        25.7,
+    ),
+    "ms_ssim": Case(
+        _ms_ssim,
+        (
+            _close("ids", "ids", 7, 8, **_TWO),
+            _close("channels", "ids", 6, 7, axis=1, include_background=False, **_TWO),
+            _close("pooled", "elements", 12, 5, per_image=False, **_TWO | {"window": (5, 1)}),
+            _close("binary", "binary", 16, 17, window=1),
+        ),
+        (
+            *(c._replace(options=_ONE | c.options) for c in invalid_segmentations("sigma")),
+            Invalid(
+                (PIXELS, PIXEL_IDS),
+                {"window": 3},
+                ValueError,
+                ("logits", r"\(2, 4, 3\)", "48 pixels or more along its axis 1"),
+            ),
+            Invalid(
+                (PIXELS, PIXEL_IDS),
+                _ONE | {"weights": (-1.0,)},
+                ValueError,
+                ("weights", "-1", "inf"),
+            ),
+            Invalid(
+                (PIXELS, PIXEL_IDS),
+                _ONE | {"weights": np.ones(PIXEL_IDS.shape)},
+                ValueError,
+                ("weights", r"\(2, 4\)", "one power for each scale", "where"),
+            ),
+        ),
+        {"sigma": (0.8, -1.0), "k2": (0.04, -0.1)},
+        "smooth",
+        30.1,
     ),
 }
 
@@ -182,3 +274,54 @@ def test_a_window_of_one_pixel_compares_luminance():
     p, y = jnp.array([[0.2, 0.9]]), jnp.array([[0.0, 1.0]])
     expected = ((p - y) ** 2 / (p**2 + y**2 + 1e-4)).mean()
     np.testing.assert_allclose(on_masks(p, y, window=1), expected, 1e-5)
+
+
+on_masks_at_scales = functools.partial(jaxloss.ms_ssim, axis=None, activation=None)
+on_one_scale = functools.partial(on_masks_at_scales, weights=(3.0,))
+
+
+def test_ms_ssim_of_one_scale_is_ssim():
+    p, y = np.random.default_rng(4).random((2, 2, 13, 12)).astype(np.float32)
+    p = (p + 3 * y) / 4
+    values = [jax.value_and_grad(f)(p, y) for f in (on_masks, on_one_scale)]
+    for one, other in zip(*values, strict=True):
+        np.testing.assert_allclose(one, other, 1e-5, 1e-7)
+
+
+def test_ms_ssim_of_equal_and_of_opposite_images():
+    """Equal ones cost exactly 0, opposite ones 1, with no gradient beyond."""
+    y = jnp.asarray(np.random.default_rng(5).random((1, 24, 25)), jnp.float32)
+    run = jax.jit(jax.value_and_grad(functools.partial(on_masks_at_scales, weights=(1.0, 1.0))))
+    for p, expected in ((y, 0), (1 - y, 1)):
+        value, gradient = run(p, y)
+        assert value == expected
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_rows_on_several_devices_exchange_a_halo(kind):
+    """Value and gradient are those of one device; no device receives another's rows whole."""
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(1, 64, 24, 2)).astype(np.float32), rng.integers(0, 2, (1, 64, 24))
+    where = rng.random((1, 64, 24)) < 0.9
+    run = jax.jit(jax.value_and_grad(functools.partial(jaxloss.ssim, window=7)))
+    expected = run(x, y, where=where)
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+    rows = jax.NamedSharding(mesh, jax.P(None, "rows"))
+    with jax.set_mesh(mesh):
+        data = [jax.device_put(a, rows) for a in (x, y, where)]
+        compiled = run.lower(data[0], data[1], where=data[2]).compile()
+        for value, other in zip(compiled(data[0], data[1], where=data[2]), expected, strict=True):
+            np.testing.assert_allclose(value, other, 1e-5, 1e-7)
+    assert "collective-permute" in compiled.as_text()
+    assert "all-gather" not in compiled.as_text()
+
+
+def test_a_window_wider_than_a_device_has_rows():
+    """The image is brought together."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    p, y = np.random.default_rng(8).random((2, 1, 32, 16)).astype(np.float32)
+    with jax.set_mesh(mesh):
+        rows = jax.NamedSharding(mesh, jax.P(None, "rows"))
+        loss = on_masks(*(jax.device_put(x, rows) for x in (p, y)))
+    np.testing.assert_allclose(loss, on_masks(p, y), 1e-5)

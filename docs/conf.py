@@ -20,7 +20,6 @@ extensions = ["myst_parser", "mathml", "losses", "modules", "gallery"]
 exclude_patterns = ["_build", "_ext", "_plots"]
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # a folder of pages that is still empty
 add_function_parentheses = False
 python_maximum_signature_line_length = 80
 highlight_language = "text"

@@ -34,16 +34,20 @@ def write(app=None):
     for family, names in families().items():
         if family not in FAMILIES:
             continue
-        pages[f"{family.lower()}.md"] = _family(family, names)
+        pages[f"{_page(family)}.md"] = _family(family, names)
         for name in names:
             plots.draw(name, family, notes[name].get("vary", {}))
             pages[f"{name}.md"] = _loss(name, family, notes[name], peers.get(name, []))
     markup.save(FOLDER, pages)
 
 
+def _page(family):
+    return f"{family.lower()}_losses"
+
+
 def _index():
-    lists = "\n".join(f"| [{family}]({family.lower()}.md) | {FAMILIES[family]} |" for family in FAMILIES)
-    tree = "\n".join(f"{family} <{family.lower()}>" for family in FAMILIES)
+    rows = (f"| [{family}]({_page(family)}.md) | {text} |" for family, text in FAMILIES.items())
+    lists, tree = "\n".join(rows), "\n".join(map(_page, FAMILIES))
     return (
         "# Losses\n\nEvery loss is a function, `loss(prediction, target, *, options)`, lower is better."
         " Each has a page with its formula, a plot of value and gradient, its options and its paper."

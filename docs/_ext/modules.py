@@ -48,7 +48,9 @@ def _module(name):
         return "\n\n".join([head, *_options(module)])
     if name == "optax_compat":
         return f"{head}\n\n{_compat(module)}"
-    entries = [_entry(f"{home}.{n}", getattr(module, n)) for n in sorted(module.__all__)]
+    names = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
+    names = sorted(getattr(module, "__all__", names))
+    entries = [_entry(f"{home}.{n}", getattr(module, n)) for n in names]
     return "\n\n".join([head, *entries])
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import jaxloss
 
 LOSSES = ("iou", "giou", "diou", "ciou", "eiou")
-START = jnp.array([2.0, 6.0, 3.0, 1.0])  # centre and size
-TARGET = jnp.array([8.0, 3.0, 1.6, 2.4])
+START = jnp.array([8.2, 11.5, 1.8, 0.6])  # centre and size
+TARGET = jnp.array([10.0, 10.0, 0.8, 1.25])
 STEPS, RATE = 200, 0.1
 
 
@@ -36,7 +36,7 @@ def draw():
             ax.add_patch(_rectangle(path[i], figures.COLOURS[0], shade))
         ax.add_patch(_rectangle(np.asarray(TARGET), figures.COLOURS[1], 1, "--"))
         ax.plot(path[:, 0], path[:, 1], color=figures.COLOURS[0], lw=0.8)
-        ax.set(xlim=(-1, 11), ylim=(-1, 9), aspect="equal", xticks=[], yticks=[])
+        ax.set(xlim=(6.8, 11.2), ylim=(8.6, 12.4), aspect="equal", xticks=[], yticks=[])
         ax.set_title(f"{name}: IoU {overlap:.2f}", fontsize=8)
     return fig
 

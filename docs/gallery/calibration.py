@@ -3,6 +3,7 @@
 import functools
 
 import figures
+import jax
 import numpy as np
 import trials
 
@@ -11,7 +12,7 @@ import jaxloss
 SHARE = 0.2
 LOSSES = {
     "cross_entropy": jaxloss.cross_entropy,
-    "label_smoothing=0.1": functools.partial(jaxloss.cross_entropy, label_smoothing=0.1),
+    "label smoothing 0.1": functools.partial(jaxloss.cross_entropy, label_smoothing=0.1),
     "focal": jaxloss.focal,
     "poly1": jaxloss.poly1,
 }
@@ -19,8 +20,6 @@ LOSSES = {
 
 def draw():
     """Draws accuracy by confidence, and the mean gap between them (ECE, 10 bins)."""
-    import jax
-
     (x, y), (clean, truth) = trials.digits()
     rng = np.random.default_rng(0)
 
@@ -41,7 +40,7 @@ def draw():
         ece = (gaps * [(bins == i).mean() for i in held]).sum()
         ax.bar([(i + 0.5) / 10 for i in held], rates, width=0.09, color=figures.COLOURS[0], alpha=0.8)
         ax.plot([0, 1], [0, 1], color="#999999", lw=0.8)
-        ax.set_title(f"{name}: ECE {ece:.3f}", fontsize=8)
+        ax.set_title(f"{name}\nECE {ece:.3f}", fontsize=8)
         ax.set_xlabel("confidence")
     axes[0].set_ylabel("accuracy")
     return fig

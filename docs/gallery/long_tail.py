@@ -38,11 +38,11 @@ def table():
 def draw():
     """Draws accuracy by the number of samples."""
     found = table()
-    fig, ax = figures.figure(size=(4.6, 2.6))
+    fig, ax = figures.figure(size=(6.4, 2.8))
     for name, row in zip(LOSSES, found, strict=True):
-        ax.plot(COUNTS, row, "o-", ms=3, label=f"{name}: mean {row.mean():.3f}")
-    ax.set(xscale="log", xlabel="training samples of the class", ylabel="accuracy on the class")
-    ax.invert_xaxis()
+        ax.plot(row, "o-", ms=3, label=f"{name}\n(mean {row.mean():.3f})")
+    ax.set(xlabel="training samples of the class", ylabel="accuracy on the class")
+    ax.set_xticks(range(len(COUNTS)), COUNTS)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 

@@ -1,6 +1,7 @@
 """The maps that boundary losses are made of, of a real mask: a digit of scikit-learn."""
 
 import figures
+import matplotlib.ticker
 import numpy as np
 import sklearn.datasets
 
@@ -19,11 +20,11 @@ def draw():
     shown = {
         "mask": mask.astype(float),
         "signed_distance": distance.signed_distance(mask),
-        "compute_sdf, normalised": distance.compute_sdf(mask, normalize=True),
+        "compute_sdf": distance.compute_sdf(mask, normalize=True),
         "penalty": distance.compute_edts_for_penalized_loss(mask),
         "Hausdorff": distance.compute_edts_for_hausdorff_loss(mask),
     }
-    fig, axes = figures.figure(1, len(shown), size=(7.2, 1.9))
+    fig, axes = figures.figure(1, len(shown), size=(7.2, 2.2))
     for ax, (title, image) in zip(axes, shown.items(), strict=True):
         image = np.asarray(image)
         signed = image.min() < 0
@@ -34,7 +35,7 @@ def draw():
             vmin=-limit if signed else 0,
             vmax=limit,
         )
-        ax.set_title(title, fontsize=8)
+        ax.set_title(title, fontsize=7.5)
         ax.set_axis_off()
-        fig.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.9, ticks=[0, round(limit)])
+        fig.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.9, ticks=matplotlib.ticker.MaxNLocator(3))
     return fig

@@ -1,5 +1,7 @@
 """Small trainings on the digits of scikit-learn, which the trials of the gallery share."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +33,10 @@ def apply(weights, x):
     return jax.nn.relu(x @ first + bias) @ second + offset
 
 
-def train(loss, x, y, seed, steps=600, rate=3e-3):
+@functools.partial(jax.jit, static_argnames=("loss", "steps"))
+def train(loss, x, y, seed, steps=600):
     """Returns the weights after full-batch steps of Adam on `loss(logits, labels)`."""
-    optimizer = optax.adam(rate)
+    optimizer = optax.adam(3e-3)
 
     def step(carry, _):
         weights, state = carry
@@ -42,8 +45,7 @@ def train(loss, x, y, seed, steps=600, rate=3e-3):
         return (optax.apply_updates(weights, updates), state), None
 
     weights = network(seed)
-    run = jax.jit(lambda weights: jax.lax.scan(step, (weights, optimizer.init(weights)), length=steps))
-    return run(weights)[0][0]
+    return jax.lax.scan(step, (weights, optimizer.init(weights)), length=steps)[0][0]
 
 
 def accuracies(weights, x, y):

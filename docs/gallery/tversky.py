@@ -11,57 +11,58 @@ import jaxloss
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SEEDS = 3
-NOISE, INK = 1.0, 7
-STEPS = 150
+NOISE, INK, SIZE = 0.5, 7, 32
+REACH = 3  # pixels around the one that is judged
+SIZES = ((2 * REACH + 1) ** 2, 24), (24, 1)
+STEPS = 200
+OPTIMIZER = optax.adam(1e-2)
 
 
-def scenes(rng, digits, count, size=40):
-    """Returns noisy images of one small digit each, and its mask."""
-    images = np.zeros((count, size, size), np.float32)
+def scenes(rng, digits, count=32):
+    """Returns the surroundings of each pixel of noisy images, one digit in each, and the masks."""
+    images = np.zeros((count, SIZE, SIZE), np.float32)
     for image in images:
-        y, x = rng.integers(0, size - 8, 2)
+        y, x = rng.integers(0, SIZE - 8, 2)
         image[y : y + 8, x : x + 8] = digits[rng.integers(len(digits))] / 16
     masks = (images * 16 > INK).astype(np.float32)
-    return images + NOISE * rng.normal(size=images.shape).astype(np.float32), masks
+    images += NOISE * rng.normal(size=images.shape).astype(np.float32)
+    padded = np.pad(images, ((0, 0), (REACH, REACH), (REACH, REACH)))
+    side = 2 * REACH + 1
+    near = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2))
+    return np.ascontiguousarray(near).reshape(*images.shape, -1), masks
 
 
-def apply(weights, images):
-    """Three convolutions."""
-    x = images[..., None]
-    for i, (kernel, bias) in enumerate(weights):
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        x = x + bias if i == len(weights) - 1 else jax.nn.relu(x + bias)
-    return x[..., 0]
+def apply(weights, x):
+    """A network of one hidden layer, on each pixel's surroundings."""
+    (first, bias), (second, offset) = weights
+    return (jax.nn.relu(x @ first + bias) @ second + offset)[..., 0]
+
+
+@jax.jit
+def train(weights, x, masks, alpha):
+    """Returns the weights after full-batch steps of Adam."""
+
+    def loss(weights):
+        return jaxloss.tversky(apply(weights, x), masks, alpha=alpha, beta=1 - alpha, axis=None)
+
+    def step(carry, _):
+        weights, state = carry
+        updates, state = OPTIMIZER.update(jax.grad(loss)(weights), state)
+        return (optax.apply_updates(weights, updates), state), None
+
+    return jax.lax.scan(step, (weights, OPTIMIZER.init(weights)), length=STEPS)[0][0]
 
 
 def rates(alpha, seed):
     """Returns precision and recall on digits that were not trained on."""
     digits = sklearn.datasets.load_digits().images
     rng = np.random.default_rng(seed)
-    images, masks = scenes(rng, digits[::2], 64)
-    keys = jax.random.split(jax.random.key(seed), 3)
-    make = jax.nn.initializers.he_normal(in_axis=(0, 1, 2), out_axis=3)
-    sizes = (5, 5, 1, 8), (5, 5, 8, 8), (1, 1, 8, 1)
-    weights = [(make(key, size), jnp.zeros(size[-1])) for key, size in zip(keys, sizes, strict=True)]
-    optimizer = optax.adam(1e-2)
-
-    def step(carry, _):
-        weights, state = carry
-
-        def loss(weights):
-            logits = apply(weights, images)
-            return jaxloss.tversky(logits, masks, alpha=alpha, beta=1 - alpha, axis=None)
-
-        gradient = jax.grad(loss)(weights)
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(weights, updates), state), None
-
-    start = weights, optimizer.init(weights)
-    weights = jax.jit(lambda start: jax.lax.scan(step, start, length=STEPS)[0][0])(start)
-    images, masks = scenes(rng, digits[1::2], 64)
-    found = np.asarray(apply(weights, images) > 0)
+    make = jax.nn.initializers.he_normal()
+    keys = jax.random.split(jax.random.key(seed))
+    weights = [(make(key, size), jnp.zeros(size[1])) for key, size in zip(keys, SIZES, strict=True)]
+    weights = train(weights, *scenes(rng, digits[::2]), alpha)
+    x, masks = scenes(rng, digits[1::2])
+    found = np.asarray(apply(weights, x) > 0)
     hits = (found * masks).sum()
     return hits / max(found.sum(), 1), hits / masks.sum()
 

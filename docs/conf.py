@@ -21,7 +21,6 @@ exclude_patterns = ["_build", "_ext", "_plots"]
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 add_function_parentheses = False
-python_maximum_signature_line_length = 80
 highlight_language = "text"
 
 html_theme = "furo"

@@ -1,4 +1,4 @@
-"""The site, as far as it can be held without being built: notes, links, code and measured numbers."""
+"""The site, as far as it shows without being built: notes, links, code, measured numbers."""
 
 import collections
 import importlib.util
@@ -145,7 +145,9 @@ def test_every_page_is_in_the_table_of_contents():
 def _blocks():
     for page in DOCS.glob("*.md"):
         if page.name not in TESTED_ELSEWHERE:
-            found = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+            found = re.findall(
+                r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+            )
             yield from (pytest.param(block, id=f"{page.stem}-{i}") for i, block in enumerate(found))
 
 

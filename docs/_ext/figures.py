@@ -1,4 +1,4 @@
-"""The style of all pictures, and a cache: a picture is drawn again when what it shows may differ."""
+"""The style of all pictures, and a cache: one is drawn again when what it shows may differ."""
 
 import hashlib
 import pathlib

@@ -1,16 +1,17 @@
 """Writes a page for every public loss into `loss/`, and one for every family.
 
-A page has what the docstring says, the formulas and the advice of `losses.toml`, a plot, and how far
-the loss is from the implementations of others, from `agreement.json`.
+A page has what the docstring says, the formulas and the advice of `losses.toml`, a plot, and how
+far the loss is from the implementations of others, from `agreement.json`.
 """
 
 import json
 import pathlib
 import tomllib
 
-import jaxloss
 import markup
 import plots
+
+import jaxloss
 from jaxloss.__main__ import families, read
 
 DOCS = pathlib.Path(__file__).parents[1]
@@ -49,9 +50,9 @@ def _index():
     rows = (f"| [{family}]({_page(family)}.md) | {text} |" for family, text in FAMILIES.items())
     lists, tree = "\n".join(rows), "\n".join(map(_page, FAMILIES))
     return (
-        "# Losses\n\nEvery loss is a function, `loss(prediction, target, *, options)`, lower is better."
-        " Each has a page with its formula, a plot of value and gradient, its options and its paper."
-        " [Choose a loss](../choose.md) starts from what is wrong with a training.\n\n"
+        "# Losses\n\nEvery loss is a function, `loss(prediction, target, *, options)`, lower is"
+        " better. Each has a page with its formula, a plot of value and gradient, its options and"
+        " its paper. [Choose a loss](../choose.md) starts from what is wrong with a training.\n\n"
         f"| family | what is compared |\n|---|---|\n{lists}\n\n"
         f"```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
     )
@@ -64,7 +65,7 @@ def _family(family, names):
     return (
         f"# {family}\n\n{FAMILIES[family]}\n\n| loss | |\n|---|---|\n{rows}\n\n"
         f"```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
-        f"\n:::{{div}} thumbnails\n{thumbs}\n:::\n"
+        f"\n:::{{container}} thumbnails\n{thumbs}\n:::\n"
     )
 
 
@@ -78,7 +79,7 @@ def _sentence(name):
 def _loss(name, family, notes, peers):
     parts = markup.page(getattr(jaxloss, name), f"jaxloss.{name}", notes["formula"])
     shown = plots.caption(family, name)
-    plot = f"![{shown}](../_plots/{name}.svg)\n\n*{shown}*"
+    plot = f"![Value and derivative](../_plots/{name}.svg)\n\n{shown and f'*{shown}*'}"
     sections = [
         f"# {name}",
         parts["signature"],
@@ -110,8 +111,8 @@ def _agreement(peers):
         for peer in peers
     )
     return (
-        "The largest difference to what others gave for the same arrays, in float64, over the largest"
-        " number of the array (`docs/_ext/agreement.py`):\n\n"
+        "The largest difference to what others gave for the same arrays, in float64, over the"
+        " largest number of the array (`docs/_ext/agreement.py`):\n\n"
         f"| source | version | calls | value | gradient |\n|---|---|---|---|---|\n{rows}"
     )
 

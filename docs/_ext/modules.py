@@ -3,8 +3,9 @@
 import inspect
 import pathlib
 
-import jaxloss
 import markup
+
+import jaxloss
 from jaxloss.__main__ import families
 
 FOLDER = pathlib.Path(__file__).parents[1] / "api"
@@ -103,7 +104,9 @@ def _compat(module):
     for name in sorted(module.__all__):
         function = getattr(module, name)
         ours = function.__module__.startswith("jaxloss")
-        sentence = inspect.getdoc(function).split("\n\n")[0].replace("\n", " ") if ours else "Optax's own."
+        sentence = (
+            inspect.getdoc(function).split("\n\n")[0].replace("\n", " ") if ours else "Optax's own."
+        )
         rows.append(f"| `{name}` | {markup.linked(sentence, 'jaxloss.optax_compat')} |")
     return "| name | |\n|---|---|\n" + "\n".join(rows)
 

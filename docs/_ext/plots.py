@@ -71,19 +71,20 @@ def draw(name, family, vary):
 
 
 def caption(family, name):
-    """Says what a plot shows."""
+    """Says what a plot shows, where its axes do not."""
     if family == "Boxes":
-        return (
-            "The box against a target of width 1: as it moves, in widths, and as it "
-            + ("turns, the target twice as wide as high." if name in ROTATED else "grows about the centre.")
+        return "The box against a target of width 1: as it moves, in widths, and as it " + (
+            "turns, the target twice as wide as high."
+            if name in ROTATED
+            else "grows about the centre."
         )
     if name in UPSAMPLED or family in ("Region", "Boundary", "Compound"):
         return (
-            f"A soft disc against a true one of radius {RADIUS}, in an image of {SHAPE[0]} x {SHAPE[1]}"
-            " pixels: as it grows about the same centre, and as it moves. The derivatives are by"
+            f"A soft disc against a true one of radius {RADIUS}, in an image of {SHAPE[0]} x"
+            f" {SHAPE[1]} pixels: as it grows about the same centre, and as it moves. The derivatives are by"
             " radius and shift."
         )
-    return "Value and derivative."
+    return ""
 
 
 def _figure(name, family, vary):
@@ -172,10 +173,16 @@ def _of_errors(name, loss):
 
 def _of_logits(name, loss):
     if name in LOGITS:
-        targets = {"quality 0.7": 0.7, "no match": 0.0} if name in QUALITIES else {"y = 1": 1.0, "y = 0": 0.0}
+        targets = (
+            {"quality 0.7": 0.7, "no match": 0.0}
+            if name in QUALITIES
+            else {"y = 1": 1.0, "y = 0": 0.0}
+        )
 
         def against(target):
-            return lambda x, **options: loss(x, jnp.full_like(x, target), reduction="none", **options)
+            return lambda x, **options: loss(
+                x, jnp.full_like(x, target), reduction="none", **options
+            )
 
         lines = {title: against(target) for title, target in targets.items()}
         return [View("logit", np.linspace(-6, 6, POINTS), lines)]
@@ -194,7 +201,10 @@ def _of_classes(name, loss):
     if name in SOFT:
         label, target = "logit of the class of share 0.8", SHARES
     if name == "distillation":
-        label, target = "logit of a class that the teacher gives 2", np.array([2.0, 0, 0], np.float32)
+        label, target = (
+            "logit of a class that the teacher gives 2",
+            np.array([2.0, 0, 0], np.float32),
+        )
     if name == "distribution_focal":
         label, target = "logit of the first bin, of a target of 0.3", np.float32(0.3)
 
@@ -218,6 +228,7 @@ def _of_classes(name, loss):
 
 
 def of_discs(name, loss):
+    """Returns the views of a loss of masks."""
     truth = _distances(0.0) < RADIUS
     grows = np.linspace(0, 18, 46)
     moves = np.linspace(0, 24, 49)
@@ -271,8 +282,16 @@ def _of_boxes(name, loss):
         return {"": line}
 
     return [
-        View("shift, in widths", np.linspace(-2, 2, POINTS), against_unit(lambda x, o, i: [x, o, i, i])),
-        View("side, the target's 1", np.linspace(0.1, 3, POINTS), against_unit(lambda x, o, i: [o, o, x, x])),
+        View(
+            "shift, in widths",
+            np.linspace(-2, 2, POINTS),
+            against_unit(lambda x, o, i: [x, o, i, i]),
+        ),
+        View(
+            "side, the target's 1",
+            np.linspace(0.1, 3, POINTS),
+            against_unit(lambda x, o, i: [o, o, x, x]),
+        ),
     ]
 
 
@@ -287,6 +306,14 @@ def _of_rotated(loss):
         return {"": line}
 
     return [
-        View("shift, in widths", np.linspace(-2, 2, POINTS), against_flat(lambda x, o: [x, o, o + 1, o + 0.5, o])),
-        View("angle, radians", np.linspace(-np.pi, np.pi, POINTS), against_flat(lambda x, o: [o, o, o + 1, o + 0.5, x])),
+        View(
+            "shift, in widths",
+            np.linspace(-2, 2, POINTS),
+            against_flat(lambda x, o: [x, o, o + 1, o + 0.5, o]),
+        ),
+        View(
+            "angle, radians",
+            np.linspace(-np.pi, np.pi, POINTS),
+            against_flat(lambda x, o: [o, o, o + 1, o + 0.5, x]),
+        ),
     ]

@@ -1,4 +1,4 @@
-"""The way of one box under each loss: 200 steps down the gradient towards a box it does not meet."""
+"""The way of one box under each loss: 200 steps down the gradient to a box it does not meet."""
 
 import figures
 import jax

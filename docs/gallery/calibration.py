@@ -38,7 +38,9 @@ def draw():
         rates = np.array([right[bins == i].mean() for i in held])
         gaps = np.array([abs(right[bins == i].mean() - sure[bins == i].mean()) for i in held])
         ece = (gaps * [(bins == i).mean() for i in held]).sum()
-        ax.bar([(i + 0.5) / 10 for i in held], rates, width=0.09, color=figures.COLOURS[0], alpha=0.8)
+        ax.bar(
+            [(i + 0.5) / 10 for i in held], rates, width=0.09, color=figures.COLOURS[0], alpha=0.8
+        )
         ax.plot([0, 1], [0, 1], color="#999999", lw=0.8)
         ax.set_title(f"{name}\nECE {ece:.3f}", fontsize=8)
         ax.set_xlabel("confidence")

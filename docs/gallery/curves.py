@@ -1,5 +1,7 @@
 """Losses of one sample by the logit of its class, and their derivatives."""
 
+import functools
+
 import figures
 import jax
 import jax.numpy as jnp
@@ -22,9 +24,10 @@ def draw():
     labels = np.zeros(len(x), np.int32)
     fig, (left, right) = figures.figure(1, 2, size=(6.4, 2.6))
     for name, options in LOSSES.items():
+        loss = functools.partial(getattr(jaxloss, name), reduction="none", **options)
 
-        def total(x, loss=getattr(jaxloss, name), options=options):
-            values = loss(jnp.stack([x, 0 * x], -1), labels, reduction="none", **options)
+        def total(x, loss=loss):
+            values = loss(jnp.stack([x, 0 * x], -1), labels)
             return values.sum(), values
 
         slope, value = jax.grad(total, has_aux=True)(x)

@@ -37,5 +37,11 @@ def draw():
         )
         ax.set_title(title, fontsize=7.5)
         ax.set_axis_off()
-        fig.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.9, ticks=matplotlib.ticker.MaxNLocator(3))
+        fig.colorbar(
+            drawn,
+            ax=ax,
+            orientation="horizontal",
+            shrink=0.9,
+            ticks=matplotlib.ticker.MaxNLocator(3),
+        )
     return fig

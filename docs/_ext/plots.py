@@ -79,9 +79,10 @@ def caption(family, name):
             else "grows about the centre."
         )
     if name in UPSAMPLED or family in ("Region", "Boundary", "Compound"):
+        height, width = SHAPE
         return (
-            f"A soft disc against a true one of radius {RADIUS}, in an image of {SHAPE[0]} x"
-            f" {SHAPE[1]} pixels: as it grows about the same centre, and as it moves. The derivatives are by"
+            f"A soft disc against a true one of radius {RADIUS}, in an image of {height} x {width}"
+            " pixels: as it grows about the same centre, and as it moves. The derivatives are by"
             " radius and shift."
         )
     return ""

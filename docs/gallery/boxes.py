@@ -11,19 +11,19 @@ import jaxloss
 LOSSES = ("iou", "giou", "diou", "ciou", "eiou")
 START = jnp.array([8.2, 11.5, 1.8, 0.6])  # centre and size
 TARGET = jnp.array([10.0, 10.0, 0.8, 1.25])
-STEPS, RATE = 200, 0.1
+RATES = np.repeat([0.1, 0.01, 0.001], [160, 20, 20])  # of each step
 
 
 def way(loss):
-    """Returns the box after every step; the step grows where boxes do not meet, as in the paper."""
+    """Returns the box after every step, longer where boxes do not meet, as in the paper."""
 
-    def step(box, _):
+    def step(box, rate):
         gradient = jax.grad(loss)(box, TARGET, format="cxcywh")
-        overlap = 1 - jaxloss.iou(box, TARGET, format="cxcywh")
-        moved = box - RATE * (1 + overlap) * gradient
+        missed = jaxloss.iou(box, TARGET, format="cxcywh")
+        moved = box - rate * (1 + missed) * gradient
         return moved, moved
 
-    return jax.lax.scan(step, START, length=STEPS)[1]
+    return jax.lax.scan(step, START, jnp.asarray(RATES))[1]
 
 
 def draw():

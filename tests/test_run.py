@@ -108,6 +108,14 @@ def test_lowest_versions_have_an_environment_of_their_own(run):
     assert run.environment(sys.executable, True).name.endswith("-lowest")
 
 
+def test_documentation_has_an_environment_of_its_own(run):
+    assert run.main(["docs", "-j", "2"]) == 0
+    assert ".[docs]" in run.calls[2]
+    strict = ["--fail-on-warning", "--keep-going", "--quiet"]
+    assert run.calls[3:] == [["-m", "sphinx", *strict, "-j", "2", "docs", "docs/_build"]]
+    assert [path.parent.name for path in run.ROOT.glob("*/jaxloss-stamp")] == [".venv-docs"]
+
+
 def test_pip_stands_in_for_uv(run):
     run.codes["uv"] = 1
     _prepare(run)

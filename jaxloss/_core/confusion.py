@@ -22,7 +22,7 @@ Data = labels.Competing | labels.Independent
 
 ABSENT = ("score", "skip")
 
-FEW = 16  # classes, which a CPU holds first
+FEW = 16  # classes, which do not stay last
 FEWER = 8  # of which the statistics of a position take as much memory as its logits
 
 
@@ -302,9 +302,10 @@ def of_counts(
       beside: A cost of the same logits; its sum is the last of `counts.more`.
     """
     frame, axis = pixels.frame, pixels.axis
-    few = _have_few_classes(pixels, beside)
-    summed = frame._replace(axis=1).summed if few else frame.summed
-    with_cost, rest = _with_cost(pixels, beside, 1 if few else axis)
+    move = _moved_classes(pixels, beside)
+    held = axis if move is None else move[1]
+    summed = frame._replace(axis=held).summed
+    with_cost, rest = _with_cost(pixels, beside, held)
     of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
     constant = of_ids and not (beside and beside.of_statistics)
     terms = bind(
@@ -312,7 +313,8 @@ def of_counts(
         with_cost=with_cost,
         more=more,
         counts=(len(pixels.arrays), len(maps)),
-        few=frame.rank if few else None,
+        rank=frame.rank,
+        move=move,
         constant=constant,
     )
     finished = bind(_of_sums, finish=finish, frame=frame, constant=constant)
@@ -338,17 +340,18 @@ def _terms(
     with_cost: Callable[..., tuple[Array, ...]],
     more: Callable[..., tuple[Array, ...]] | None,
     counts: tuple[int, int],
-    few: int | None,
+    rank: int,
+    move: tuple[int, int] | None,
     constant: bool,
 ) -> tuple[Array, ...]:
-    """What is summed of each pixel. Few classes, in arrays of rank `few`, are held first.
+    """What is summed of each pixel. In arrays of some rank the classes may move to another axis.
 
     Where `(1 - p) y` is `constant`, `p y` stands last once more, without derivative: the difference
     of both moves as the former does.
     """
-    if few is not None:
+    if move is not None:
         arrays = tuple(
-            jnp.moveaxis(a, -1, 1) if a is not None and jnp.ndim(a) == few else a for a in arrays
+            jnp.moveaxis(a, *move) if a is not None and jnp.ndim(a) == rank else a for a in arrays
         )
     of_form, of_more = counts
     weight, *others = arrays[of_form:]
@@ -360,13 +363,19 @@ def _terms(
     return values if weight is None else tuple(value * weight for value in values)
 
 
-def _have_few_classes(pixels: Pixels, beside: Cost | None) -> bool:
-    """Whether a chunk should hold the classes first: a CPU's compiler vectorises the last axis."""
+def _moved_classes(pixels: Pixels, beside: Cost | None) -> tuple[int, int] | None:
+    """Where the classes are, and to which axis a chunk should move them; None: they stay.
+
+    A CPU's compiler vectorises the last axis, which a few classes do not fill, and reduces the
+    second of a single image ten times slower than the last but one.
+    """
     rank, axis = pixels.frame.rank, pixels.axis
-    if axis in (None, 0, 1) or axis != rank - 1:
-        return False
     knows_axis = beside is not None and beside.classes is not None
-    return pixels.shape[-1] <= FEW and not knows_axis
+    if axis in (None, 0, rank - 2) or rank < 3 or knows_axis:
+        return None
+    if axis == rank - 1 and pixels.shape[-1] > FEW:
+        return None
+    return axis, rank - 2
 
 
 def _with_cost(

@@ -20,7 +20,7 @@ from jaxloss._core.cost import Cost, bind, is_split
 
 Array = jax.Array
 
-FEW = 16  # classes, which are held first
+FEW = 16  # classes, which do not stay last
 ACTIVATIONS = ("auto", "softmax", "sigmoid", None)
 
 
@@ -170,13 +170,13 @@ def _of_part(
     are_probabilities: bool,
 ) -> Array:
     few = z.ndim - 1 == axis > 1 and z.shape[axis] <= FEW
-    if few:  # a CPU's compiler vectorises the last axis
+    if few:  # a CPU's compiler vectorises the last axis, which they do not fill
         arrays = (z, labels, mask, class_weights, *parameters)
         z, labels, mask, class_weights, *rest = (
-            jnp.moveaxis(a, axis, 1) if a is not None and jnp.ndim(a) == z.ndim else a
+            jnp.moveaxis(a, axis, -2) if a is not None and jnp.ndim(a) == z.ndim else a
             for a in arrays
         )
-        parameters, axis = tuple(rest), 1
+        parameters, axis = tuple(rest), axis - 1
     part = Competing(
         logits=z,
         labels=labels.squeeze(axis) if has_ids else labels,
@@ -189,7 +189,7 @@ def _of_part(
     values = formula(part, *parameters)
     values = jnp.expand_dims(values.now() if isinstance(values, Cost) else values, axis)
     values = values if mask is None else jnp.where(mask, values, 0)
-    return jnp.moveaxis(values, 1, -1) if few else values
+    return jnp.moveaxis(values, -2, -1) if few else values
 
 
 def resolve(

@@ -134,10 +134,10 @@ def fcos(classes: int, **options: Any) -> Head:
     return Head(5 + classes, loss, decode)
 
 
-def detr(classes: int, classification: str = "focal") -> Head:
+def detr(classes: int, classification: str = "focal", **options: Any) -> Head:
     """The set loss: every cell is a query, every box has one of them, and no box is found twice."""
     softmax = classification == "softmax"
-    options = {} if softmax else {"cost_class": 2.0, "class_gain": 2.0}
+    options = ({} if softmax else {"cost_class": 2.0, "class_gain": 2.0}) | options
 
     def read(levels: Levels) -> tuple[Array, Array]:
         x = _joined(levels)
@@ -173,13 +173,6 @@ HEADS: dict[str, Callable[..., Head]] = {
     "fcos": fcos,
     "detr": detr,
 }
-BOX_LOSSES = {
-    "yolo_v5": ("ciou", "diou", "giou", "iou"),
-    "yolo_v8": ("ciou", "diou", "giou", "iou"),
-    "retinanet": ("l1", "smooth_l1", "giou"),
-    "fcos": ("giou", "iou", "linear_iou"),
-}
-CLASSIFICATIONS = ("focal", "softmax", "varifocal", "matchability_aware")
 
 
 @functools.partial(jax.jit, static_argnames=("head", "slots"))

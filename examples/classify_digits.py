@@ -7,7 +7,8 @@
 A small convolutional network learns to name the 2500 digits of the training split and is judged on
 the other 2500, by its accuracy on all classes, on the three rarest ones, and by how far its
 confidence is from its accuracy. With `--long-tail 50` the zeros of the training split are 50 times
-as many as the nines, with `--label-noise 0.4` so large a share of its labels is wrong. Takes a minute or two on two CPU cores.
+as many as the nines, with `--label-noise 0.4` so large a share of its labels is wrong. Takes a
+minute or two on two CPU cores.
 """
 
 from __future__ import annotations

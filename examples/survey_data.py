@@ -59,7 +59,9 @@ def _digit(
         (max(width, 1), max(height, 1)), Image.Resampling.BICUBIC
     )
     ink = np.asarray(picture, np.float32) / 255
-    return _paint(rng, split, size, ink, ink > INK)
+    count = round(share * size**2)
+    least = np.partition(ink.ravel(), -count)[-count]  # near INK, which the new size may not keep
+    return _paint(rng, split, size, ink, ink >= least)
 
 
 def _stroke(rng: np.random.Generator, split: Split, size: int) -> tuple[np.ndarray, np.ndarray]:

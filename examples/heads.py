@@ -23,7 +23,8 @@ Levels = Sequence[Array]
 PRIOR = math.log(0.01 / 0.99)  # Every class begins at 1 %, as most cells are background.
 BINS = 8  # of a distance, in YOLOv8
 SHAPES = ((2.0, 3.0), (3.0, 2.0), (4.0, 4.0))  # of YOLOv5's anchors, in strides
-RATIOS, SCALES, SIZE = (0.5, 1.0, 2.0), (1.0, 1.5), 3.0  # of RetinaNet's, the size in strides
+SIZE = 3.5  # of RetinaNet's square anchors, in strides
+CLASSIFICATION = 5.0  # Its weight in RetinaNet, where boxes would shape the features alone.
 SIDE = math.log(0.2 / 0.8)  # Boxes of queries begin at a fifth of the image.
 
 
@@ -92,25 +93,31 @@ def yolo_v8(classes: int, **options: Any) -> Head:
 
 
 def retinanet(classes: int, **options: Any) -> Head:
-    """Anchors of six shapes that overlap a box enough, and the focal loss for all others."""
-    count = len(RATIOS) * len(SCALES)
+    """Anchors that overlap a box enough, and the focal loss for all others.
+
+    One shape of anchor: on grids so coarse for such small digits, of six shapes each would fit a
+    digit at one place only, and learn from it alone. The classification weighs more than in the
+    paper, whose network has features of its own for it: those here serve both, and the L1 loss of
+    four offsets has several times the gradient of the focal loss.
+    """
 
     def read(levels: Levels) -> tuple[Array, Array, Array]:
-        x = jnp.concatenate([x.reshape(len(x), -1, 4 + classes) for x in levels], 1)
+        x = _joined(levels)
         sizes = [SIZE * stride for stride in STRIDES]
-        anchors = detection.grid_anchors(_grids(levels), STRIDES, sizes, RATIOS, SCALES)
+        anchors = detection.grid_anchors(_grids(levels), STRIDES, sizes, (1.0,), (1.0,))
         return x[..., 4:] + PRIOR, x[..., :4], anchors
 
     def loss(levels: Levels, boxes: Array, labels: Array, valid: Array, step: Array) -> Array:
         logits, deltas, anchors = read(levels)
         truth = {"valid": valid, "anchors": anchors}
-        return detection.retinanet(logits, deltas, boxes, labels, **truth, **options)[0]
+        parts = detection.retinanet(logits, deltas, boxes, labels, **truth, **options)[1]
+        return CLASSIFICATION * parts["classification"] + parts["box"]
 
     def decode(levels: Levels) -> tuple[Array, Array]:
         logits, deltas, anchors = read(levels)
         return detection.decode_deltas(deltas, anchors), jax.nn.sigmoid(logits)
 
-    return Head(count * (4 + classes), loss, decode)
+    return Head(4 + classes, loss, decode)
 
 
 def fcos(classes: int, **options: Any) -> Head:

@@ -83,6 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = commands.make_parser(__doc__, steps=200, batch=64)
     families = ("distribution",)
     commands.add_loss(parser, families, nargs="+", default=USUAL, help="one or several of those")
+    commands.add_options(parser)
     add = parser.add_argument
     add("--seeds", type=int, default=3, help="networks that each loss trains")
     add("--long-tail", type=float, default=1.0, help="the commonest class over the rarest")

@@ -15,15 +15,6 @@ def make_parser(doc: str, **defaults: Any) -> argparse.ArgumentParser:
         description=doc.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--option",
-        dest="options",
-        type=_option,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the loss: gamma=3, class_weights=[1,2] or, evenly over the training, alpha=1..0.1",
-    )
     add("--steps", type=int, help="updates of the network")
     add("--batch", type=int, help="images in an update")
     add("--seed", type=int, default=0, help="of the data, the network and the batches")
@@ -39,6 +30,19 @@ def add_loss(parser: argparse.ArgumentParser, families: tuple[str, ...], **setti
     parser.epilog = "Losses. " + " ".join(f"{f}: {', '.join(names[f])}." for f in families)
     known = [name for of_family in names.values() for name in of_family]
     parser.add_argument("--loss", choices=known, metavar="NAME", **settings)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--option`, which may be repeated."""
+    parser.add_argument(
+        "--option",
+        dest="options",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the loss: gamma=3, class_weights=[1,2] or, evenly over the training, alpha=1..0.1",
+    )
 
 
 def add_scenes(parser: argparse.ArgumentParser, *, size: int | None = 64) -> None:

@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = commands.make_parser(__doc__, batch=16)
+    commands.add_options(parser)
     commands.add_scenes(parser, size=None)
     add = parser.add_argument
     add("--head", choices=heads.HEADS, default="fcos", help="whose loss to minimise")

@@ -81,6 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands.add_loss(
         parser, losses.FAMILIES, default="dice_cross_entropy", help="to minimise; listed below"
     )
+    commands.add_options(parser)
     commands.add_scenes(parser)
     add = parser.add_argument
     add("--split", choices=list(SPLITS), default="batch", help="what the devices share")

@@ -37,7 +37,7 @@ import jaxloss
 CLASSES = 2
 WIDTHS = (8, 16)
 TRAINING, TESTING = 1000, 100  # pictures
-FOLDER = pathlib.Path(__file__).parents[1] / "docs"
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 # A sigmoid for each class in place of a softmax; all other losses say it by their `activation`.
 SIGMOID = ("hinge", "lovasz_hinge", "sigmoid_focal", "squared_hinge")
@@ -48,24 +48,24 @@ Row = dict[str, Any]
 def main(argv: Sequence[str] | None = None) -> list[Row]:
     """Trains what is missing and writes the tables; returns all rows."""
     options = parse(argv)
-    rows = read(options.rows)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "survey.csv"
+    rows = read(path)
     done = {identity(row) for row in rows}
     missing = [row for row in planned(options) if identity(row) not in done]
     with tqdm([] if options.tables else missing, unit="training", smoothing=0.05) as progress:
         for row in progress:
             progress.set_description(f"{row['loss']}, {row['data']}")
-            row |= measure(
-                **{n: row[n] for n in ("loss", "data", "seed", "steps", "batch", "size")}
-            )
-            append(options.rows, row)
+            row |= measure(row, options.devices)
+            append(path, row)
             rows.append(row)
-    write_tables(options.rows.with_suffix(".md"), rows)
+    write_tables(path.with_suffix(".md"), rows)
     return rows
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = commands.make_parser(__doc__, steps=200, batch=8)
+    parser = commands.make_parser(__doc__, steps=200, batch=8, output=DOCS)
     every = [name for family in losses.FAMILIES for name in losses.in_family(family)]
     commands.add_loss(parser, losses.FAMILIES, nargs="+", default=every, help="some of those below")
     add = parser.add_argument
@@ -79,10 +79,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--seeds", type=int, default=3, help="trainings with each loss and data set")
     add("--size", type=int, default=32, help="side of a picture, a multiple of 16")
-    add("--rows", type=pathlib.Path, default=FOLDER / "survey.csv", help="file of the results")
     add("--tables", action="store_true", help="train nothing")
     options = parser.parse_args(argv)
     commands.check_size(parser, options.size)
+    commands.check_devices(parser, options.devices, options.batch)
     return options
 
 
@@ -122,16 +122,26 @@ def append(path: pathlib.Path, row: Row) -> None:
         writer.writerow(row)
 
 
-def measure(loss: str, data: str, seed: int, steps: int, batch: int, size: int) -> Row:
-    """Trains one network and returns its measures, and the seconds that it took."""
-    start = time.perf_counter()
+def measure(row: Row, devices: int) -> Row:
+    """Trains one network and returns its measures, and the seconds of processors."""
+    start = time.process_time()
+    loss, data, size = row["loss"], row["data"], row["size"]
     train, test = draw(data, "train", TRAINING, size), draw(data, "test", TESTING, size)
-    key = make_key(seed)
+    key = make_key(row["seed"])
     model = build(key)
-    bound = bind(loss, data if losses.required(loss) else None, size)
-    fit(model, bound, train, key, name=loss, steps=steps, batch=batch, quiet=True)
+    fit(
+        model,
+        bind(loss, data if losses.required(loss) else None, size),
+        train,
+        key,
+        name=loss,
+        steps=row["steps"],
+        batch=row["batch"],
+        devices=devices,
+        quiet=True,
+    )
     found = probabilities(loss, apply(model, test.images))
-    return judge(found, test) | {"seconds": round(time.perf_counter() - start, 2)}
+    return judge(found, test) | {"seconds": round(time.process_time() - start, 2)}
 
 
 @nnx.jit

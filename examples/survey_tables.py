@@ -18,8 +18,8 @@ that takes scores and ids trains the same small U-Net (8 and 16 features) alone,
 options and without a schedule. {steps} updates of {batch} pictures of {size} x {size} pixels out of
 1000, Adam with the same learning rate for all, judged on 100 pictures of other digits and
 photographs, or of the other half of the micrograph. Means and standard deviations of {seeds} seeds
-of the network and its batches; {trainings} trainings took {minutes:.0f} minutes of a shared
-machine (jaxloss {jaxloss}, JAX {jax}).
+of the network and its batches; {trainings} trainings took {minutes:.0f} minutes of one CPU core,
+compilation included (jaxloss {jaxloss}, JAX {jax}).
 
 - Dice, IoU, precision and recall of the foreground, over all pixels of the test pictures.
 - HD95: 95 % Hausdorff distance in pixels, the mean over the pictures; the diagonal of the picture

@@ -76,7 +76,11 @@ def fit(
         sharding=NamedSharding(mesh, SPLITS[split]),
     )
 
-    with tqdm(desc=f"{name}: compiling", bar_format="{desc}, {elapsed}", disable=quiet) as progress:
+    with tqdm(
+        desc=f"{name}: compiling for {jax.devices()[0].device_kind}",
+        bar_format="{desc}, {elapsed}",
+        disable=quiet,
+    ) as progress:
         losses = [step().block_until_ready()]
         progress.set_description_str(f"{name}: compiled")
     with tqdm(

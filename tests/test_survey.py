@@ -33,17 +33,17 @@ def test_every_loss_takes_scores_and_ids():
 def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(survey, "TRAINING", 8)
     monkeypatch.setattr(survey, "TESTING", 4)
-    words = ["--steps", "2", "--size", "16", "--rows", str(tmp_path / "rows.csv")]
+    words = ["--steps", "2", "--size", "16", "--output", str(tmp_path)]
     words += ["--loss", "dice", "--data", "digits, 20 %"]
     first = survey.main([*words, "--seeds", "1"])
     both = survey.main([*words, "--seeds", "2"])
     assert len(first) == 1
     assert len(both) == 2
-    assert [row["seed"] for row in survey.read(tmp_path / "rows.csv")] == ["0", "1"]
+    assert [row["seed"] for row in survey.read(tmp_path / "survey.csv")] == ["0", "1"]
     assert both[0] == {name: str(value) for name, value in first[0].items()}
-    page = (tmp_path / "rows.md").read_text()
+    page = (tmp_path / "survey.md").read_text()
     assert "| region | `dice` |" in page
-    assert survey.main([*words, "--seeds", "3", "--tables"]) == survey.read(tmp_path / "rows.csv")
+    assert survey.main([*words, "--seeds", "3", "--tables"]) == survey.read(tmp_path / "survey.csv")
 
 
 def test_measures_are_of_the_foreground():

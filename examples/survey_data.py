@@ -46,20 +46,15 @@ def _digit(
     rng: np.random.Generator, split: Split, size: int, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """One digit in front of a photograph, so large that its ink covers a share of the picture."""
-    while True:
-        images, _ = load_digits(split)
+    images, _ = load_digits(split)
+    count, height, width = round(share * size**2), 0, 0
+    while not (max(height, width) <= size and height * width >= count):  # too long, or a mere dash
         digit = images[rng.integers(len(images))]
         y, x = np.nonzero(digit > INK * 255)
         digit = digit[y.min() : y.max() + 1, x.min() : x.max() + 1]
-        scale = size * np.sqrt(share / len(y))
-        height, width = (round(scale * side) for side in digit.shape)
-        if 0 < max(height, width) <= size:
-            break
-    picture = Image.fromarray(digit).resize(
-        (max(width, 1), max(height, 1)), Image.Resampling.BICUBIC
-    )
+        height, width = (round(np.sqrt(count / len(y)) * side) for side in digit.shape)
+    picture = Image.fromarray(digit).resize((width, height), Image.Resampling.BICUBIC)
     ink = np.asarray(picture, np.float32) / 255
-    count = round(share * size**2)
     least = np.partition(ink.ravel(), -count)[-count]  # near INK, which the new size may not keep
     return _paint(rng, split, size, ink, ink >= least)
 

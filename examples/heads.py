@@ -24,8 +24,11 @@ PRIOR = math.log(0.01 / 0.99)  # Every class begins at 1 %, as most cells are ba
 BINS = 8  # of a distance, in YOLOv8
 SHAPES = ((2.0, 3.0), (3.0, 2.0), (4.0, 4.0))  # of YOLOv5's anchors, in strides
 SIZE = 3.5  # of RetinaNet's square anchors, in strides
-CLASSIFICATION = 5.0  # Its weight in RetinaNet, where boxes would shape the features alone.
 SIDE = math.log(0.2 / 0.8)  # Boxes of queries begin at a fifth of the image.
+
+# Classes and boxes share their features here, while RetinaNet and DETR have layers for each. The
+# gradient of the boxes' L1 loss is several times that of the focal loss and would shape them alone.
+CLASSIFICATION = 5.0  # times as much as published
 
 
 class Head(NamedTuple):
@@ -96,9 +99,7 @@ def retinanet(classes: int, **options: Any) -> Head:
     """Anchors that overlap a box enough, and the focal loss for all others.
 
     One shape of anchor: on grids so coarse for such small digits, of six shapes each would fit a
-    digit at one place only, and learn from it alone. The classification weighs more than in the
-    paper, whose network has features of its own for it: those here serve both, and the L1 loss of
-    four offsets has several times the gradient of the focal loss.
+    digit at one place only, and learn from it alone.
     """
 
     def read(levels: Levels) -> tuple[Array, Array, Array]:
@@ -144,7 +145,8 @@ def fcos(classes: int, **options: Any) -> Head:
 def detr(classes: int, classification: str = "focal", **options: Any) -> Head:
     """The set loss: every cell is a query, every box has one of them, and no box is found twice."""
     softmax = classification == "softmax"
-    options = ({} if softmax else {"cost_class": 2.0, "class_gain": 2.0}) | options
+    published = 1.0 if softmax else 2.0
+    usual = {"cost_class": published, "class_gain": CLASSIFICATION * published}
 
     def read(levels: Levels) -> tuple[Array, Array]:
         x = _joined(levels)
@@ -161,7 +163,7 @@ def detr(classes: int, classification: str = "focal", **options: Any) -> Head:
             valid=valid,
             image_size=jnp.stack([height, width]),
             classification=classification,
-            **options,
+            **usual | options,
         )[0]
 
     def decode(levels: Levels) -> tuple[Array, Array]:

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = commands.make_parser(__doc__, steps=200, batch=8, output=DOCS)
+    parser = commands.make_parser(__doc__, steps=300, batch=8, output=DOCS)
     every = [name for family in losses.FAMILIES for name in losses.in_family(family)]
     commands.add_loss(parser, losses.FAMILIES, nargs="+", default=every, help="some of those below")
     add = parser.add_argument

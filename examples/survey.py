@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = commands.make_parser(__doc__, steps=300, batch=8, output=DOCS)
-    every = [name for family in losses.FAMILIES for name in losses.in_family(family)]
-    commands.add_loss(parser, losses.FAMILIES, nargs="+", default=every, help="some of those below")
+    commands.add_loss(parser, losses.FAMILIES, nargs="+", help="some of those below")
     add = parser.add_argument
     add(
         "--data",
@@ -83,7 +82,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     commands.check_size(parser, options.size)
     commands.check_devices(parser, options.devices, options.batch)
+    every = [name for family in losses.FAMILIES for name in losses.in_family(family)]
+    why = {name: complaint(name, options.size) for name in options.loss or every}
+    for reason in filter(None, why.values()):
+        if options.loss:
+            parser.error(f"argument --loss: {reason}")
+        print(f"Left out: {reason}")
+    options.loss = [name for name, reason in why.items() if not reason]
     return options
+
+
+def complaint(name: str, size: int) -> str:
+    """Returns why a loss does not take scores and ids of such pictures; empty where it does."""
+    loss = losses.bind(name, {}, known=losses.facts(np.arange(CLASSES), CLASSES))
+    return losses.complaint(loss, *losses.shapes((1, size, size, CLASSES), (1, size, size)))
 
 
 def planned(options: argparse.Namespace) -> list[Row]:

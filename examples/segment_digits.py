@@ -1,6 +1,11 @@
 """Trains a U-Net to find and name handwritten digits, with a loss of your choice.
 
     python examples/segment_digits.py --loss dice_cross_entropy
+    python examples/segment_digits.py --loss dice_boundary --option alpha=1..0.01
+
+Takes every loss of jaxloss on scores and ids by its name, and its options, which may change over
+the training: there the boundary loss takes over from Dice. It alone finds no digit from a random
+start.
 
 Every pixel is background or one of ten digits. Only 4 % of the pixels are ink, the strokes are one
 to three pixels wide, and no digit of the test scenes was seen in training: the regime where the
@@ -18,22 +23,21 @@ logits as it goes, a few rows at a time: they never exist in memory.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import commands
 import jax
+import losses
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax import numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from metrics import class_iou, confusion_matrix
 from pictures import draw_segmentation
 from scenes import Scenes, compose
-from tqdm import tqdm
+from training import SPLITS, fit, make_key
 from unet import UNet
 
 import jaxloss
@@ -44,27 +48,8 @@ CLASSES = 11  # Background, then the digits 0 to 9.
 # for each of the seven absent ones would teach the network to predict background everywhere.
 REGION = {"per_image": False}
 
-SPLITS = {"batch": PartitionSpec("devices"), "height": PartitionSpec(None, "devices")}
-
-Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # Of logits, labels and the step.
-
-LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "cross_entropy": jaxloss.cross_entropy,
-    "dice": functools.partial(jaxloss.dice, **REGION),
-    "dice_cross_entropy": functools.partial(jaxloss.dice_cross_entropy, **REGION),
-    "focal": functools.partial(jaxloss.focal, gamma=2.0),
-    "jaccard": functools.partial(jaxloss.jaccard, **REGION),
-    "tversky": functools.partial(jaxloss.tversky, alpha=0.3, beta=0.7, **REGION),
-}
-
-# These upsample small logits themselves. The edges of the images stay in place, as in the network.
+# How losses that upsample do it: the edges of the images stay in place, as in the network.
 EDGES = {"align_corners": False}
-UPSAMPLED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "cross_entropy": functools.partial(jaxloss.upsampled_cross_entropy, **EDGES),
-    "dice_cross_entropy": functools.partial(
-        jaxloss.upsampled_dice_cross_entropy, **EDGES, **REGION
-    ),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -73,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     train_scenes = compose(options.scenes, "train", size=options.size, seed=options.seed)
     test_scenes = compose(max(options.scenes // 8, 8), "test", size=options.size, seed=options.seed)
 
-    model, losses = train(train_scenes, options)
+    model, history = train(train_scenes, options)
     predictions = predict(model, test_scenes)
-    iou = class_iou(predictions, test_scenes.masks)
+    iou = class_iou(confusion_matrix(test_scenes.masks, predictions, CLASSES))
     mean = float(np.nanmean(iou[1:]))
     print(table(iou))
     print(f"mean IoU {mean:.2f}")
@@ -87,128 +72,66 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     draw_segmentation(picture, test_scenes, predictions, title)
     print(f"checkpoint {checkpoint}")
     print(f"picture {picture}")
-    return {"losses": losses, "mean_iou": mean, "model": model, "picture": picture}
+    return {"losses": history, "mean_iou": mean, "model": model, "picture": picture}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = commands.make_parser(__doc__, steps=1200, batch=16)
+    commands.add_loss(
+        parser, losses.FAMILIES, default="dice_cross_entropy", help="to minimise; listed below"
     )
+    commands.add_options(parser)
+    commands.add_scenes(parser)
     add = parser.add_argument
-    add("--loss", choices=[*LOSSES, "boundary"], default="dice_cross_entropy", help="to minimise")
-    add("--steps", type=int, default=1200, help="updates of the network")
-    add("--batch", type=int, default=16, help="scenes in an update")
-    add("--scenes", type=int, default=4000, help="training scenes to compose")
-    add("--size", type=int, default=64, help="side of a scene, a multiple of 16")
-    add("--seed", type=int, default=0, help="of the scenes, the network and the batches")
-    add("--devices", type=int, default=1, help="that share each batch, on a CPU fake ones")
     add("--split", choices=list(SPLITS), default="batch", help="what the devices share")
     add("--upsample-in-loss", action="store_true", help="train on logits of half the resolution")
-    add("--output", type=pathlib.Path, default="output", help="folder of the results")
     options = parser.parse_args(argv)
-    if options.size < 16 or options.size % 16:
-        parser.error(f"argument --size: {options.size} is not a multiple of 16")
-    shared = {"batch": options.batch, "height": options.size}[options.split]
-    if options.devices < 1 or shared % options.devices:
-        parser.error(
-            f"argument --devices: a {options.split} of {shared} cannot be shared equally among "
-            f"{options.devices} devices"
-        )
-    if options.upsample_in_loss and options.loss not in UPSAMPLED:
-        parser.error(
-            f"argument --upsample-in-loss: not with {options.loss}, but with "
-            + " or ".join(UPSAMPLED)
-        )
+    size = options.size
+    commands.check_size(parser, size)
+    shared = {"batch": options.batch, "height": size}[options.split]
+    commands.check_devices(parser, options.devices, shared, options.split)
+    upsampled = [name for name in losses.in_family("fused") if name.startswith("upsampled_")]
+    if options.upsample_in_loss and f"upsampled_{options.loss}" not in upsampled:
+        names = " or ".join(name.removeprefix("upsampled_") for name in upsampled)
+        parser.error(f"argument --upsample-in-loss: not with {options.loss}, but with {names}")
+    sides = (size // 2, size // 2) if options.upsample_in_loss else (size, size)
+    loss = make_loss(options, np.arange(CLASSES))
+    shapes = losses.shapes((1, *sides, CLASSES), (1, size, size))
+    if complaint := losses.complaint(loss, *shapes):
+        parser.error(f"argument --loss: {complaint}")
     return options
 
 
-def make_loss(name: str, steps: int, upsample: bool = False) -> Loss:
-    """Returns the loss as a function of logits, labels and the step.
-
-    The boundary loss alone finds no digit from a random start: it joins Dice with a weight that an
-    Optax schedule raises from zero.
-    """
-    if name != "boundary":
-        losses = UPSAMPLED if upsample else LOSSES
-        return lambda logits, labels, step: losses[name](logits, labels)
-    weight = optax.linear_schedule(0.0, 0.02, transition_steps=steps)
-
-    def dice_and_boundary(logits: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
-        dice = LOSSES["dice"](logits, labels)
-        return dice + weight(step) * jaxloss.boundary(logits, labels)
-
-    return dice_and_boundary
-
-
-def make_mesh(devices: int) -> Mesh:
-    """Arranges so many devices in one axis, along which batches or scenes are shared."""
-    if devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX has started and its devices stay.
-            jax.config.update("jax_num_cpu_devices", devices)
-    if jax.device_count() < devices:
-        raise SystemExit(f"--devices {devices}: this machine has {jax.device_count()}")
-    return jax.make_mesh((devices,), ("devices",), axis_types=(AxisType.Auto,))
+def make_loss(options: argparse.Namespace, labels: np.ndarray) -> losses.Loss:
+    """Returns the loss that the options choose, for a network that learns these labels."""
+    name = f"upsampled_{options.loss}" if options.upsample_in_loss else options.loss
+    usual = {n: v for n, v in (REGION | EDGES).items() if n in losses.parameters(name)}
+    return losses.bind(
+        name,
+        usual | dict(options.options),
+        known=losses.facts(labels, CLASSES),
+        steps=options.steps,
+    )
 
 
 def train(scenes: Scenes, options: argparse.Namespace) -> tuple[UNet, np.ndarray]:
     """Returns the trained network and the loss of every step."""
-    mesh = make_mesh(options.devices)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    shared = NamedSharding(mesh, SPLITS[options.split])
-    key = jax.random.key(options.seed, impl="rbg")  # On CPUs the default takes long to compile.
+    key = make_key(options.seed)
     half = options.upsample_in_loss
     model = nnx.jit(lambda: UNet(CLASSES, half=half, rngs=nnx.Rngs(key)))()
-    rate = optax.cosine_onecycle_schedule(options.steps, peak_value=6e-3, pct_start=0.2)
-    optimizer = nnx.Optimizer(model, optax.adamw(rate), wrt=nnx.Param)
-    place(model, everywhere)
-    place(optimizer, everywhere)
-    loss = make_loss(options.loss, options.steps, options.upsample_in_loss)
-    data = jax.device_put((scenes.images, scenes.masks), everywhere)
-
-    losses: list[jax.Array] = []
-    progress = tqdm(range(options.steps), desc=options.loss, unit="step", mininterval=0.5)
-    for step in progress:
-        losses.append(
-            train_step(model, optimizer, key, data, loss=loss, batch=options.batch, sharding=shared)
-        )
-        if step % 10 == 9:
-            running = np.mean([float(value) for value in losses[-50:]])
-            progress.set_postfix(loss=f"{running:.3f}", refresh=False)
-    place(model, jax.devices()[0])  # What follows is as after a training on one.
-    return model, np.array([float(value) for value in losses])
-
-
-def place(node: nnx.Module, where: NamedSharding | jax.Device) -> None:
-    """Moves the arrays of a network or an optimiser."""
-    nnx.update(node, jax.device_put(nnx.state(node), where))
-
-
-@nnx.jit(static_argnames=("loss", "batch", "sharding"))
-def train_step(
-    model: UNet,
-    optimizer: nnx.Optimizer,
-    key: jax.Array,
-    data: tuple[jax.Array, jax.Array],
-    *,
-    loss: Loss,
-    batch: int,
-    sharding: NamedSharding,
-) -> jax.Array:
-    """Draws a batch, varies its light, and updates the network: one compiled program.
-
-    Only the batch is told where it goes; the compiler shares all that follows among the devices,
-    which send each other the rows that convolutions need. The loss is that of the whole batch.
-    """
-    step = optimizer.step[...]
-    choice, light = jax.random.split(jax.random.fold_in(key, step))
-    index = jax.random.randint(choice, (batch,), 0, len(data[0]))
-    images, labels = (jax.lax.with_sharding_constraint(a[index], sharding) for a in data)
-    images = images * jax.random.uniform(light, (batch, 1, 1, 1), minval=0.7, maxval=1.3)
-
-    value, gradients = nnx.value_and_grad(lambda model: loss(model(images), labels, step))(model)
-    optimizer.update(model, gradients)
-    return value
+    history = fit(
+        model,
+        make_loss(options, scenes.masks),
+        (scenes.images, scenes.masks),
+        key,
+        name=options.loss,
+        steps=options.steps,
+        batch=options.batch,
+        devices=options.devices,
+        split=options.split,
+    )
+    return model, history
 
 
 def predict(model: UNet, scenes: Scenes, batch: int = 64) -> np.ndarray:
@@ -224,15 +147,6 @@ def predict(model: UNet, scenes: Scenes, batch: int = 64) -> np.ndarray:
     cuts = range(batch, len(scenes.images), batch)
     batches = np.split(scenes.images, cuts)
     return np.concatenate([classify(model, images) for images in batches])
-
-
-def class_iou(predictions: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Returns each class's intersection over union over all pixels, NaN for an absent class."""
-    pairs = np.bincount((masks * CLASSES + predictions).ravel(), minlength=CLASSES**2)
-    confusion = pairs.reshape(CLASSES, CLASSES)
-    both = np.diag(confusion)
-    either = confusion.sum(0) + confusion.sum(1) - both
-    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
 def table(iou: np.ndarray) -> str:

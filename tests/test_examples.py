@@ -5,11 +5,17 @@ import jax
 import numpy as np
 import pytest
 
+import jaxloss
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 
+import losses  # noqa: E402
 import scenes  # noqa: E402
 import segment_digits  # noqa: E402
 import training  # noqa: E402
+
+DICE_AND_A_LITTLE_BOUNDARY = ["--loss", "dice_boundary", "--option", "weighting=uniform"]
+DICE_AND_A_LITTLE_BOUNDARY += ["--option", "alpha=1..0.98"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,6 +23,12 @@ def _mixed_types():
     """Flax and Optax promote ranks and types inside; the suite forbids it to jaxloss only."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+def chosen(*words):
+    """The loss that words on the command line choose."""
+    options = segment_digits.parse(list(words))
+    return segment_digits.make_loss(options, np.arange(segment_digits.CLASSES))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +107,9 @@ def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
 
     assert result["losses"].shape == (30,)
     assert result["losses"][-5:].mean() < 0.8 * result["losses"][:5].mean()
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert err.index("compiling") < err.index("step/s")
+    lines = out.splitlines()
     assert f"mean IoU {result['mean_iou']:.2f}" in lines
     assert f"picture {tmp_path / 'new' / 'segment_digits.png'}" in lines
     assert result["picture"].read_bytes().startswith(b"\x89PNG")
@@ -110,16 +124,14 @@ def test_training_lowers_the_loss_and_leaves_its_results(tmp_path, capsys):
         np.testing.assert_array_equal(a, b)
 
 
-def test_losses_that_upsample_equal_those_of_resized_logits(composed):
+@pytest.mark.parametrize("name", ["cross_entropy", "dice_cross_entropy"])
+def test_losses_that_upsample_equal_those_of_resized_logits(name, composed):
     labels = composed.masks[:2]
     small = jax.random.normal(jax.random.key(0), (2, 32, 32, segment_digits.CLASSES))
-    edges = segment_digits.EDGES
-    for name in segment_digits.UPSAMPLED:
-        loss = segment_digits.make_loss(name, steps=10, upsample=True)
-        value = jax.jit(loss)(small, labels, 0)
-        large = segment_digits.jaxloss.resize_logits(small, labels.shape[1:], **edges)
-        expected = segment_digits.make_loss(name, steps=10)(large, labels, 0)
-        np.testing.assert_allclose(value, expected, rtol=1e-5)
+    value = jax.jit(chosen("--loss", name, "--upsample-in-loss"))(small, labels, 0)
+    large = jaxloss.resize_logits(small, labels.shape[1:], **segment_digits.EDGES)
+    expected = chosen("--loss", name)(large, labels, 0)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -143,7 +155,7 @@ def test_only_some_losses_upsample(capsys):
     [
         (["--size", "32", "--devices", "4"], 1e-5),
         # Where a gradient is all but 0, rounding decides the sign of Adam's first steps.
-        (["--split", "height", "--devices", "8", "--loss", "boundary"], 1e-4),
+        (["--split", "height", "--devices", "8", *DICE_AND_A_LITTLE_BOUNDARY], 1e-4),
     ],
     ids=["batch", "height"],
 )
@@ -155,17 +167,52 @@ def test_many_devices_take_the_steps_of_one(options, tolerance, tmp_path):
     np.testing.assert_allclose(shared, alone, rtol=tolerance)
 
 
-@pytest.mark.parametrize("name", [*segment_digits.LOSSES, "boundary"])
-def test_every_loss_offers_a_finite_gradient(name, composed):
+@pytest.mark.parametrize("name", ["focal", "ldam", "lovasz_softmax", "boundary", "exp_log"])
+def test_losses_offer_a_finite_gradient(name, composed):
     labels = composed.masks[:2]
     logits = jax.random.normal(jax.random.key(0), (*labels.shape, segment_digits.CLASSES))
-    loss = jax.jit(jax.value_and_grad(segment_digits.make_loss(name, steps=10)))
-    start, later = (loss(logits, labels, step) for step in (0, 9))
-    for value, gradient in (start, later):
-        assert np.isfinite(value)
-        assert np.isfinite(gradient).all()
-        assert np.any(gradient)
-    assert (start[0] != later[0]) == (name == "boundary")
+    value, gradient = jax.jit(jax.value_and_grad(chosen("--loss", name)))(logits, labels, 0)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert np.any(gradient)
+
+
+def test_an_option_may_change_over_the_training(composed):
+    labels = composed.masks[:2]
+    logits = jax.random.normal(jax.random.key(0), (*labels.shape, segment_digits.CLASSES))
+    loss = jax.jit(chosen("--loss", "tversky", "--option", "alpha=1..0", "--steps", "10"))
+    for step, alpha in ((0, 1.0), (5, 0.5), (10, 0.0), (20, 0.0)):
+        expected = jaxloss.tversky(logits, labels, alpha=alpha, per_image=False)
+        np.testing.assert_allclose(loss(logits, labels, step), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--loss", "arcface"], "invalid choice: 'arcface'"),
+        (["--loss", "focal", "--option", "gama=3"], "`gama` is no option, expected"),
+        (["--loss", "focal", "--option", "gamma=-3"], "`gamma` is -3"),
+        (["--option", "smooth"], "smooth has no value; it is NAME=VALUE"),
+    ],
+)
+def test_losses_and_options_that_do_not_fit_are_named(words, message, capsys):
+    with pytest.raises(SystemExit):
+        segment_digits.parse(words)
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("0.5", 0.5),
+        ("[1, 2]", [1, 2]),
+        ("None", None),
+        ("giou", "giou"),
+        ("1..1e-2", losses.Schedule(1.0, 0.01)),
+    ],
+)
+def test_options_are_read(text, value):
+    assert losses.read_value(text) == value
 
 
 def test_size_must_fit_the_network(capsys):

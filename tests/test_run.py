@@ -252,6 +252,7 @@ def test_old_interpreter_is_refused_in_one_line(run, capsys, monkeypatch):
     [
         (["demo", "--steps", "5"], [["examples/segment_digits.py", "--steps", "5"]]),
         (["detect", "--head", "fcos"], [["examples/detect_digits.py", "--head", "fcos"]]),
+        (["classify", "--seeds", "5"], [["examples/classify_digits.py", "--seeds", "5"]]),
         (["test", "-x"], [[*PYTEST, "-m", "not slow", "-x"]]),
         (["test", "--all", "-x"], [[*PYTEST, "-x"]]),
         (["test", "--lowest", "-k", "dice"], [[*PYTEST, "-m", "not slow", "-k", "dice"]]),

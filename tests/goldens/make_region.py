@@ -8,11 +8,14 @@ import importlib
 
 import numpy as np
 import torch
+from kornia.losses import dice_loss
 from monai.losses import GeneralizedDiceLoss, GeneralizedWassersteinDiceLoss
 from monai.metrics.regression import MultiScaleSSIMMetric, SSIMMetric
 from peers import (
     BINARY,
     MAP,
+    MAP_IGNORING,
+    MAP_WEIGHTS,
     MASK,
     MULTI_LABEL,
     PIXELS,
@@ -222,10 +225,35 @@ def similarity():
         )
 
 
+def pooled():
+    """One count of all classes, which kornia calls the micro average."""
+    for name, labels, ours in (
+        ("all classes at once", MAP, {}),
+        ("ignoring", MAP_IGNORING, {"ignore_index": 255}),
+        ("weighted", MAP, {"class_weights": MAP_WEIGHTS}),
+    ):
+        weight = t(ours["class_weights"]) if "class_weights" in ours else None
+        golden(
+            "dice",
+            name,
+            "kornia.losses.dice_loss(average='micro')",
+            lambda x: dice_loss(
+                x, t(labels), eps=0.0, weight=weight, ignore_index=ours.get("ignore_index", -100)
+            ),
+            [PIXELS, labels],
+            axis=1,
+            smooth=0.0,
+            per_class=False,
+            include_background=True,
+            **{key: np.asarray(value).tolist() for key, value in ours.items()},
+        )
+
+
 generalized()
+pooled()
 penalized()
 wasserstein()
 ratios()
 correlation()
 similarity()
-write("region.json")
+write("region.json", "kornia")

@@ -27,6 +27,7 @@ FIXED = {  # what a loss needs besides prediction and target
     "ldam": {"class_counts": COUNTS},
     "logit_adjusted": {"priors": COUNTS},
     "mpdiou": {"image_size": (4.0, 4.0)},
+    "ms_ssim": {"window": 5, "weights": (0.2, 0.3, 0.5)},
     "nwd": {"constant": 1.0},
     "seesaw": {"class_counts": COUNTS},
 }
@@ -164,7 +165,18 @@ def _of_errors(name, loss):
     if name == "poisson_nll":
         target, label = 3.0, "logarithm of the predicted rate, of a count of 3"
 
+    if name == "keypoint_similarity":
+        label, ends = "distance from the point, of an object of area 1 and sigma 0.5", (0, 5)
+    if name == "scale_invariant_log":
+        label, ends = "logarithm of the factor by which one depth of two is wrong", (-2, 2)
+
     def line(x, variance=None, **options):
+        if name == "keypoint_similarity":
+            points = jnp.stack([x, jnp.zeros_like(x)], -1)[:, None]
+            return loss(points, jnp.zeros_like(points), 1.0, 0.5, reduction="none")
+        if name == "scale_invariant_log":
+            depths = jnp.stack([jnp.exp(x), jnp.ones_like(x)], -1)
+            return loss(depths, jnp.ones_like(depths), reduction="none", **options)
         if variance is not None:
             options["variance"] = jnp.full_like(x, variance)
         return loss(x, jnp.full_like(x, target), reduction="none", **options)
@@ -240,6 +252,8 @@ def of_discs(name, loss):
             return loss((far / RADIUS)[None], truth[None], **options)
         logits = -2 * far[None]
         labels = truth[None].astype(jnp.float32)
+        if name == "skeleton_recall":
+            options["skeleton"] = (_distances(0.0) < 1.5)[None]
         if name in CLASSES | UPSAMPLED:
             logits, labels = jnp.stack([-logits / 2, logits / 2], -1), truth[None].astype(jnp.int32)
             if name in UPSAMPLED:

@@ -308,20 +308,20 @@ def of_counts(
     with_cost, rest = _with_cost(pixels, beside, held)
     of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
     constant = of_ids and not (beside and beside.of_statistics)
-    terms = bind(
-        _terms,
-        with_cost=with_cost,
-        more=more,
-        counts=(len(pixels.arrays), len(maps)),
-        rank=frame.rank,
-        move=move,
-        constant=constant,
-    )
+    fixed: dict[str, Any] = {
+        "with_cost": with_cost,
+        "more": more,
+        "counts": (len(pixels.arrays), len(maps)),
+        "rank": frame.rank,
+        "move": move,
+        "constant": constant,
+    }
+    terms, of_chunk = (bind(_terms, **fixed, copied=copied) for copied in (False, True))
     finished = bind(_of_sums, finish=finish, frame=frame, constant=constant)
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and frame.axis_name is None:
-        return cost.of_sums(terms, frame.summed, arrays, finished, others, summed)
+        return cost.of_sums(terms, frame.summed, arrays, finished, others, summed, of_chunk)
     return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
 
 
@@ -343,15 +343,20 @@ def _terms(
     rank: int,
     move: tuple[int, int] | None,
     constant: bool,
+    copied: bool,
 ) -> tuple[Array, ...]:
     """What is summed of each pixel. In arrays of some rank the classes may move to another axis.
+
+    What is `copied` for that the compiler does not read where it was, which takes a CPU longer.
 
     Where `(1 - p) y` is `constant`, `p y` stands last once more, without derivative: the difference
     of both moves as the former does.
     """
     if move is not None:
+        place = lambda a: jax.lax.optimization_barrier(a) if copied else a
         arrays = tuple(
-            jnp.moveaxis(a, *move) if a is not None and jnp.ndim(a) == rank else a for a in arrays
+            place(jnp.moveaxis(a, *move)) if a is not None and jnp.ndim(a) == rank else a
+            for a in arrays
         )
     of_form, of_more = counts
     weight, *others = arrays[of_form:]

@@ -276,6 +276,7 @@ def of_sums(
     finish: Callable[..., Array],
     parameters: tuple[Any, ...],
     summed: tuple[int, ...] | None = None,
+    of_chunk: Callable[..., tuple[Array, ...]] | None = None,
 ) -> Array:
     """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
 
@@ -286,9 +287,12 @@ def of_sums(
       finish: `finish(sums, *parameters)`, a scalar.
       parameters: Arrays, or None.
       summed: Where those axes are in the terms; None: where they are in `x`.
+      of_chunk: Another way to compute the terms of a chunk; None: none.
     """
-    total = bind(_totals, terms=terms, summed=axes if summed is None else summed)
-    return _finished(total, axes, finish, len(arrays))(*arrays, *parameters)
+    summed = axes if summed is None else summed
+    total = bind(_totals, terms=terms, summed=summed)
+    in_chunk = bind(_totals, terms=of_chunk or terms, summed=summed)
+    return _finished(total, in_chunk, axes, finish, len(arrays))(*arrays, *parameters)
 
 
 def _totals(
@@ -300,12 +304,13 @@ def _totals(
 @functools.cache
 def _finished(
     total: Callable[..., tuple[Array, ...]],
+    in_chunk: Callable[..., tuple[Array, ...]],
     axes: tuple[int, ...],
     finish: Callable[..., Array],
     count: int,
 ) -> Callable[..., Array]:
     """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
-    sums = recomputed(total, in_chunks(total, axes))
+    sums = recomputed(total, in_chunks(in_chunk, axes, total))
 
     @jax.custom_jvp
     def number(*values: Any) -> Array:
@@ -319,7 +324,7 @@ def _finished(
         if any(i < count and jnp.shape(primals[i]) != primals[0].shape for i in moving):
             whole = bind(_whole, total=total, finish=finish, count=count)
             return value, _linear(whole, moving)(primals, directions)
-        linear = _by_slopes(total, axes, finish, count, moving)
+        linear = _by_slopes(total, in_chunk, axes, finish, count, moving)
         return value, linear(primals, parts, directions)
 
     number.defjvp(jvp, symbolic_zeros=True)
@@ -338,6 +343,7 @@ def _whole(
 @functools.cache
 def _by_slopes(
     total: Callable[..., tuple[Array, ...]],
+    in_chunk: Callable[..., tuple[Array, ...]],
     axes: tuple[int, ...],
     finish: Callable[..., Array],
     count: int,
@@ -346,8 +352,8 @@ def _by_slopes(
     """The derivative of such a number: that by its sums first, with which one pass is made."""
     inner = tuple(i for i in moving if i < count)
     outer = tuple(i - count for i in moving if i >= count)
-    slope = bind(_slopes, total=total, inner=inner, count=count)
-    slopes_of = recomputed(slope, in_chunks(slope, axes))
+    slope, in_chunk = (bind(_slopes, total=f, inner=inner, count=count) for f in (total, in_chunk))
+    slopes_of = recomputed(slope, in_chunks(in_chunk, axes, slope))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, TypedDict
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from jaxloss._core.declare import Family, family
 from jaxloss.options import Interval, Numbers
 
 Sizes: TypeAlias = Annotated[Numbers, Interval("(0, inf)", scalar=False)]
+Head = TypeVar("Head", bound=Callable[..., Any])
 BoxLoss: TypeAlias = Literal["ciou", "diou", "giou", "iou"]
 
 
@@ -15,7 +17,7 @@ class _Options(TypedDict):
     """There are none that all share."""
 
 
-detection = family(
+_declare = family(
     Family(
         _Options,
         {
@@ -46,3 +48,13 @@ detection = family(
         },
     )
 )
+
+
+def detection(head: Head) -> Head:
+    """Makes a function a public head or assigner, whose errors say where to find it."""
+    function: Any = head
+    name = function.__name__
+    function.__name__ = f"detection.{name}"
+    declared: Any = _declare(function)
+    declared.__name__ = function.__name__ = name
+    return declared  # type: ignore[no-any-return]

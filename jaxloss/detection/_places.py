@@ -1,5 +1,6 @@
 """Where dense heads predict: the points and the anchors of feature maps."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ Array = jax.Array
 Grids = Sequence[tuple[int, int]]
 
 
-@checks.named
+@functools.partial(checks.named, name="detection.grid_points")
 def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     """Returns the centres of the cells of all feature maps, in pixels of the input.
 
@@ -46,7 +47,7 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     return jnp.concatenate([centres.reshape(-1, 2) for centres in levels])
 
 
-@checks.named
+@functools.partial(checks.named, name="detection.grid_anchors")
 def grid_anchors(
     grids: Grids,
     strides: Sequence[float],

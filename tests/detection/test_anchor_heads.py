@@ -228,7 +228,7 @@ def test_bad_input_raises_while_tracing(name, words, kind, changes):
     keywords |= {"boxes": box, "labels": label, "valid": valid} | changes
     x = predictions(name)
     arguments = [x] if name == "yolo_v5" else x
-    with pytest.raises(kind, match=rf"jaxloss\.{name}: `(?s:.)*{words}") as caught:
+    with pytest.raises(kind, match=rf"jaxloss\.detection\.{name}: `(?s:.)*{words}") as caught:
         getattr(detection, name)(
             *arguments, keywords.pop("boxes"), keywords.pop("labels"), **keywords
         )
@@ -341,7 +341,7 @@ def test_assigners_have_fixed_shapes(assign):
 )
 def test_levels_of_atss(options, words):
     box, _, valid = targets()
-    with pytest.raises(ValueError, match=rf"jaxloss\.assign_atss: `{words}"):
+    with pytest.raises(ValueError, match=rf"jaxloss\.detection\.assign_atss: `{words}"):
         detection.assign_atss(ANCHORS, box, valid=valid, **options)
 
 

@@ -152,5 +152,5 @@ def error(words, kind=ValueError, cost=GOOD[0], valid=GOOD[1]):
     ],
 )
 def test_bad_input_raises_while_tracing(words, kind, cost, valid):
-    with pytest.raises(kind, match=rf"jaxloss\.match_hungarian: `.*{words}"):
+    with pytest.raises(kind, match=rf"jaxloss\.detection\.match_hungarian: `.*{words}"):
         jax.eval_shape(match_hungarian, cost, valid)

@@ -46,6 +46,7 @@ LOGITS = {
     "weighted_binary_cross_entropy",
 } | QUALITIES
 CLASSES = {"lovasz_softmax", "generalized_wasserstein_dice"}
+GROUPED = {"keypoint_similarity", "scale_invariant_log"}
 UPSAMPLED = {"upsampled_cross_entropy", "upsampled_dice_cross_entropy"}
 ROTATED = {"bhattacharyya", "gwd", "kfiou", "kld", "probiou", "rotated_iou"}
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -159,29 +160,39 @@ def _of_errors(name, loss):
             return loss(vectors, jnp.zeros_like(vectors).at[:, 0].set(1), reduction="none")
 
         return [View("angle between the vectors", x, {"": line})]
+    if name in GROUPED:
+        return [_of_groups(name, loss)]
     target, label, ends = 0.0, "error", (-3, 3)
     if name == "wing":
         ends = (-25, 25)
     if name == "poisson_nll":
         target, label = 3.0, "logarithm of the predicted rate, of a count of 3"
 
-    if name == "keypoint_similarity":
-        label, ends = "distance from the point, of an object of area 1 and sigma 0.5", (0, 5)
-    if name == "scale_invariant_log":
-        label, ends = "logarithm of the factor by which one depth of two is wrong", (-2, 2)
-
     def line(x, variance=None, **options):
-        if name == "keypoint_similarity":
-            points = jnp.stack([x, jnp.zeros_like(x)], -1)[:, None]
-            return loss(points, jnp.zeros_like(points), 1.0, 0.5, reduction="none")
-        if name == "scale_invariant_log":
-            depths = jnp.stack([jnp.exp(x), jnp.ones_like(x)], -1)
-            return loss(depths, jnp.ones_like(depths), reduction="none", **options)
         if variance is not None:
             options["variance"] = jnp.full_like(x, variance)
         return loss(x, jnp.full_like(x, target), reduction="none", **options)
 
     return [View(label, np.linspace(*ends, POINTS), {"": line})]
+
+
+def _of_groups(name, loss):
+    """A point of an object, or one of two depths."""
+    if name == "keypoint_similarity":
+
+        def line(x):
+            points = jnp.stack([x, jnp.zeros_like(x)], -1)[:, None]
+            return loss(points, jnp.zeros_like(points), 1.0, 0.5, reduction="none")
+
+        label, ends = "distance from the point, of an object of area 1 and sigma 0.5", (0, 5)
+    else:
+
+        def line(x, **options):
+            depths = jnp.stack([jnp.exp(x), jnp.ones_like(x)], -1)
+            return loss(depths, jnp.ones_like(depths), reduction="none", **options)
+
+        label, ends = "logarithm of the factor by which one depth of two is wrong", (-2, 2)
+    return View(label, np.linspace(*ends, POINTS), {"": line})
 
 
 def _of_logits(name, loss):

@@ -57,4 +57,4 @@ def detection(head: Head) -> Head:
     function.__name__ = f"detection.{name}"
     declared: Any = _declare(function)
     declared.__name__ = function.__name__ = name
-    return declared  # type: ignore[no-any-return]
+    return declared

@@ -92,5 +92,5 @@ def test_reports_leave_jit_and_come_by_name():
 
 def test_what_a_head_raises_is_raised():
     boxes, labels, valid = truth("detr")
-    with pytest.raises(ValueError, match="jaxloss.detr: `valid`"):
+    with pytest.raises(ValueError, match="jaxloss.detection.detr: `valid`"):
         report("detr", boxes, labels, valid[:, :1])

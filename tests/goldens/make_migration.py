@@ -60,7 +60,7 @@ def big_vision(checkout):
     import jax
     import jax.numpy as jnp
 
-    wanted = ("sigmoid_xent", "softmax_xent", "weighted_softmax_xent")
+    wanted = ("onehot", "sigmoid_xent", "softmax_xent", "weighted_softmax_xent")
     tree = ast.parse((pathlib.Path(checkout) / "big_vision" / "utils.py").read_text())
     found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in wanted]
     module = types.SimpleNamespace()
@@ -69,16 +69,18 @@ def big_vision(checkout):
     return module
 
 
-def in_torch(row, namespace):
-    """Value and gradient of a row's call on tensors."""
+def in_torch(row, call, namespace):
+    """Value and gradient of a call on a row's arrays, as tensors."""
     arrays = {name: torch.tensor(a) for name, a in SCENES[row.scene].items()}
+    if row.single:
+        arrays = {name: a.float() if a.is_floating_point() else a for name, a in arrays.items()}
     by = arrays[prediction(row)].requires_grad_()
-    value = eval(row.peer, namespace | arrays)
+    value = eval(call, namespace | arrays)
     (gradient,) = torch.autograd.grad(value.sum(), by)
     return value.detach().numpy(), gradient.numpy()
 
 
-def in_jax(row, namespace):
+def in_jax(row, call, namespace):
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +89,7 @@ def in_jax(row, namespace):
     by = prediction(row)
 
     def total(x):
-        value = eval(row.peer, namespace | arrays | {by: x})
+        value = eval(call, namespace | arrays | {by: x})
         return value.sum(), value
 
     gradient, value = jax.grad(total, has_aux=True)(arrays[by])
@@ -106,14 +108,20 @@ def record(page, checkout):
     if page == "keras":
         namespace["keras"].config.set_floatx("float64")
     run = in_jax if page in JAX_PEERS else in_torch
-    found = []
+    found, errors = [], []
     for row in rows(page):
         try:
-            value, gradient = run(row, namespace)
+            value, gradient = run(row, row.right or row.peer, namespace)
+            wrong = run(row, row.peer, namespace)[0] if row.right else None
         except Exception as error:
-            raise RuntimeError(f"{page}: {row.peer}") from error
-        row_found = {"scene": row.scene, "peer": row.peer}
-        found.append(row_found | {"value": digits(value), "gradient": digits(gradient)})
+            errors.append(f"{row.peer}: {error!r}")
+            continue
+        numbers = {"value": digits(value), "gradient": digits(gradient)}
+        if row.right:
+            numbers["wrong"] = digits(wrong)
+        found.append({"scene": row.scene, "peer": row.peer, **numbers})
+    if errors:
+        raise RuntimeError("\n".join([page, *errors]))
     versions = {n: importlib.metadata.version(n) for n in read(page)["distributions"]}
     return {"versions": versions | read(page).get("commits", {}), "rows": found}
 

@@ -4,12 +4,13 @@ A page has a title, the distributions whose versions count, an introduction, the
 other library, sections, and what has no counterpart. A section names a scene, whose arrays its rows
 may name. A row holds
 
-    peer  the call in the other library, as its users write it
-    ours  the call of jaxloss, as a porter writes it
-    note  what differs, if anything
-    rtol  how closely the two agree, where an epsilon of theirs shows (1e-9 without)
+    peer      the call in the other library, as its users write it
+    ours      the call of jaxloss, as a porter writes it
+    note      what differs, if anything
+    rtol      how closely the two agree, where an epsilon of theirs shows (1e-9 without)
+    single    true where the other library runs in float32 alone
     gradient  false where only the values are equal
-    right what the value must be where the other library's is wrong: an expression of NumPy
+    right     where the other library's value is wrong: a call in it that gives the right one
 """
 
 import ast
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     ours: str
     note: str
     rtol: float
+    single: bool
     gradient: bool
     right: str | None
 
@@ -61,6 +63,7 @@ def rows(page: str) -> list[Row]:
             row["ours"],
             row.get("note", ""),
             row.get("rtol", 1e-9),
+            row.get("single", False),
             row.get("gradient", True),
             row.get("right"),
         )

@@ -74,7 +74,7 @@ _IDS = np.array(
 _IGNORING = _IDS.copy()
 _IGNORING[0, 0, 1] = _IGNORING[0, 2, 2] = _IGNORING[1, 1, 1] = 255
 _ABSENT = _IDS.copy()
-_ABSENT[0][_ABSENT[0] == 2] = 1
+_ABSENT[_ABSENT == 2] = 1
 PIXELS = {
     "logits": wave(2, 3, 3, 4, phase=0.9),
     "probabilities": share(2, 3, 3, 4, phase=0.5),
@@ -89,6 +89,8 @@ PIXELS = {
     "binary_logits": wave(2, 1, 3, 4, phase=1.7),
     "mask": (_IDS[:, None] == 1).astype(float),
     "mask_ignoring": np.where(_IGNORING == 255, 255, _IDS == 1)[:, None],
+    "distances": np.array([[0.0, 1.0, 0.8], [0.9, 0.0, 0.5], [1.0, 0.4, 0.0]]),
+    "valid": _IGNORING != 255,
     "pixel_weights": share(2, 3, 4, phase=0.8),
     "fine_labels": np.kron(_IDS, np.ones((1, 2, 2), int)),
 }
@@ -124,9 +126,15 @@ DETECTIONS = {
     "one_hot": (_QUALITY > 0).astype(float),
     "scores": _QUALITY.max(1),
     "quality": _QUALITY,
+    "row_weights": np.array([1.0, 0.5, 0.0, 2.0, 0.25]),
     "bins": np.array([0.3, 1.7, 2.4, 0.9, 1.2]),
     "heatmap": np.where(_QUALITY > 0.4, 1.0, share(5, 4, phase=2.9)),
     "class_counts": np.array([40.0, 7.0, 1.0, 12.0]),
+}
+
+ROTATED = {
+    "boxes": np.array([[30.0, 28.0, 24.0, 10.0, 0.3], [12.0, 15.0, 8.0, 20.0, -0.7]]),
+    "target_boxes": np.array([[32.0, 26.0, 20.0, 12.0, 0.5], [14.0, 15.5, 9.0, 16.0, -0.4]]),
 }
 
 SCENES = {
@@ -135,5 +143,6 @@ SCENES = {
     "pixels": PIXELS,
     "pixels_last": with_last_axis(PIXELS),
     "boxes": BOXES,
+    "rotated": ROTATED,
     "detections": DETECTIONS,
 }

@@ -73,6 +73,7 @@ def default(section, array):
         "pixels": {4: "[B, C, H, W]", 3: "[B, H, W]", 1: "[C]"},
         "pixels_last": {4: "[B, H, W, C]", 3: "[B, H, W]", 1: "[C]"},
         "boxes": {2: "[N, 4]", 1: "[N]"},
+        "rotated": {2: "[N, 5]"},
         "detections": {2: "[N, C]", 1: "[N]"},
     }
     return letters[section["scene"]][array.ndim]
@@ -87,9 +88,10 @@ SHAPES = {
         "kernel": "[C, D]",
     },
     "values": {},
-    "pixels": dict.fromkeys(ONE_CHANNEL, "[B, 1, H, W]") | {"fine_labels": "[B, 2H, 2W]"},
+    "pixels": dict.fromkeys(ONE_CHANNEL, "[B, 1, H, W]") | {"fine_labels": "[B, 2H, 2W]", "distances": "[C, C]"},
     "pixels_last": dict.fromkeys(ONE_CHANNEL, "[B, H, W, 1]"),
     "boxes": {},
+    "rotated": {},
     "detections": {"class_counts": "[C]"},
 }
 

@@ -10,6 +10,7 @@ nor its packages' __init__; of big_vision the functions of losses alone are run.
 
 import argparse
 import ast
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -47,12 +48,20 @@ def without_init(name):
 
 
 def prepare_openmmlab():
-    """Its losses are plain torch; stand-ins for the compiled operators, which only CUDA calls."""
-    for package in ("mmdet", "mmdet.models", "mmseg", "mmseg.models"):
+    """Its losses are plain torch; stand-ins for what CUDA or whole heads alone call."""
+    folders = ("mmdet", "mmdet.models", "mmdet.models.task_modules", "mmdet.structures")
+    for package in (*folders, "mmdet.structures.bbox", "mmseg", "mmseg.models"):
         without_init(package)
-    operators = types.ModuleType("mmcv.ops")
-    operators.sigmoid_focal_loss = operators.softmax_focal_loss = None
-    sys.modules["mmcv.ops"] = operators
+    overlaps = importlib.import_module("mmdet.structures.bbox.bbox_overlaps")
+    sys.modules["mmdet.structures.bbox"].bbox_overlaps = overlaps.bbox_overlaps
+    for module, missing in (
+        ("mmcv.ops", ("sigmoid_focal_loss", "softmax_focal_loss")),
+        ("mmdet.models.utils", ("multi_apply",)),
+        ("mmdet.models.task_modules.samplers", ("SamplingResult",)),
+        ("mmdet.models.task_modules.coders", ("BaseBBoxCoder",)),
+    ):
+        sys.modules[module] = types.ModuleType(module)
+        sys.modules[module].__dict__.update(dict.fromkeys(missing))
 
 
 def big_vision(checkout):
@@ -89,7 +98,7 @@ def in_jax(row, call, namespace):
     by = prediction(row)
 
     def total(x):
-        value = eval(call, namespace | arrays | {by: x})
+        value = eval(call, {"jax": jax, "jnp": jnp, **namespace, **arrays, by: x})
         return value.sum(), value
 
     gradient, value = jax.grad(total, has_aux=True)(arrays[by])
@@ -105,8 +114,6 @@ def record(page, checkout):
         namespace["u"] = big_vision(checkout)
     else:
         exec(read(page)["imports"], namespace)
-    if page == "keras":
-        namespace["keras"].config.set_floatx("float64")
     run = in_jax if page in JAX_PEERS else in_torch
     found, errors = [], []
     for row in rows(page):

@@ -60,7 +60,9 @@ def arrays(section):
     words = []
     for name, array in scene.items():
         if name in used:
-            shape = shapes.get(name) or SHAPES[section["scene"]].get(name) or default(section, array)
+            shape = (
+                shapes.get(name) or SHAPES[section["scene"]].get(name) or default(section, array)
+            )
             words.append(f"`{name}` {'ids ' if array.dtype.kind == 'i' else ''}`{shape}`")
     return "Arrays: " + ", ".join(words) + ".\n"
 
@@ -88,7 +90,8 @@ SHAPES = {
         "kernel": "[C, D]",
     },
     "values": {},
-    "pixels": dict.fromkeys(ONE_CHANNEL, "[B, 1, H, W]") | {"fine_labels": "[B, 2H, 2W]", "distances": "[C, C]"},
+    "pixels": dict.fromkeys(ONE_CHANNEL, "[B, 1, H, W]")
+    | {"fine_labels": "[B, 2H, 2W]", "distances": "[C, C]"},
     "pixels_last": dict.fromkeys(ONE_CHANNEL, "[B, H, W, 1]"),
     "boxes": {},
     "rotated": {},
@@ -112,7 +115,9 @@ def page(name):
     versions = json.loads(GOLDENS.read_text())[name]["versions"]
     executed = EXECUTED.format(versions=", ".join(f"{k} {v}" for k, v in versions.items()))
     parts = [f"# Coming from {content['title']}\n", paragraph(content["text"]), paragraph(executed)]
-    parts.append(f"```python\n{content['imports'].strip()}\nimport jax, jax.numpy as jnp, jaxloss\n```\n")
+    parts.append(
+        f"```python\n{content['imports'].strip()}\nimport jax, jax.numpy as jnp, jaxloss\n```\n"
+    )
     for section in content["section"]:
         parts.append(f"## {section['title']}\n")
         if "text" in section:

@@ -4,8 +4,9 @@
 
 from the root of the repository, in an environment with NumPy, torch, torchvision and the library of
 each page named (its TOML file lists the distributions); without names it runs them all. Value, and
-gradient of its sum by the prediction, are in float64. OpenMMLab's compiled operators are not needed,
-nor its packages' __init__; of big_vision the functions of losses alone are run.
+gradient of its sum by the prediction, are in float64 where the library computes in it. OpenMMLab's
+compiled operators are not needed, nor its packages' __init__; of big_vision the functions of losses
+alone are run.
 """
 
 import argparse

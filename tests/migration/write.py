@@ -13,8 +13,8 @@ GOLDENS = ROOT / "tests" / "goldens" / "migration.json"
 COLUMNS = 100
 
 EXECUTED = (
-    "Both calls of every row were executed on the same arrays: value and gradient agree in float64, "
-    "to 1e-9 unless the row says otherwise (`tests/test_migration.py`; theirs with {versions})."
+    "Both calls of every row were executed on the same arrays: value and gradient agree in "
+    "float64, to 1e-9 unless the row says otherwise (`tests/test_migration.py`; theirs with {versions})."
 )
 INDEX = """\
 # Coming from another library

@@ -117,7 +117,11 @@ def _complaint(options: argparse.Namespace) -> str:
     head, shape = make_head(options, len(DIGITS)), jax.ShapeDtypeStruct
     sides = [options.size // stride for stride in STRIDES]
     levels = [shape((1, side, side, head.numbers), np.float32) for side in sides]
-    boxes, labels, valid = shape((1, 3, 4), np.float32), shape((1, 3), int), shape((1, 3), bool)
+    boxes, labels, valid = (
+        shape((1, 3, 4), np.float32),
+        shape((1, 3), np.int32),
+        shape((1, 3), bool),
+    )
     return losses.complaint(head.loss, levels, boxes, labels, valid, shape((), np.int32))
 
 

@@ -52,14 +52,15 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     path = options.output / "survey.csv"
     rows = read(path)
     done = {identity(row) for row in rows}
-    missing = [row for row in planned(options) if identity(row) not in done]
+    plan = planned(options)
+    missing = [row for row in plan if identity(row) not in done]
     with tqdm([] if options.tables else missing, unit="training", smoothing=0.05) as progress:
         for row in progress:
             progress.set_description(f"{row['loss']}, {row['data']}")
             row |= measure(row, options.devices)
             append(path, row)
             rows.append(row)
-    write_tables(path.with_suffix(".md"), rows)
+    write_tables(path.with_suffix(".md"), rows, len(plan))
     return rows
 
 

@@ -38,8 +38,11 @@ scores and ids (`arcface`, `cosface`, `nll`, `distillation`, the divergences, de
 """
 
 
-def write_tables(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Writes the page of all rows that were made in the way of the last one."""
+def write_tables(path: pathlib.Path, rows: Sequence[Row], planned: int) -> None:
+    """Writes the page of all rows that were made in the way of the last one.
+
+    Where fewer are there than were `planned`, it says so.
+    """
     if not rows:
         return
     way = lambda row: tuple(str(row[name]) for name in ("steps", "batch", "size"))
@@ -48,6 +51,11 @@ def write_tables(path: pathlib.Path, rows: Sequence[Row]) -> None:
     seeds = len({str(row["seed"]) for row in rows})
     count = {"seeds": seeds, "trainings": len(rows), "minutes": seconds / 60}
     parts = [HEAD.format(**rows[-1] | count)]
+    if len(rows) < planned:
+        parts.append(
+            f"So far {len(rows)} of {planned} trainings were run; of the families at the end, rows "
+            "are missing. The command goes on where it stopped.\n"
+        )
     for data in dict.fromkeys(row["data"] for row in rows):
         parts.append(f"## {data[0].upper()}{data[1:]}\n")
         parts.append(_table([row for row in rows if row["data"] == data]))

@@ -4,9 +4,8 @@
 
 from the root of the repository, in an environment with NumPy, torch, torchvision and the library of
 each page named (its TOML file lists the distributions); without names it runs them all. Value, and
-gradient of its sum by the prediction, are in float64 where the library computes in it. OpenMMLab's
-compiled operators are not needed, nor its packages' __init__; of big_vision the functions of losses
-alone are run.
+gradient of its sum by the prediction, are in float64. OpenMMLab's compiled operators are not
+needed, nor its packages' __init__; of big_vision the functions of losses alone are run.
 """
 
 import argparse
@@ -115,6 +114,8 @@ def record(page, checkout):
         namespace["u"] = big_vision(checkout)
     else:
         exec(read(page)["imports"], namespace)
+    if page == "keras":
+        namespace["keras"].config.set_floatx("float64")
     run = in_jax if page in JAX_PEERS else in_torch
     found, errors = [], []
     for row in rows(page):

@@ -58,12 +58,14 @@ class Family(NamedTuple):
       data: The meaning of its positional arguments.
       returns: What its losses return.
       raises: When they raise.
+      module: Where they are in `jaxloss`, such as `"detection."`, for errors.
     """
 
     options: Any
     data: dict[str, str]
     returns: str
     raises: dict[str, str]
+    module: str = ""
 
 
 class _Parameter(NamedTuple):
@@ -91,7 +93,7 @@ def family(of: Family) -> Callable[[Loss], Loss]:
     def declare(loss: Loss) -> Loss:
         parameters = _parameters(loss, of)
         signature = inspect.Signature([p.shown for p in parameters.values()])
-        name = loss.__name__
+        name = f"{of.module}{loss.__name__}"
         first = next(iter(parameters))
 
         def program(traced: dict[str, Any], fixed: tuple[tuple[str, type, Any], ...]) -> Any:
@@ -455,6 +457,12 @@ _IMAGES = {
     "distance_map": "A map made beforehand, a constant, of the shape of `logits`. None: it is "
     "computed here.",
     "sampling": "Spacing of the pixels, a scalar or one number per spatial axis, above 0. None: 1.",
+    "window": "Width of the window, an integer or one for each spatial axis; odd, and at most that "
+    "of the image.",
+    "sigma": "Standard deviation of the window's weights in pixels, positive.",
+    "data_range": "The range of the values that are compared: 1 for probabilities.",
+    "k1": "Keeps the luminance of dark windows finite, at least 0.",
+    "k2": "Keeps the structure of flat windows finite, at least 0.",
 }
 _PER_CLASS = (
     'A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, '

@@ -51,14 +51,6 @@ def ssim(
     `1 - SSIM` is computed from the moments of `p - y`, and every variance from centred values, so
     equal images cost exactly 0 and nothing cancels.
 
-    Args:
-      window: Width of the window, an integer or one for each spatial axis; odd, and at most that of
-        the image.
-      sigma: Standard deviation of the window's weights in pixels, positive.
-      data_range: The range of the values that are compared: 1 for probabilities.
-      k1: Keeps the luminance of dark windows finite, at least 0.
-      k2: Keeps the structure of flat windows finite, at least 0.
-
     Example:
       >>> import jax.numpy as jnp, jaxloss
       >>> square = jnp.zeros((1, 12, 12)).at[:, 4:8, 4:8].set(1.0)
@@ -109,10 +101,6 @@ def ms_ssim(
 
     Args:
       window: Width of the window at each scale, an integer or one for each spatial axis; odd.
-      sigma: Standard deviation of the window's weights in pixels, positive.
-      data_range: The range of the values that are compared: 1 for probabilities.
-      k1: Keeps the luminance of dark windows finite, at least 0.
-      k2: Keeps the structure of flat windows finite, at least 0.
       weights: The powers `w_n`, one for each scale from fine to coarse, at least 0; they are
         divided by their sum. Pixels have no weights here, but `where` leaves them out.
 

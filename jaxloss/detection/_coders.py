@@ -1,6 +1,5 @@
 """What a head predicts of a box, and the box of what it predicts."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks
+from jaxloss.detection._declare import named
 
 __all__ = [
     "decode_deltas",
@@ -25,7 +25,7 @@ Array = jax.Array
 LARGEST = math.log(1000 / 16)  # of the logarithms of sides, in decoding
 
 
-@functools.partial(checks.named, name="detection.encode_deltas")
+@named
 def encode_deltas(
     boxes: ArrayLike, anchors: ArrayLike, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
 ) -> Array:
@@ -63,7 +63,7 @@ def encode_deltas(
     return deltas * _weights(weights, deltas)
 
 
-@functools.partial(checks.named, name="detection.decode_deltas")
+@named
 def decode_deltas(
     deltas: ArrayLike,
     anchors: ArrayLike,
@@ -104,7 +104,7 @@ def decode_deltas(
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
-@functools.partial(checks.named, name="detection.encode_distances")
+@named
 def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
     """Encodes boxes as the distances of their four sides from points.
 
@@ -137,7 +137,7 @@ def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike 
     return distances / _units(strides, distances)
 
 
-@functools.partial(checks.named, name="detection.decode_distances")
+@named
 def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
     """Decodes distances from points into boxes, the inverse of `encode_distances`.
 
@@ -167,7 +167,7 @@ def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayL
     return jnp.concatenate([point - distance[..., :2], point + distance[..., 2:]], -1)
 
 
-@functools.partial(checks.named, name="detection.decode_distribution")
+@named
 def decode_distribution(logits: ArrayLike) -> Array:
     """Decodes a distribution over whole distances into its expectation.
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
+from jaxloss._core import checks
 from jaxloss._core.declare import Family, family
 from jaxloss.options import Interval, Numbers
 
 Sizes: TypeAlias = Annotated[Numbers, Interval("(0, inf)", scalar=False)]
-Head = TypeVar("Head", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 BoxLoss: TypeAlias = Literal["ciou", "diou", "giou", "iou"]
+
+
+MODULE = "detection."
 
 
 class _Options(TypedDict):
     """There are none that all share."""
 
 
-_declare = family(
+detection = family(
     Family(
         _Options,
         {
@@ -46,15 +50,11 @@ _declare = family(
             "ValueError": "If shapes or numbers of levels do not match, an option does not exist, "
             "or a number is out of its range.",
         },
+        MODULE,
     )
 )
 
 
-def detection(head: Head) -> Head:
-    """Makes a function a public head or assigner, whose errors say where to find it."""
-    function: Any = head
-    name = function.__name__
-    function.__name__ = f"detection.{name}"
-    declared: Any = _declare(function)
-    declared.__name__ = function.__name__ = name
-    return declared
+def named(function: Function) -> Function:
+    """Puts the name of a public function that is no head in front of what it refuses."""
+    return checks.named(function, f"{MODULE}{function.__name__}")

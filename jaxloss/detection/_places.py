@@ -1,6 +1,5 @@
 """Where dense heads predict: the points and the anchors of feature maps."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
+from jaxloss.detection._declare import named
 
 __all__ = ["grid_anchors", "grid_points"]
 
@@ -16,7 +16,7 @@ Array = jax.Array
 Grids = Sequence[tuple[int, int]]
 
 
-@functools.partial(checks.named, name="detection.grid_points")
+@named
 def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     """Returns the centres of the cells of all feature maps, in pixels of the input.
 
@@ -47,7 +47,7 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     return jnp.concatenate([centres.reshape(-1, 2) for centres in levels])
 
 
-@functools.partial(checks.named, name="detection.grid_anchors")
+@named
 def grid_anchors(
     grids: Grids,
     strides: Sequence[float],

@@ -16,20 +16,18 @@ import types
 
 import numpy as np
 import torch
-from peers import REDUCTIONS, ROWS, golden, normal, rng, t, uniform, without_init, write
+from peers import REDUCTIONS, ROWS, golden, normal, rng, stand_in, t, uniform, without_init, write
 
-sys.modules["torch_dct"] = types.ModuleType("torch_dct")  # of its wavelets
+stand_in("torch_dct")  # of its wavelets
 without_init("robust_loss_pytorch")
 lossfun = importlib.import_module("robust_loss_pytorch.general").lossfun
 
-registry = types.ModuleType("mmseg.registry")
-registry.MODELS = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+unregistered = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
 for package in ("mmseg", "mmseg.models", "mmseg.models.losses"):
     without_init(package)
-sys.modules["mmseg.registry"] = registry
-sys.modules["mmengine"] = types.ModuleType("mmengine")
-sys.modules["mmengine.fileio"] = types.ModuleType("mmengine.fileio")
-sys.modules["mmengine.fileio"].load = None
+stand_in("mmseg.registry", MODELS=unregistered)
+stand_in("mmengine")
+stand_in("mmengine.fileio", load=None)
 silog_loss = importlib.import_module("mmseg.models.losses.silog_loss").silog_loss
 
 # ultralytics and transformers want what torchvision registers on import, or nothing of it.

@@ -32,27 +32,21 @@ from peers import (
     X,
     golden,
     normal,
+    stand_in,
     t,
     uniform,
     without_init,
     write,
 )
 
-
-def stand_in(name, **attributes):
-    """A module of these names only."""
-    sys.modules[name] = types.ModuleType(name)
-    vars(sys.modules[name]).update(attributes)
-
-
-registry = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+unregistered = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
 stand_in("mmcv")
 stand_in("mmcv.ops", sigmoid_focal_loss=None)
 stand_in("mmengine")
 stand_in("mmengine.fileio", load=None)
 for package in ("mmseg", "mmseg.models", "mmseg.models.losses"):
     without_init(package)
-stand_in("mmseg.registry", MODELS=registry, TASK_UTILS=registry)
+stand_in("mmseg.registry", MODELS=unregistered, TASK_UTILS=unregistered)
 without_init("mmseg.structures")
 mmseg_focal = importlib.import_module("mmseg.models.losses.focal_loss").py_sigmoid_focal_loss
 sampler = importlib.import_module("mmseg.structures.sampler").OHEMPixelSampler

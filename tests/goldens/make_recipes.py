@@ -11,7 +11,6 @@ tests/test_recipes.py holds the lines. nnU-Net's file needs nothing of its packa
 
 import importlib
 import sys
-import types
 
 import numpy as np
 import torch.nn.functional as F
@@ -26,18 +25,12 @@ from peers import (
     X,
     golden,
     normal,
+    stand_in,
     t,
     uniform,
     without_init,
     write,
 )
-
-
-def stand_in(name, **attributes):
-    """A module of these names only."""
-    sys.modules[name] = types.ModuleType(name)
-    vars(sys.modules[name]).update(attributes)
-
 
 for package in ("timm", "mmdet", "mmdet.models", "mmdet.models.losses"):
     without_init(package)

@@ -36,6 +36,12 @@ def without_init(name):
     sys.modules[name] = package
 
 
+def stand_in(name, **attributes):
+    """Registers a module of these names only."""
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(attributes)
+
+
 without_init("torchvision")
 without_init("torchvision.ops")
 without_init("segmentation_models_pytorch")

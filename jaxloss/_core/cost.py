@@ -38,6 +38,24 @@ def _bound(
     return functools.partial(function, **dict(fixed))
 
 
+class Source(NamedTuple):
+    """The logits of which a cost has the statistics, and how a GPU computes from them.
+
+    It is faster where it reads the logits again than where it writes the statistics.
+
+    Attributes:
+      logits: They, to which all that follows belongs.
+      statistics: `statistics(logits, ids, mask)`, the first three arrays of the cost.
+      total: `total(logits, weights, ids, mask, *others)`, the weighted sum of the cost.
+      with_slope: Beside it its derivative by the logits, written out.
+    """
+
+    logits: Array
+    statistics: Callable[..., tuple[Array, ...]]
+    total: Callable[..., Array]
+    with_slope: Callable[..., tuple[Array, Array]]
+
+
 class Cost(NamedTuple):
     """What each element or position costs, not computed until it is known what is wanted.
 
@@ -47,7 +65,9 @@ class Cost(NamedTuple):
       arrays: `x`, and arrays of its rank that broadcast to it, or of another rank, which are the
         same for all values, or None.
       classes: The axis over which `formula` sums, which the values do not have; None: none.
-      of_statistics: Whether the first three arrays are `softmax.statistics`.
+      of_statistics: Whether the first three arrays are `softmax.statistics`; the next are the ids
+        and the mask.
+      source: What a GPU computes a sum from instead; None: from the arrays too.
       unrolled: Whether the derivative by each class is computed by itself: of few, in a long
         formula, where one loop over all of them would repeat what they share for each. A CPU
         computes the values alone of such a formula faster at once.
@@ -57,6 +77,7 @@ class Cost(NamedTuple):
     arrays: tuple[Any, ...]
     classes: int | None = None
     of_statistics: bool = False
+    source: Source | None = None
     unrolled: bool = False
 
     @property
@@ -93,6 +114,10 @@ class Cost(NamedTuple):
         A CPU's compiler writes the operands of a sum, and much of a long formula, to memory; in
         chunks they stay in its cache. There value and gradient are each one loop.
         """
+        if self.source is not None and self.source.logits.size >= CHUNKED_FROM:
+            logits, *ways = self.source
+            number = _of_logits(self.formula, *ways)
+            return number(logits, denominator, weights, *self.arrays[3:])
         if self.classes is not None and weights is not None:
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
@@ -112,6 +137,59 @@ def _weighted_sum(
 ) -> Array:
     values = formula(x, *others)
     return (values if weights is None else values * weights).sum()
+
+
+@functools.cache
+def _of_logits(
+    formula: Callable[..., Array],
+    statistics: Callable[..., tuple[Array, ...]],
+    total: Callable[..., Array],
+    with_slope: Callable[..., tuple[Array, Array]],
+) -> Callable[..., Array]:
+    """Makes the weighted sum of such a cost over a denominator."""
+    by_rows = bind(_of_statistics, formula=formula, statistics=statistics)
+    derived, written = bind(_with_slope, number=by_rows), bind(_both_over, both=with_slope)
+    both = recomputed(derived, bind(_on_gpu, gpu=written, default=derived))
+    number = jax.custom_jvp(bind(_on_gpu, gpu=bind(_over, total=total), default=by_rows))
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        moving = _moving(tangents)
+        directions = tuple(tangents[i] for i in moving)
+        if moving != (0,):
+            return number(*primals), _linear(by_rows, moving)(primals, directions)
+        result, slopes = both(*primals)
+        return result, _dot((slopes,), directions)
+
+    number.defjvp(jvp, symbolic_zeros=True)
+    return number
+
+
+def _on_gpu(*arrays: Any, gpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    return jax.lax.platform_dependent(*arrays, cuda=gpu, rocm=gpu, default=default)
+
+
+def _of_statistics(
+    logits: Array,
+    denominator: Array,
+    weights: Array | None,
+    ids: Array,
+    mask: Array | None,
+    *others: Any,
+    formula: Callable[..., Array],
+    statistics: Callable[..., tuple[Array, ...]],
+) -> Array:
+    rows = statistics(logits, ids, mask)
+    return Cost(formula, (*rows, ids, mask, *others)).over(denominator, weights)
+
+
+def _with_slope(*arrays: Any, number: Callable[..., Array]) -> tuple[Array, Array]:
+    return jax.value_and_grad(number)(*varying(*arrays))
+
+
+def _both_over(
+    logits: Array, denominator: Array, *others: Any, both: Callable[..., tuple[Array, Array]]
+) -> tuple[Array, ...]:
+    return tuple(numerics.divide(x, denominator) for x in both(logits, *others))
 
 
 def _product(x: Array, factors: Array, *others: Any, formula: Callable[..., Array]) -> Array:

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, numerics, sigmoid
+from jaxloss._core import classes, gpu, numerics, sigmoid
 from jaxloss._core import labels as labelled
-from jaxloss._core.cost import Cost, bind, is_split
+from jaxloss._core.cost import Cost, Source, bind, is_split
 
 Array = jax.Array
 
@@ -336,7 +336,18 @@ def _of_targets(
     rows = statistics(data.logits, data.labels, data.mask, data.axis)
     fixed = bind(_of_statistics, formula=formula, classes=data.logits.shape[data.axis])
     arrays = (*rows, data.labels, data.mask, factors, *parameters)
-    return Cost(fixed, arrays, of_statistics=True)
+    if not gpu.pays(data.logits, data.axis):
+        return Cost(fixed, arrays, of_statistics=True)
+    written = {"formula": formula, "axis": data.axis, "simple": formula is surprise}
+    total, with_slope = bind(gpu.total, **written), bind(gpu.with_slope, **written)
+    source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope)
+    return Cost(fixed, arrays, of_statistics=True, source=source)
+
+
+def _statistics(
+    logits: Array, ids: Array, mask: Array | None, *, axis: int
+) -> tuple[Array, Array, Array]:
+    return statistics(logits, ids, mask, axis)
 
 
 def _of_probability(
@@ -346,7 +357,7 @@ def _of_probability(
     *parameters: Array,
     formula: Callable[..., Array],
 ) -> Array:
-    return _weighted(formula(*sigmoid.log_pair_of_probability(p), *parameters), mask, factors)
+    return gpu.weighted(formula(*sigmoid.log_pair_of_probability(p), *parameters), mask, factors)
 
 
 def _of_statistics(
@@ -361,12 +372,7 @@ def _of_statistics(
     classes: int,
 ) -> Array:
     odds = _target_log_odds(top, total, target, ids, mask, classes)
-    return _weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
-
-
-def _weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
-    values = values if mask is None else jnp.where(mask, values, 0)
-    return values if factors is None else values * factors
+    return gpu.weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
 
 
 def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | None = None) -> Cost:

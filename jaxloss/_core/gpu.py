@@ -1,0 +1,153 @@
+"""The cost of target ids as a GPU computes it: value and slope, each in one loop over the logits.
+
+Elsewhere a cost is one of three numbers of each position, the statistics. Of few classes these
+are as large as the logits. A GPU's compiler makes a single loop of what is written here, in this
+form: of the classes either a plane each, or reductions over the last axis that follow one another.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import labels, sigmoid
+from jaxloss._core.cost import bind, is_split
+
+Array = jax.Array
+Formula = Callable[..., Array]
+
+FEW = 3  # classes: up to here the slopes are one loop over planes
+PLANES = 32  # up to here the value is; of more, a loop over them is as fast
+
+
+def pays(logits: Array, axis: int) -> bool:
+    """Whether this is the faster way: of many classes that are not last, the statistics are."""
+    last = axis == logits.ndim - 1
+    return (last or logits.shape[axis] <= FEW) and not is_split(logits, axis)
+
+
+def total(
+    logits: Array,
+    weights: Array | None,
+    ids: Array,
+    mask: Array | None,
+    *others: Any,
+    formula: Formula,
+    axis: int,
+    simple: bool,
+) -> Array:
+    """Returns `L = sum w formula(-log p, -log(1 - p))` of the targets' probabilities."""
+    odds = _odds(logits, ids, mask, axis)
+    return _sum_of_odds(odds, weights, mask, *others, formula=formula)
+
+
+def with_slope(
+    logits: Array,
+    weights: Array | None,
+    ids: Array,
+    mask: Array | None,
+    *others: Any,
+    formula: Formula,
+    axis: int,
+    simple: bool,
+) -> tuple[Array, Array]:
+    """Returns the sum `L`, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`.
+
+    `dx/dz_c` is 1 at the target and `-p_c / (1 - p)` elsewhere. Of a simple formula, the surprise,
+    `dL/dx = -w (1 - p)` is computed from the logits as well; of any other the log-odds and the rate
+    are written to memory, one number a position, since the compiler would split a loop with both.
+    """
+    hide = jax.lax.optimization_barrier  # what is behind it is not shared with what is before
+    odds = _odds(logits, ids, mask, axis)
+    odds = odds if simple else hide(odds)
+    sum_ = _sum_of_odds(odds, weights, mask, *others, formula=formula)
+    logits, ids, mask, *others = hide((logits, ids, mask, *others))
+    target = _target(logits, ids, mask, axis, in_planes=axis != logits.ndim - 1)
+    if simple:
+        unit = (jnp.ones_like(odds),) * 2
+        by_hit, _ = jax.grad(bind(_weighted_sum, formula=formula))(unit, weights, mask, *others)
+        factor = by_hit * labels.poison(ids, mask, logits.shape[axis], logits.dtype)
+        miss = target.rest / (target.own + target.rest)
+        rate = jnp.where(target.removed, 0, -jnp.expand_dims(factor, axis) * miss)
+    else:
+        again = hide(odds)
+        rate = jax.grad(bind(_sum_of_odds, formula=formula))(again, weights, mask, *others)
+        rate = jnp.expand_dims(hide(jnp.where(again == -jnp.inf, 0, rate)), axis)
+    moves = (
+        jnp.where(hit, 1, jnp.where(share == 0, 0, -share / target.rest))
+        for hit, share in zip(target.hits, target.shares, strict=True)
+    )
+    return sum_, jnp.concatenate([rate * move for move in moves], axis)
+
+
+class _Target(NamedTuple):
+    """The softmax of each position beside its target, with a class axis of size 1.
+
+    Attributes:
+      shares: `exp(z_c - top)`, 0 for the target: a plane each, or in one array.
+      hits: Whether a class is the target, in the same parts.
+      own: `exp(z_y - top)` of the target.
+      rest: The sum of the shares.
+      lead: `z_y - top`.
+      removed: Whether the target has been removed.
+    """
+
+    shares: Sequence[Array]
+    hits: Sequence[Array]
+    own: Array
+    rest: Array
+    lead: Array
+    removed: Array
+
+
+def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes: bool) -> _Target:
+    if mask is not None:
+        logits = jnp.where(jnp.expand_dims(mask, axis), logits, 0)
+    limit = jnp.finfo(logits.dtype).max / 4  # what is infinite has finite differences
+    z = jnp.clip(logits, -limit, limit)
+    sizes = (1,) * z.shape[axis] if in_planes else (z.shape[axis],)
+    parts = jax.lax.split(z, sizes, axis)
+    classes = jax.lax.split(jax.lax.broadcasted_iota(ids.dtype, z.shape, axis), sizes, axis)
+    hits = [c == jnp.expand_dims(ids, axis) for c in classes]
+
+    def over_classes(reduce: Callable[..., Array], join: Any, values: Sequence[Array]) -> Array:
+        return functools.reduce(join, [reduce(x, axis=axis, keepdims=True) for x in values])
+
+    top = over_classes(jnp.max, jnp.maximum, parts)
+    levels = [x - top for x in parts]
+    shares = [jnp.where(h, 0, jnp.exp(x)) for h, x in zip(hits, levels, strict=True)]
+    leads = [jnp.where(h, x, 0) for h, x in zip(hits, levels, strict=True)]
+    rest, lead = (over_classes(jnp.sum, jnp.add, x) for x in (shares, leads))
+    return _Target(shares, hits, jnp.exp(lead), rest, lead, removed=lead < -limit / 2)
+
+
+def _odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
+    """The log-odds of each position's target against the others, NaN for a bad id."""
+    count = logits.shape[axis]
+    target = _target(logits, ids, mask, axis, in_planes=count <= PLANES)
+    odds = jnp.where(target.removed, -jnp.inf, target.lead - jnp.log(target.rest))
+    return odds.squeeze(axis) * labels.poison(ids, mask, count, odds.dtype)
+
+
+def _sum_of_odds(odds: Array, *others: Any, formula: Formula) -> Array:
+    return _weighted_sum(sigmoid.log_pair(odds), *others, formula=formula)
+
+
+def _weighted_sum(
+    pair: tuple[Array, Array],
+    weights: Array | None,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Formula,
+) -> Array:
+    values = weighted(formula(*pair, *parameters), mask, factors)
+    return (values if weights is None else values * weights).sum()
+
+
+def weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
+    """Returns the values times their factors, 0 where masked."""
+    values = values if mask is None else jnp.where(mask, values, 0)
+    return values if factors is None else values * factors

@@ -1,0 +1,102 @@
+"""What a GPU computes instead, run here: the same value and gradient as a CPU's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+from jaxloss._core import cost
+
+CASES = {
+    "cross_entropy": {},
+    "softmax_focal": {"gamma": 1.5},
+    "generalized_cross_entropy": {"q": 0.7},
+    "symmetric_cross_entropy": {},
+    "dice": {},
+    "dice_cross_entropy": {},
+}
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Takes the branch of a GPU, from the smallest array on."""
+
+    def chosen(*arrays, default, cuda=None, **_):
+        return (cuda or default)(*arrays)
+
+    jax.clear_caches()
+    monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+    yield
+    jax.clear_caches()
+
+
+def batch(classes, axis):
+    """Confident and doubtful logits, one of them removed, and ids."""
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(size=(3, 4, 6, classes)) * np.array([1, 10, 60]).reshape(3, 1, 1, 1)
+    ids = rng.integers(0, classes, (3, 4, 6))
+    logits[0, 0, :, 0] = np.where(ids[0, 0] == 0, 0, -np.inf)
+    return jnp.asarray(np.moveaxis(logits, -1, axis), jnp.float32), jnp.asarray(ids)
+
+
+def in_float64(loss, logits, ids):
+    with jax.enable_x64(True):
+        return jax.value_and_grad(loss)(jnp.asarray(np.asarray(logits), jnp.float64), ids)
+
+
+WEIGHTS = jnp.array([0.5, 1, 2]).reshape(3, 1, 1)
+ROWS = [
+    *((name, classes, axis, {}) for name in CASES for classes, axis in [(2, -1), (3, 1), (21, -1)]),
+    *(("cross_entropy", classes, axis, {}) for classes, axis in [(2, 1), (5, 1), (40, -1)]),
+    ("cross_entropy", 3, -1, {"ignore_index": 1, "class_weights": jnp.array([1.0, 2, 3])}),
+    ("softmax_focal", 3, -1, {"ignore_index": 1, "weights": WEIGHTS}),
+    ("dice", 21, -1, {"ignore_index": 1, "weights": WEIGHTS}),
+]
+
+
+@pytest.mark.parametrize(("name", "classes", "axis", "options"), ROWS)
+def test_value_and_gradient(on_gpu, name, classes, axis, options):
+    logits, ids = batch(classes, axis)
+    loss = functools.partial(
+        getattr(jaxloss, name), labels=ids, axis=axis, **CASES[name], **options
+    )
+    value, gradient = jax.value_and_grad(loss)(logits)
+    jax.clear_caches()
+    expected, slope = in_float64(lambda z, ids: loss(z), logits, ids)
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    # The slope of a region's score is a difference of means, exact beside the largest of them.
+    digits = 1e-6 if "dice" in name else 1e-9
+    largest = np.abs(np.asarray(slope)).max()
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=digits * largest)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice"])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_bad_ids_and_masked_numbers(on_gpu, name, axis):
+    logits, ids = batch(3, axis)
+    loss = functools.partial(getattr(jaxloss, name), axis=axis)
+    value, gradient = jax.value_and_grad(loss)(logits, ids.at[0, 1, 1].set(3))
+    assert jnp.isnan(value)
+    where = jnp.ones(ids.shape, bool).at[0, 1, 1].set(False)
+    spoiled = logits.at[0, 1, 1].set(jnp.nan) if axis == -1 else logits.at[0, :, 1, 1].set(jnp.nan)
+    masked = functools.partial(loss, where=where)
+    clean = jax.value_and_grad(masked)(logits, ids)
+    dirty = jax.value_and_grad(masked)(spoiled, ids.at[0, 1, 1].set(3))
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal"])
+def test_second_order(on_gpu, name):
+    logits, ids = batch(3, -1)
+    loss = functools.partial(getattr(jaxloss, name), labels=ids)
+    direction = jnp.cos(jnp.arange(logits.size, dtype=jnp.float32)).reshape(logits.shape)
+    _, got = jax.jvp(jax.grad(loss), (logits,), (direction,))
+    jax.clear_caches()
+    with jax.enable_x64(True):
+        primal, tangent = (jnp.asarray(np.asarray(x), jnp.float64) for x in (logits, direction))
+        _, expected = jax.jvp(jax.grad(loss), (primal,), (tangent,))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-8)

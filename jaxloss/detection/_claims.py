@@ -26,7 +26,7 @@ def settle(
     """
     images, slots, count = taken.shape
     taken, wanted = taken.reshape(images, -1), wanted.reshape(images, -1)
-    slot = jnp.repeat(jnp.arange(slots, dtype=jnp.int32), count)[None]
+    slot = jax.lax.broadcasted_iota(jnp.int32, (1, slots, count), 1).reshape(1, -1)
     nobody = jnp.full_like(like, slots, jnp.int32)
     claim = jnp.where(wanted, slot, slots)
     first = lowest(nobody, taken, claim)

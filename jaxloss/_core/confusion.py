@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, cost, labels, numerics, reduction, sigmoid, softmax
+from jaxloss._core import checks, cost, gpu, labels, numerics, reduction, sigmoid, softmax
 from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
@@ -321,7 +321,11 @@ def of_counts(
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and frame.axis_name is None:
-        return cost.of_sums(terms, frame.summed, arrays, finished, others, summed, of_chunk)
+        on_gpu = None
+        if constant and more is None and axis != 0 and not pixels.form.without_background:
+            here = {"axis": axis, "pooled": not frame.per_image}
+            on_gpu = bind(gpu.counts, **here), bind(gpu.slope_of_counts, **here)
+        return cost.of_sums(terms, frame.summed, arrays, finished, others, summed, of_chunk, on_gpu)
     return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
 
 

@@ -355,6 +355,7 @@ def of_sums(
     parameters: tuple[Any, ...],
     summed: tuple[int, ...] | None = None,
     of_chunk: Callable[..., tuple[Array, ...]] | None = None,
+    on_gpu: tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array]]] | None = None,
 ) -> Array:
     """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
 
@@ -366,11 +367,15 @@ def of_sums(
       parameters: Arrays, or None.
       summed: Where those axes are in the terms; None: where they are in `x`.
       of_chunk: Another way to compute the terms of a chunk; None: none.
+      on_gpu: How a GPU computes the sums, and their derivative by `x` times factors that follow the
+        arrays; None: as all others.
     """
     summed = axes if summed is None else summed
     total = bind(_totals, terms=terms, summed=summed)
     in_chunk = bind(_totals, terms=of_chunk or terms, summed=summed)
-    return _finished(total, in_chunk, axes, finish, len(arrays))(*arrays, *parameters)
+    on_gpu = on_gpu if arrays[0].size >= CHUNKED_FROM else None
+    finished = _finished(total, in_chunk, axes, finish, len(arrays), on_gpu)
+    return finished(*arrays, *parameters)
 
 
 def _totals(
@@ -386,9 +391,11 @@ def _finished(
     axes: tuple[int, ...],
     finish: Callable[..., Array],
     count: int,
+    on_gpu: tuple[Callable[..., Any], Callable[..., Any]] | None,
 ) -> Callable[..., Array]:
     """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
-    sums = recomputed(total, in_chunks(in_chunk, axes, total))
+    evaluate = in_chunks(in_chunk, axes, total)
+    sums = recomputed(total, bind(_on_gpu, gpu=on_gpu[0], default=evaluate) if on_gpu else evaluate)
 
     @jax.custom_jvp
     def number(*values: Any) -> Array:
@@ -399,10 +406,12 @@ def _finished(
         directions = tuple(tangents[i] for i in moving)
         parts = sums(*primals[:count])
         value = finish(parts, *primals[count:])
-        if any(i < count and jnp.shape(primals[i]) != primals[0].shape for i in moving):
+        inner = tuple(i for i in moving if i < count)
+        if any(jnp.shape(primals[i]) != primals[0].shape for i in inner):
             whole = bind(_whole, total=total, finish=finish, count=count)
             return value, _linear(whole, moving)(primals, directions)
-        linear = _by_slopes(total, in_chunk, axes, finish, count, moving)
+        slope = on_gpu[1] if on_gpu and inner == (0,) else None
+        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, slope)
         return value, linear(primals, parts, directions)
 
     number.defjvp(jvp, symbolic_zeros=True)
@@ -426,12 +435,15 @@ def _by_slopes(
     finish: Callable[..., Array],
     count: int,
     moving: tuple[int, ...],
+    on_gpu: Callable[..., tuple[Array]] | None,
 ) -> Callable[..., Array]:
     """The derivative of such a number: that by its sums first, with which one pass is made."""
     inner = tuple(i for i in moving if i < count)
     outer = tuple(i - count for i in moving if i >= count)
     slope, in_chunk = (bind(_slopes, total=f, inner=inner, count=count) for f in (total, in_chunk))
-    slopes_of = recomputed(slope, in_chunks(in_chunk, axes, slope))
+    evaluate = in_chunks(in_chunk, axes, slope)
+    evaluate = bind(_on_gpu, gpu=on_gpu, default=evaluate) if on_gpu else evaluate
+    slopes_of = recomputed(slope, evaluate)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(

@@ -19,6 +19,7 @@ Array = jax.Array
 Formula = Callable[..., Array]
 
 FEW = 3  # classes: up to here the slopes are one loop over planes
+FEWER = 4  # up to here sums are
 PLANES = 32  # up to here the value is; of more, a loop over them is as fast
 
 
@@ -82,14 +83,110 @@ def with_slope(
     return sum_, jnp.concatenate([rate * move for move in moves], axis)
 
 
+def counts(
+    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int, pooled: bool
+) -> tuple[Array, ...]:
+    """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y` of each class.
+
+    The last two are constants for the derivative.
+    """
+    share = _shares(logits, ids, mask, axis, in_planes=logits.shape[axis] <= FEWER)
+    own, other, missed = (
+        [x if weight is None else x * weight for x in parts]
+        for parts in (
+            [jnp.where(hit, p, 0) for hit, p in zip(share.hits, share.p, strict=True)],
+            [jnp.where(hit, 0, p) for hit, p in zip(share.hits, share.p, strict=True)],
+            [jnp.where(hit, share.miss, 0) for hit in share.hits],
+        )
+    )
+    batch = (0,) if pooled else ()
+    space = tuple(i for i in range(1, logits.ndim) if i != axis)
+    if len(own) == 1:
+        tp, fp, fn = (x[0].sum((*batch, *space)) for x in (own, other, missed))
+        return tp, fp, fn, tp
+    planes = jnp.stack([x.squeeze(axis) for x in (*own, *other, *missed)], 1)
+    sums = planes.sum((*batch, *range(2, planes.ndim)))  # in one loop
+    tp, fp, fn = jnp.split(sums, 3, -1)
+    return tp, fp, fn, tp
+
+
+def slope_of_counts(
+    logits: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *factors: Array,
+    axis: int,
+    pooled: bool,
+) -> tuple[Array]:
+    """Returns the derivative of the counts times factors, of which the first two are `a` and `b`.
+
+    With `s = sum_{c != y} b_c p_c` it is `p_y ((1 - p_y) a_y - s)` at the target `y` and
+    `p_c (b_c - s - p_y a_y)` elsewhere.
+    """
+    last, count = axis == logits.ndim - 1, logits.shape[axis]
+    share = _shares(logits, ids, mask, axis, in_planes=None if last else count <= FEW)
+    space = tuple(i for i in range(1, logits.ndim) if i != axis)
+    both = tuple(range(logits.ndim)) if pooled else space
+    sizes = [x.shape[axis] for x in share.hits]
+    by_own, by_other = (
+        jax.lax.split(jnp.expand_dims(x, [i for i in both if i != axis]), sizes, axis)
+        for x in factors[:2]
+    )
+    add = functools.partial(functools.reduce, jnp.add)
+    each = list(zip(share.hits, share.p, by_own, by_other, strict=True))
+    own = add([jnp.where(h, p * a, 0).sum(axis, keepdims=True) for h, p, a, _ in each])
+    mean = add([jnp.where(h, 0, p * b).sum(axis, keepdims=True) for h, p, _, b in each])
+    slopes = jnp.concatenate(
+        [p * jnp.where(h, share.miss * a - mean, b - mean - own) for h, p, a, b in each], axis
+    )
+    return (slopes if weight is None else slopes * weight,)
+
+
+class _Share(NamedTuple):
+    """The probabilities, in planes or one array, and `1 - p` of the target; 0 where masked."""
+
+    hits: Sequence[Array]
+    p: Sequence[Array]
+    miss: Array
+
+
+def _shares(
+    logits: Array, ids: Array, mask: Array | None, axis: int, in_planes: bool | None
+) -> _Share:
+    """The probabilities in planes, at once (None), or by numbers of each position in memory."""
+    ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
+    logits, ids = jax.lax.optimization_barrier((logits, ids))
+    held = in_planes is False
+    target = _target(
+        logits,
+        ids,
+        mask,
+        axis,
+        in_planes=bool(in_planes) or (held and logits.shape[axis] <= PLANES),
+    )
+    unit = 1 / (target.own + target.rest)
+    bad = labels.poison(ids, mask, logits.shape[axis], logits.dtype)
+    unit = unit * jnp.expand_dims(bad, axis)
+    if mask is not None:
+        unit = jnp.where(jnp.expand_dims(mask, axis), unit, 0)
+    miss = target.rest * unit
+    if not held:
+        return _Share(target.hits, [x * unit for x in target.shares], miss)
+    miss, unit, top, ids = jax.lax.optimization_barrier((miss, unit, target.top, ids))
+    hit = labels.is_target(ids, logits.shape, axis)
+    return _Share([hit], [jnp.exp(_finite(logits, mask, axis) - top) * unit], miss)
+
+
 class _Target(NamedTuple):
     """The softmax of each position beside its target, with a class axis of size 1.
 
     Attributes:
-      shares: `exp(z_c - top)`, 0 for the target: a plane each, or in one array.
+      shares: `exp(z_c - top)`, a plane each, or in one array.
       hits: Whether a class is the target, in the same parts.
       own: `exp(z_y - top)` of the target.
-      rest: The sum of the shares.
+      rest: The sum of the others' shares.
+      top: The largest logit.
       lead: `z_y - top`.
       removed: Whether the target has been removed.
     """
@@ -98,15 +195,13 @@ class _Target(NamedTuple):
     hits: Sequence[Array]
     own: Array
     rest: Array
+    top: Array
     lead: Array
     removed: Array
 
 
 def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes: bool) -> _Target:
-    if mask is not None:
-        logits = jnp.where(jnp.expand_dims(mask, axis), logits, 0)
-    limit = jnp.finfo(logits.dtype).max / 4  # what is infinite has finite differences
-    z = jnp.clip(logits, -limit, limit)
+    z, limit = _finite(logits, mask, axis), _limit(logits)
     sizes = (1,) * z.shape[axis] if in_planes else (z.shape[axis],)
     parts = jax.lax.split(z, sizes, axis)
     classes = jax.lax.split(jax.lax.broadcasted_iota(ids.dtype, z.shape, axis), sizes, axis)
@@ -117,10 +212,22 @@ def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes:
 
     top = over_classes(jnp.max, jnp.maximum, parts)
     levels = [x - top for x in parts]
-    shares = [jnp.where(h, 0, jnp.exp(x)) for h, x in zip(hits, levels, strict=True)]
+    shares = [jnp.exp(x) for x in levels]
+    others = [jnp.where(h, 0, x) for h, x in zip(hits, shares, strict=True)]
     leads = [jnp.where(h, x, 0) for h, x in zip(hits, levels, strict=True)]
-    rest, lead = (over_classes(jnp.sum, jnp.add, x) for x in (shares, leads))
-    return _Target(shares, hits, jnp.exp(lead), rest, lead, removed=lead < -limit / 2)
+    rest, lead = (over_classes(jnp.sum, jnp.add, x) for x in (others, leads))
+    return _Target(shares, hits, jnp.exp(lead), rest, top, lead, removed=lead < -limit / 2)
+
+
+def _limit(logits: Array) -> float:
+    """What is infinite is cut to it, so that differences are finite."""
+    return float(jnp.finfo(logits.dtype).max) / 4
+
+
+def _finite(logits: Array, mask: Array | None, axis: int) -> Array:
+    if mask is not None:
+        logits = jnp.where(jnp.expand_dims(mask, axis), logits, 0)
+    return jnp.clip(logits, -_limit(logits), _limit(logits))
 
 
 def _odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:

@@ -46,8 +46,8 @@ class Span(NamedTuple):
 
     def relative(self) -> "Span":
         """The lengths in units of the enclosing interval, which is a constant."""
-        largest = unit(self.hull)
-        return Span(*(length / largest for length in self))
+        shrink = 1 / unit(self.hull)
+        return Span(*(length * shrink for length in self))
 
     def scaled(self, ratio: Array) -> "Span":
         """Both intervals scaled about their centres."""
@@ -155,17 +155,25 @@ def unit(length: Array) -> Array:
     return jnp.where(length == 0, 1, length)
 
 
+@jax.custom_jvp
 def larger(a: Array, b: Array) -> Array:
     """The maximum; at a tie each has half the derivative, as with `jnp.maximum`.
 
-    On a CPU the derivative takes half the time.
+    The derivative has fewer operations than its: less to compile, and half the time on a CPU.
     """
-    return jnp.where(a > b, a, jnp.where(a < b, b, a + (b - a) / 2))
+    return jnp.maximum(a, b)
+
+
+@larger.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    a, b = primals
+    share = jnp.where(a > b, 1, jnp.where(a < b, 0, jnp.full_like(a, 0.5)))
+    return larger(a, b), share * tangents[0] + (1 - share) * tangents[1]
 
 
 def smaller(a: Array, b: Array) -> Array:
     """The minimum, as `larger`."""
-    return jnp.where(a < b, a, jnp.where(a > b, b, a + (b - a) / 2))
+    return -larger(-a, -b)
 
 
 def _direction(width: Array, height: Array) -> tuple[Array, Array]:

@@ -139,7 +139,7 @@ def detr(
     classes -= classification == "softmax"
     dtype = scores.dtype
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
-    targets = targets._replace(boxes=_relative(targets, image_size))
+    targets = targets._replace(boxes=relative(targets, image_size))
     usual = _DEFAULTS[classification]
     given = zip(("alpha", "gamma"), (alpha, gamma), usual, strict=True)
     shape = {key: value if value is not None else default for key, value, default in given}
@@ -151,10 +151,9 @@ def detr(
         if targets.valid.shape[1] > queries // count:
             expected = f"at most {queries // count} slots, a query for each"
             checks.fail(ValueError, "boxes", f"of shape {jnp.shape(boxes)}", expected)
+        factors = cost_class, cost_l1, cost_giou
         softmax = classification == "softmax"
-        by_class, apart, misfit = _cost(scores, predicted, targets, softmax=softmax)
-        whole = cost_class * by_class + cost_l1 * apart + cost_giou * misfit
-        assigned = _match_groups(jax.lax.stop_gradient(whole), targets.valid, count)
+        assigned = match(scores, predicted, targets, factors, softmax=softmax, groups=count)
     else:
         assigned = _read_assignment(assignment, scores, targets)
     boxes_in_all = normalizer
@@ -268,15 +267,26 @@ def _cost(scores: Array, predicted: Array, targets: Targets, *, softmax: bool) -
     )
 
 
-def _match_groups(cost: Array, valid: Array, groups: int) -> Assignment:
-    """Matches each group of queries by itself."""
-    images, queries, slots = cost.shape
-    apart = cost.reshape(images, groups, queries // groups, slots)
-    found = jax.vmap(match_hungarian, in_axes=(1, None), out_axes=1)(apart, valid)
+def match(
+    scores: Array,
+    predicted: Array,
+    targets: Targets,
+    factors: tuple[Array, Array, Array],
+    *,
+    softmax: bool,
+    groups: int = 1,
+) -> Assignment:
+    """Matches each group of queries by itself; `factors` are those of class, distance and GIoU."""
+    costs = _cost(scores, predicted, targets, softmax=softmax)
+    by_class, apart, misfit = (factor * cost for factor, cost in zip(factors, costs, strict=True))
+    images, queries = scores.shape[:2]
+    cost = jax.lax.stop_gradient(by_class + apart + misfit)
+    cost = cost.reshape(images, groups, queries // groups, -1)
+    found = jax.vmap(match_hungarian, in_axes=(1, None), out_axes=1)(cost, targets.valid)
     return Assignment(*(x.reshape(images, queries) for x in found))
 
 
-def _relative(targets: Targets, size: Array) -> Array:
+def relative(targets: Targets, size: Array) -> Array:
     """The boxes as cxcywh over the image's sides."""
     if size.ndim == 1:
         size = size[None]

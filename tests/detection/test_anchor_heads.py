@@ -329,6 +329,8 @@ def test_assigners_have_fixed_shapes(assign):
     assert found.foreground[0].any()
     assert not found.foreground[1].any()
     assert valid[np.arange(IMAGES)[:, None], found.index][found.foreground].all()
+    junk = assign(jnp.where(valid[..., None], box, jnp.nan), valid=valid)
+    jax.tree.map(np.testing.assert_array_equal, junk, found)
     half = jax.eval_shape(assign, box.astype(jnp.bfloat16), valid=valid)
     assert half.weight.dtype == jnp.float32
     with pytest.raises(ValueError, match="valid"):

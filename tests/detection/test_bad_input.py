@@ -1,4 +1,9 @@
-"""Bad input of every head and assigner: errors while tracing that name the argument."""
+"""Bad input of every head and assigner: errors while tracing that name the argument.
+
+What depends on values is tested where programs are compiled, for all heads too: `test_anchor_heads`
+and `test_set_heads` have NaN in slots that are not valid, batches without targets and labels
+outside of the classes, `tests/validation/test_heads.py` what `validate` says to them.
+"""
 
 import functools
 
@@ -69,6 +74,42 @@ def test_targets(name, case):
         jax.eval_shape(call, **true | {argument: value})
 
 
+def misfit(argument, name, *data, **options):
+    """A call whose predictions do not go with what describes their places."""
+    return pytest.param(name, argument, data, options, id=f"{name}-{argument}")
+
+
+ANCHORS, X = on_anchors.ANCHORS, {n: on_anchors.predictions(n) for n in on_anchors.HEADS}
+X |= {name: of_sets.predictions(name) for name in of_sets.HEADS}
+LEVELS = {"strides": (8, 16), "reg_max": of_sets.BINS}
+
+
+@pytest.mark.parametrize(
+    "name, argument, data, options",
+    [
+        misfit("anchors", "yolo_v5", X["yolo_v5"], anchors=np.ones((2, 2, 2)), strides=[8]),
+        misfit("strides", "yolo_v5", X["yolo_v5"], anchors=on_anchors.SHAPES, strides=[8, 16]),
+        misfit("strides", "yolo_v8", X["yolo_v8"], strides=(8, 16, 32)),
+        misfit("strides", "yolo_v8_rotated", X["yolo_v8"], [], strides=(8,)),
+        misfit("angles", "yolo_v8_rotated", X["yolo_v8"], X["yolo_v8_rotated"][2:3], **LEVELS),
+        misfit("anchors", "retinanet", *X["retinanet"], anchors=ANCHORS[:-1]),
+        misfit("points", "fcos", *X["fcos"], points=POINTS, strides=np.ones(len(POINTS))),
+        misfit("anchors", "assign_by_iou", ANCHORS[:, :3]),
+        misfit("level_sizes", "assign_atss", ANCHORS, level_sizes=[len(ANCHORS) - 1]),
+        misfit(
+            "anchors", "assign_by_anchor_ratio", np.ones((2, 2, 2)), strides=[8], grids=[(4, 4)]
+        ),
+        misfit("points", "assign_task_aligned", SCORES, REACH, POINTS[:-1]),
+        misfit("points", "assign_sim_ota", SCORES, REACH, POINTS[:-1], strides=np.ones(PLACES)),
+    ],
+)
+def test_places_that_do_not_fit(name, argument, data, options):
+    _, true = CALLS[name]
+    call = functools.partial(getattr(detection, name), *data, **options)
+    with pytest.raises(ValueError, match=rf"jaxloss\.detection\.{name}: `{argument}.*expected"):
+        jax.eval_shape(call, **true)
+
+
 def test_every_head_and_assigner_is_here():
     public = [n for n in dir(detection) if n.startswith("assign_")] + [
         *on_anchors.HEADS,
@@ -77,9 +118,11 @@ def test_every_head_and_assigner_is_here():
     assert set(CALLS) == set(public)
 
 
-def test_detr_has_a_query_for_each_box():
-    call, _ = CALLS["detr"]
-    slots = of_sets.QUERIES + 1
-    many = jnp.ones((IMAGES, slots, 4)), jnp.zeros((IMAGES, slots), jnp.int32)
-    with pytest.raises(ValueError, match=r"jaxloss\.detection\.detr: `boxes`.*at most"):
-        jax.eval_shape(call, *many, jnp.ones((IMAGES, slots), bool))
+@pytest.mark.parametrize("name", ["detr", "mask_set"])
+def test_a_query_for_each_slot(name):
+    call, true = CALLS[name]
+    shape = of_sets.IMAGES, of_sets.QUERIES + 1
+    box = jnp.ones((*shape, *true["boxes"].shape[2:]))
+    shown = "masks" if name == "mask_set" else "boxes"
+    with pytest.raises(ValueError, match=rf"jaxloss\.detection\.{name}: `{shown}`.*at most"):
+        jax.eval_shape(call, box, jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxloss import detection
-from jaxloss.detection import _mask_set
+from jaxloss.detection import _detr, _mask_set
+from jaxloss.detection._targets import read_targets
 from tests.compiling import quick_jit
 from tests.detection.scenes import projections, waves
 
@@ -103,17 +104,37 @@ def agree(row, dtype, x, head, true):
     scale = np.abs(row["gradient"]).max()
     found = projections(gradients)
     np.testing.assert_allclose(found, row["gradient"], rtol=1e-5, atol=1e-5 * scale)
-    return gradients
 
 
 @rows("yolo_v8", "yolo_v8_rotated", "detr")
 @in_both_dtypes
 def test_heads(row, dtype):
     made = (queries if row["function"] == "detr" else yolo)(row, dtype)
-    gradients = agree(row, dtype, *made, targets(row, dtype))
-    if row["function"] == "detr" and "index" in row:  # only matched boxes move
-        moves = (np.asarray(gradients[1]) != 0).any(-1)
-        np.testing.assert_array_equal(moves, np.array(row["index"]) >= 0)
+    agree(row, dtype, *made, targets(row, dtype))
+
+
+@rows("detr")
+@in_both_dtypes
+def test_matching_of_detr(row, dtype):
+    """Index for index."""
+    if "index" not in row:
+        pytest.skip("denoising queries are not matched")
+    options = row["options"]
+    images, _, classes = row["shape"]
+    softmax = options["classification"] == "softmax"
+    count = {"images": images, "classes": classes - softmax}
+
+    def match(scores, predicted, *true):
+        truth = read_targets(*true, **count, dtype=scores.dtype)
+        truth = truth._replace(boxes=_detr.relative(truth, jnp.asarray(SIZE, dtype)))
+        factors = options.get("cost_class", 1.0), 5.0, 2.0
+        groups = options.get("groups", 1)
+        return _detr.match(scores, predicted, truth, factors, softmax=softmax, groups=groups)
+
+    with jax.enable_x64(dtype == "float64"):
+        x = [jnp.asarray(a, dtype) for a in queries(row, dtype)[0]]
+        found = quick_jit(match)(*x, *targets(row, dtype))
+    np.testing.assert_array_equal(np.where(found.foreground, found.index, -1), row["index"])
 
 
 @rows("mask_set")

@@ -71,6 +71,16 @@ def test_heads_name_bad_labels_and_boxes_of_valid_slots(name):
     assert f"jaxloss.{function}: `boxes` is {boxes[0, 1, 2]} at index (0, 1, 2)" in str(error.value)
 
 
+def test_mask_set_names_bad_labels_of_valid_slots():
+    _, labels, valid = truth("detr")
+    data = jnp.zeros((2, 4, CLASSES + 1)), jnp.zeros((2, 4, 3, 3)), np.ones((2, 2, 6, 6), bool)
+    check = functools.partial(jaxloss.validate, detection.mask_set, *data, key=jax.random.key(0))
+    assert check(labels, valid=valid).ok
+    labels[1, 0] = CLASSES
+    with pytest.raises(ValueError, match=r"jaxloss\.mask_set: `labels` is 3 at index \(1, 0\)"):
+        check(labels, valid=valid).throw()
+
+
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "retinanet"])
 def test_boxes_outside_of_the_image(name):
     boxes, labels, valid = truth(name)

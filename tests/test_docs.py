@@ -52,6 +52,7 @@ def test_notes_say_when_to_use_and_to_avoid_a_loss_and_typeset_it(name):
     blocks = formulas(read(getattr(jaxloss, name)).body)
     assert 1 <= len(note["formula"]) <= len(blocks)
     for formula in note["formula"]:
+        assert formula.strip()
         assert formula.count("{") == formula.count("}")
         assert formula.count(r"\left") == formula.count(r"\right")
         assert "\t" not in formula

@@ -98,6 +98,7 @@ def _ranked(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def select(rows: Iterable[Row], name: str, value: str) -> list[Row]:
+    """Returns the rows that have this value in a column."""
     return [row for row in rows if row[name] == value]
 
 
@@ -110,7 +111,7 @@ def _column(rows: Iterable[Row], name: str) -> np.ndarray:
 
 
 def cell(rows: Sequence[Row], measure: str) -> str:
-    """Returns mean and spread of a measure, in a line that does not break."""
+    """Returns mean and spread of a measure, in a text that does not break."""
     factor, digits = (1, 2) if measure == "hd95" else (100, 1)
     values = factor * _column(rows, measure)
     spread = values.std(ddof=1) if len(values) > 1 else np.nan

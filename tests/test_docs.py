@@ -1,6 +1,7 @@
 """The site, as far as it shows without being built: notes, links, code, measured numbers."""
 
 import collections
+import functools
 import importlib.util
 import inspect
 import json
@@ -29,7 +30,7 @@ def _extension(name):
     return module
 
 
-markup = _extension("markup")
+costs, markup = _extension("costs"), _extension("markup")
 
 
 # Notes
@@ -52,6 +53,7 @@ def test_notes_say_when_to_use_and_to_avoid_a_loss_and_typeset_it(name):
     blocks = formulas(read(getattr(jaxloss, name)).body)
     assert 1 <= len(note["formula"]) <= len(blocks)
     for formula in note["formula"]:
+        assert formula.strip()
         assert formula.count("{") == formula.count("}")
         assert formula.count(r"\left") == formula.count(r"\right")
         assert "\t" not in formula
@@ -94,6 +96,18 @@ def test_formulas_take_the_place_of_literal_blocks_in_order():
     assert markup.prose(text, "jaxloss", ["A"]) == (
         "One:\n\n$$\nA\n$$\n\nand two:\n\n```text\nc = 3\n```\n\nThe end."
     )
+
+
+def test_costs_are_those_of_the_usual_program(tmp_path):
+    columns = "device,loss,form,classes,layout,kernels,bytes,floor,ratio,temporary,seconds\n"
+    rows = "h100,dice,ids,2,last,9,9,9,9,9,9\nh100,dice,ids,21,last,6,4.5,3.1,1.5,2.2,0.9\n"
+    (tmp_path / "compiled.csv").write_text(columns + rows + "cpu,l2,dense,0,,,,,,1,0.1\n")
+    table = functools.partial(costs.table, path=tmp_path / "compiled.csv")
+    assert table("dice").endswith("| ids | NVIDIA H100 | 6 | 4.5 | 3.1 | 2.2 | 0.9 |")
+    assert "of 21 classes" in table("dice")
+    assert table("l2").endswith("| targets in the prediction's shape | CPU |  |  |  | 1 | 0.1 |")
+    assert table("iou") == ""
+    assert costs.table("dice", tmp_path / "missing.csv") == ""
 
 
 # Links

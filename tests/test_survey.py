@@ -43,7 +43,8 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert [row["seed"] for row in survey.read(tmp_path / "survey.csv")] == ["0", "1"]
     assert both[0] == {name: str(value) for name, value in first[0].items()}
     page = (tmp_path / "survey.md").read_text()
-    assert "| region | `dice` |" in page
+    assert "### Region" in page
+    assert "\n| [`dice`](loss/dice.md) |" in page
     assert survey.main([*words, "--seeds", "3", "--tables"]) == survey.read(tmp_path / "survey.csv")
 
 

@@ -28,6 +28,8 @@ PACKAGES = {  # how a source names its package
     "mmseg": "mmsegmentation",
     "kornia": "kornia",
     "transformers": "transformers",
+    "ultralytics": "ultralytics",
+    "robust_loss_pytorch": "robust-loss-pytorch",
 }
 
 

@@ -1,13 +1,17 @@
 """Writes a page for every public loss into `loss/`, and one for every family.
 
-A page has what the docstring says, the formulas and the advice of `losses.toml`, a plot, and how
-far the loss is from the implementations of others, from `agreement.json`.
+A page has what the docstring says, the formulas and the advice of `losses.toml`, a plot, how far
+the loss is from the implementations of others, from `agreement.json`, the libraries whose calls
+stand beside it in `coming_from/`, and what its program costs.
 """
 
+import collections
 import json
 import pathlib
+import re
 import tomllib
 
+import costs
 import markup
 import plots
 
@@ -16,6 +20,7 @@ from jaxloss.__main__ import families, read
 
 DOCS = pathlib.Path(__file__).parents[1]
 FOLDER = DOCS / "loss"
+MIGRATION = DOCS.parent / "tests" / "migration"
 FAMILIES = {
     "Regression": "Numbers against numbers, one by one.",
     "Distribution": "Probabilities of classes, pixel by pixel or sample by sample.",
@@ -31,6 +36,7 @@ def write(app=None):
     """Writes all pages; what has not changed is left alone, so that Sphinx does not read it."""
     notes = tomllib.loads((DOCS / "losses.toml").read_text())
     peers = json.loads((DOCS / "agreement.json").read_text())
+    others = _others()
     pages = {"index.md": _index()}
     for family, names in families().items():
         if family not in FAMILIES:
@@ -38,7 +44,9 @@ def write(app=None):
         pages[f"{_page(family)}.md"] = _family(family, names)
         for name in names:
             plots.draw(name, family, notes[name].get("vary", {}))
-            pages[f"{name}.md"] = _loss(name, family, notes[name], peers.get(name, []))
+            pages[f"{name}.md"] = _loss(
+                name, family, notes[name], peers.get(name, []), others[name]
+            )
     markup.save(FOLDER, pages)
 
 
@@ -76,10 +84,11 @@ def _sentence(name):
     return markup.linked(text[0].upper() + text[1:], "jaxloss")
 
 
-def _loss(name, family, notes, peers):
+def _loss(name, family, notes, peers, others):
     parts = markup.page(getattr(jaxloss, name), f"jaxloss.{name}", notes["formula"])
     shown = plots.caption(family, name)
     plot = f"![Value and derivative](../_plots/{name}.svg)\n\n{shown and f'*{shown}*'}"
+    cost = costs.table(name)
     sections = [
         f"# {name}",
         parts["signature"],
@@ -93,8 +102,11 @@ def _loss(name, family, notes, peers):
         f"**Raises**\n\n{parts['raises']}",
         "## Example",
         parts["example"],
-        "## Agreement" if peers else "",
+        "## Agreement" if peers or others else "",
         _agreement(peers),
+        f"Call by call, with numbers: {', '.join(others)}." if others else "",
+        "## Cost" if cost else "",
+        cost,
         "## Reference",
         parts["papers"],
     ]
@@ -106,8 +118,8 @@ def _agreement(peers):
     if not peers:
         return ""
     rows = "\n".join(
-        f"| {peer['source']} | {peer['version']} | {peer['rows']} | {peer['value']:.1e} |"
-        f" {_or_blank(peer['gradient'])} |"
+        f"| {peer['source']} | {peer['version']} | {peer['rows']} |"
+        f" {_exponential(peer['value'])} | {_exponential(peer['gradient'])} |"
         for peer in peers
     )
     return (
@@ -117,8 +129,20 @@ def _agreement(peers):
     )
 
 
-def _or_blank(number):
-    return "" if number is None else f"{number:.1e}"
+def _others():
+    """Links to the pages of the libraries whose calls stand beside those of each loss."""
+    found = collections.defaultdict(list)
+    for path in sorted(MIGRATION.glob("*.toml")):
+        page = tomllib.loads(path.read_text())
+        calls = " ".join(row["ours"] for section in page["section"] for row in section["row"])
+        for name in dict.fromkeys(re.findall(r"jaxloss\.(\w+)\(", calls)):
+            found[name].append(f"[{page['short']}](../coming_from/{path.stem}.md)")
+    return found
+
+
+def _exponential(number):
+    """A number that does not break at its sign; nothing for None."""
+    return "" if number is None else f"{number:.1e}".replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def setup(app):

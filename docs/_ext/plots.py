@@ -46,7 +46,10 @@ LOGITS = {
     "weighted_binary_cross_entropy",
 } | QUALITIES
 CLASSES = {"lovasz_softmax", "generalized_wasserstein_dice"}
-GROUPED = {"keypoint_similarity", "scale_invariant_log"}
+GROUPED = {  # what the plot shows
+    "keypoint_similarity": "An object of area 1 with one point of sigma 0.5.",
+    "scale_invariant_log": "An image of two depths, one of which is wrong by a factor.",
+}
 UPSAMPLED = {"upsampled_cross_entropy", "upsampled_dice_cross_entropy"}
 ROTATED = {"bhattacharyya", "gwd", "kfiou", "kld", "probiou", "rotated_iou"}
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -87,7 +90,7 @@ def caption(family, name):
             " pixels: as it grows about the same centre, and as it moves. The derivatives are by"
             " radius and shift."
         )
-    return ""
+    return GROUPED.get(name, "")
 
 
 def _figure(name, family, vary):
@@ -184,14 +187,14 @@ def _of_groups(name, loss):
             points = jnp.stack([x, jnp.zeros_like(x)], -1)[:, None]
             return loss(points, jnp.zeros_like(points), 1.0, 0.5, reduction="none")
 
-        label, ends = "distance from the point, of an object of area 1 and sigma 0.5", (0, 5)
+        label, ends = "distance from the point", (0, 5)
     else:
 
         def line(x, **options):
             depths = jnp.stack([jnp.exp(x), jnp.ones_like(x)], -1)
             return loss(depths, jnp.ones_like(depths), reduction="none", **options)
 
-        label, ends = "logarithm of the factor by which one depth of two is wrong", (-2, 2)
+        label, ends = "logarithm of the factor", (-2, 2)
     return View(label, np.linspace(*ends, POINTS), {"": line})
 
 

@@ -35,5 +35,5 @@ def draw():
         right.plot(x, slope)
     left.set(xlabel="logit of the true class, the other 0", ylabel="value")
     right.set(xlabel="logit of the true class, the other 0", ylabel="derivative")
-    left.legend()
+    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(LOSSES))
     return fig

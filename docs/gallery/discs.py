@@ -18,5 +18,5 @@ def draw():
             ax.plot(view.x, line / line.max(), label=name)
             ax.set_xlabel(view.label)
     axes[0].set_ylabel("value over its largest")
-    axes[0].legend(loc="upper center")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(LOSSES))
     return fig

@@ -1,11 +1,13 @@
 """What the calls of other libraries in tests/migration give: writes migration.json.
 
     python tests/goldens/make_migration.py [pages] [--big-vision CHECKOUT]
+        [--skeleton-recall CHECKOUT]
 
 from the root of the repository, in an environment with NumPy, torch, torchvision and the library of
 each page named (its TOML file lists the distributions); without names it runs them all. Value, and
 gradient of its sum by the prediction, are in float64. OpenMMLab's compiled operators are not
-needed, nor its packages' __init__; of big_vision the functions of losses alone are run.
+needed, nor its packages' __init__. Checkouts are of what no package holds: of big_vision the
+functions of losses alone are run, of nnU-Net's fork Skeleton-Recall the file of the Dice.
 """
 
 import argparse
@@ -50,7 +52,8 @@ def without_init(name):
 def prepare_openmmlab():
     """Its losses are plain torch; stand-ins for what CUDA or whole heads alone call."""
     folders = ("mmdet", "mmdet.models", "mmdet.models.task_modules", "mmdet.structures")
-    for package in (*folders, "mmdet.structures.bbox", "mmseg", "mmseg.models"):
+    pose = ("mmpose", "mmpose.models", "mmpose.models.losses", "mmpose.models.utils")
+    for package in (*folders, "mmdet.structures.bbox", "mmseg", "mmseg.models", *pose):
         without_init(package)
     overlaps = importlib.import_module("mmdet.structures.bbox.bbox_overlaps")
     sys.modules["mmdet.structures.bbox"].bbox_overlaps = overlaps.bbox_overlaps
@@ -59,6 +62,7 @@ def prepare_openmmlab():
         ("mmdet.models.utils", ("multi_apply",)),
         ("mmdet.models.task_modules.samplers", ("SamplingResult",)),
         ("mmdet.models.task_modules.coders", ("BaseBBoxCoder",)),
+        ("mmpose.datasets.datasets.utils", ("parse_pose_metainfo",)),
     ):
         sys.modules[module] = types.ModuleType(module)
         sys.modules[module].__dict__.update(dict.fromkeys(missing))
@@ -76,6 +80,15 @@ def big_vision(checkout):
     module.__dict__.update(jax=jax, jnp=jnp, np=np)
     exec(compile(ast.Module(found, []), "big_vision/utils.py", "exec"), module.__dict__)
     return module
+
+
+def skeleton_recall(checkout):
+    """The class that the fork adds to nnU-Net's own file."""
+    path = pathlib.Path(checkout) / "nnunetv2" / "training" / "loss" / "dice.py"
+    spec = importlib.util.spec_from_file_location("skeleton_recall", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SoftSkeletonRecallLoss
 
 
 def in_torch(row, call, namespace):
@@ -105,15 +118,20 @@ def in_jax(row, call, namespace):
     return value, gradient
 
 
-def record(page, checkout):
+def record(page, checkouts):
     """Versions and rows of one page."""
     namespace = {"np": np}
     if page == "openmmlab":
         prepare_openmmlab()
+    if page == "pytorch":
+        without_init("robust_loss_pytorch")
+        sys.modules["torch_dct"] = types.ModuleType("torch_dct")  # of its wavelets
     if page == "big_vision":
-        namespace["u"] = big_vision(checkout)
+        namespace["u"] = big_vision(checkouts.big_vision)
     else:
         exec(read(page)["imports"], namespace)
+    if page == "nnunet":
+        namespace["SoftSkeletonRecallLoss"] = skeleton_recall(checkouts.skeleton_recall)
     if page == "keras":
         namespace["keras"].config.set_floatx("float64")
     run = in_jax if page in JAX_PEERS else in_torch
@@ -148,7 +166,8 @@ def write(found):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("pages", nargs="*", default=ORDER)
-    parser.add_argument("--big-vision")
+    parser.add_argument("--big-vision", metavar="CHECKOUT")
+    parser.add_argument("--skeleton-recall", metavar="CHECKOUT")
     arguments = parser.parse_args()
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    write(known | {page: record(page, arguments.big_vision) for page in arguments.pages})
+    write(known | {page: record(page, arguments) for page in arguments.pages})

@@ -11,6 +11,9 @@ PREDICTIONS = (
     "features",
     "predictions",
     "boxes",
+    "points",
+    "depths",
+    "pictures",
 )
 
 
@@ -93,6 +96,7 @@ PIXELS = {
     "valid": _IGNORING != 255,
     "pixel_weights": share(2, 3, 4, phase=0.8),
     "fine_labels": np.kron(_IDS, np.ones((1, 2, 2), int)),
+    "skeleton_labels": np.where(wave(2, 3, 4, phase=3.3) > 0, _IDS, 0),
 }
 
 BOXES = {
@@ -137,6 +141,25 @@ ROTATED = {
     "target_boxes": np.array([[32.0, 26.0, 20.0, 12.0, 0.5], [14.0, 15.5, 9.0, 16.0, -0.4]]),
 }
 
+KEYPOINTS = {
+    "points": 10 + wave(3, 4, 2, phase=0.3),
+    "target_points": 10 + wave(3, 4, 2, phase=2.7),
+    "visible": np.array([[1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 0]], bool),
+    "areas": np.array([40.0, 25.0, 90.0]),
+    "sigmas": np.array([0.2, 0.35, 0.25, 0.5]),
+}
+
+DEPTHS = {
+    "depths": 4 + wave(2, 3, 4, phase=0.6),
+    "target_depths": 4 + wave(2, 3, 4, phase=1.8, scale=3.0),
+}
+
+_PICTURES = share(2, 1, 8, 8, phase=0.5)
+PICTURES = {
+    "pictures": _PICTURES,
+    "target_pictures": np.round(_PICTURES + wave(2, 1, 8, 8, phase=2.9, scale=0.3), 3),
+}
+
 SCENES = {
     "classes": CLASSES,
     "values": VALUES,
@@ -145,4 +168,7 @@ SCENES = {
     "boxes": BOXES,
     "rotated": ROTATED,
     "detections": DETECTIONS,
+    "keypoints": KEYPOINTS,
+    "depths": DEPTHS,
+    "pictures": PICTURES,
 }

@@ -78,6 +78,9 @@ def default(section, array):
         "boxes": {2: "[N, 4]", 1: "[N]"},
         "rotated": {2: "[N, 5]"},
         "detections": {2: "[N, C]", 1: "[N]"},
+        "keypoints": {3: "[N, K, 2]", 2: "[N, K]", 1: "[N]"},
+        "depths": {3: "[B, H, W]"},
+        "pictures": {4: "[B, 1, H, W]"},
     }
     return letters[section["scene"]][array.ndim]
 
@@ -97,11 +100,14 @@ SHAPES = {
     "boxes": {},
     "rotated": {},
     "detections": {"class_counts": "[C]"},
+    "keypoints": {"sigmas": "[K]"},
+    "depths": {},
+    "pictures": {},
 }
 
 
 def table(section, peer):
-    lines = [f"| {peer} | jaxloss | |", "|---|---|---|"]
+    lines = [f"| {peer} | jaxloss | what differs |", "|---|---|---|"]
     for row in section["row"]:
         notes = [" ".join(row["note"].split())] if "note" in row else []
         if "rtol" in row:

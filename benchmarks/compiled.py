@@ -3,8 +3,8 @@
     ./run bench compiled                        # what is not in the table yet, of the whole plan
     ./run bench compiled --again --losses dice  # and what is: rows that are measured replace it
 
-The compiler counts, so all but the seconds repeat exactly. A row is a program, for an NVIDIA H100, a
-TPU v5e or this machine's CPU, float32; `L` is the bytes of its prediction:
+The compiler counts, so all but the seconds repeat exactly. A row is a program, for an NVIDIA H100,
+a TPU v5e or this machine's CPU, float32; `L` is the bytes of its prediction:
 
 - kernels, and the bytes that they read and write in the device's memory, over L (not on a CPU);
 - floor: the least that a program must move, over L. It reads every argument once, and writes the
@@ -15,9 +15,10 @@ TPU v5e or this machine's CPU, float32; `L` is the bytes of its prediction:
   gradient of a few numbers, the sample of the tests.
 
 Some losses at 2 to 1,000 classes on the last axis and on the second; every loss at 21 classes on
-the last, and the distance maps; some on ids with a mask (`where`) or label smoothing, and on targets
-in the prediction's shape. `--all` adds every loss at all class counts. Losses whose logits never
-exist stand in `fused.py`. The table is results/compiled.csv, the worst ratio first, written as it grows.
+the last, the distance maps, and losses of Optax and of plain JAX; some on ids with a mask (`where`)
+or label smoothing, and on targets in the prediction's shape. `--all` adds every loss at all class
+counts. Losses whose logits never exist stand in `fused.py`. The table is results/compiled.csv, the
+worst ratio first, written as it grows.
 """
 
 import argparse

@@ -7,7 +7,7 @@ things, it is scaled to ours; where its definition differs, it is left out.
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -99,9 +99,9 @@ def of_optax() -> Losses:
         "cross_entropy, ignore_index": ignoring,
         "cross_entropy, soft labels": lambda z, y, axis: of_shares(z, y, axis).mean(),
         "cross_entropy, label_smoothing": smoothed,
-        "binary_cross_entropy": lambda z, y, axis: (
-            optax.losses.sigmoid_binary_cross_entropy(z, y).mean()
-        ),
+        "binary_cross_entropy": lambda z, y, axis: optax.losses.sigmoid_binary_cross_entropy(
+            z, y
+        ).mean(),
         "sigmoid_focal": lambda z, y, axis: optax.losses.sigmoid_focal_loss(z, y, gamma=2.0).mean(),
     }
 
@@ -235,8 +235,7 @@ def of_smp() -> Losses:
 
     multiclass, smooth = {"mode": "multiclass"}, {"smooth": SMOOTH / 2}
     return {
-        "cross_entropy": losses.SoftCrossEntropyLoss(),
-        "cross_entropy, ignore_index": losses.SoftCrossEntropyLoss(ignore_index=IGNORED),
+        "cross_entropy": losses.SoftCrossEntropyLoss(smooth_factor=0.0),
         "cross_entropy, label_smoothing": losses.SoftCrossEntropyLoss(smooth_factor=SMOOTHING),
         "binary_cross_entropy": losses.SoftBCEWithLogitsLoss(),
         "sigmoid_focal": losses.FocalLoss("multilabel"),

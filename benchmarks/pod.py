@@ -11,7 +11,7 @@ compiled for 256 fake CPU devices, whose collectives can differ.
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import collectives
 import deviceless

@@ -19,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 
 import jaxloss
 from jaxloss import distance
@@ -44,8 +45,20 @@ MAPS: dict[str, tuple[Callable[..., jax.Array], Any]] = {
 }
 
 
+PEERS = {"Optax": peers.of_optax(), "plain JAX": peers.plain_jax()}
+
+
 class Key(NamedTuple):
-    """What a row of the table is about; `classes` is 0 and `layout` empty where there are none."""
+    """What a row of the table is about.
+
+    Attributes:
+      device: `"h100"`, `"v5e"` or `"cpu"`.
+      loss: Its name, or that of a distance map.
+      form: `"ids"`, `"masked"` (with `where`), `"smoothed"` or `"dense"` (a target in the
+        prediction's shape); `"map"`; or a peer, on what is usual.
+      classes: How many, 0 where there are none.
+      layout: Where their axis stands, `"last"` or `"first"`; empty where there are none.
+    """
 
     device: str
     loss: str
@@ -62,10 +75,7 @@ def cases() -> dict[str, Any]:
 
 @functools.cache
 def samples(loss: str) -> dict[str, Sample]:
-    """A loss's forms, each with the sample that it is made from; the usual one comes first.
-
-    "dense" is a target in the prediction's shape.
-    """
+    """A loss's forms, each with the sample that it is made from; the usual one comes first."""
     found: dict[str, Sample] = {}
     for sample in cases()[loss].samples:
         found.setdefault("ids" if sample.has_ids else "dense", sample)
@@ -89,6 +99,9 @@ def plan(devices: list[str], everything: bool) -> Iterator[Key]:
         yield from _sweep(device, HEADS, _first, classes)
         yield from (Key(device, loss, _first(loss)[0], *_usual(loss)) for loss in cases())
         yield from (Key(device, name, "map", 0, "") for name in MAPS)
+        for peer, losses in PEERS.items():
+            known = filter(cases().__contains__, losses)
+            yield from (Key(device, name, peer, *_usual(name)) for name in known)
         yield from _sweep(device, HEADS, _others, FEW if device != "cpu" else USUAL)
         if everything and device != "cpu":
             yield from _sweep(device, filter(has_classes, cases()), _first, CLASSES)
@@ -123,8 +136,12 @@ def program(key: Key) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if key.form == "map":
         function, mask = MAPS[key.loss]
         return function, (mask,)
-    sample = samples(key.loss)[key.form]
-    loss = functools.partial(getattr(jaxloss, key.loss), **_options(key, sample))
+    if key.form in PEERS:
+        sample = samples(key.loss)[_first(key.loss)[0]]
+        loss = functools.partial(PEERS[key.form][key.loss], axis=-1)
+    else:
+        sample = samples(key.loss)[key.form]
+        loss = functools.partial(getattr(jaxloss, key.loss), **_options(key, sample))
     shape = _shape(key, sample)
     at = LAYOUTS.get(key.layout, -1) % len(shape)
     positions = shape[:at] + shape[at + 1 :]

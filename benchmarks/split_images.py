@@ -5,8 +5,8 @@ too large for one. Printed for each loss, over the logits of one device: the num
 that come to or leave it, and its temporary memory. The gradient lies where the logits lie. Two more
 tables have the maps alone, over the bytes of a map in float32.
 
-The devices are those of a TPU v5e 2x4, if the package `libtpu` is there (`./run bench` has it; no TPU
-is needed), else eight fake ones on a CPU, whose programs are others; `--cpu` asks for these.
+The devices are those of a TPU v5e 2x4, if the package `libtpu` is there (`./run bench` has it; no
+TPU is needed), else eight fake ones on a CPU, whose programs are others; `--cpu` asks for these.
 """
 
 import argparse

@@ -20,6 +20,7 @@ os.environ.update(
     TPU_ACCELERATOR_TYPE="v5litepod-256",
     TPU_WORKER_HOSTNAMES="localhost",
     TPU_WORKER_ID="0",
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # no chip is there that only one program could have
 )
 
 import jax  # noqa: E402
@@ -56,6 +57,8 @@ def v5e(shape: str = "2x2") -> list[Any] | None:
 def _devices(name: str, platform: str, **description: str) -> list[Any] | None:
     try:
         return topologies.get_topology_desc(name, platform, **description).devices
+    except jax.errors.JaxRuntimeError:
+        raise  # it is there, and something is wrong
     except (RuntimeError, NotImplementedError, ValueError):
         return None
 

@@ -47,13 +47,13 @@ def cells(devices: dict[str, Row], columns: dict[str, tuple[str, ...]]) -> Itera
 
 
 NUMBERS = {
-    "h100": ("kernels", "bytes", "floor", "ratio", "temporary"),
-    "v5e": ("bytes", "ratio", "temporary"),
+    "h100": ("kernels", "bytes", "floor", "ratio", "temporary", "seconds"),
+    "v5e": ("bytes", "ratio", "temporary", "seconds"),
     "cpu": ("temporary", "seconds"),
 }
 HEAD = (
-    "H100 kernels | bytes/L | floor/L | ratio | temporary/L | v5e bytes/L | ratio | temporary/L "
-    "| CPU temporary/L | compile s"
+    "H100 kernels | bytes/L | floor/L | ratio | temporary/L | compile s "
+    "| v5e bytes/L | ratio | temporary/L | compile s | CPU temporary/L | compile s"
 )
 
 
@@ -65,7 +65,7 @@ def compiled_shown() -> str:
         peer = row["form"] == "Optax" or row["loss"] in HEADS and row["form"] in TARGETS
         return peer and row["layout"] == "last" and row["classes"] in ("2", "21")
 
-    columns = {"h100": NUMBERS["h100"][1:], "v5e": ("bytes", "ratio"), "cpu": ("temporary",)}
+    columns = {"h100": NUMBERS["h100"][1:5], "v5e": ("bytes", "ratio"), "cpu": ("temporary",)}
     rows = (
         [loss, TARGETS.get(form, form), classes, *cells(devices, columns)]
         for (loss, form, classes, _), devices in compiled(chosen).items()

@@ -1,166 +1,252 @@
-"""Value and gradient on this machine's CPU, side by side with Optax, PyTorch and MONAI.
+"""The same losses by others, of logits and targets, for speed.py.
 
-Prints milliseconds per call and each peer's time over ours, from interleaved runs of one process;
-the best of several rounds, as other load only ever adds. Data: float32 (4, 256, 256, 21), which
-PyTorch and MONAI get in their own layout (4, 21, 256, 256). Peers that are not installed are left
-out; `tests/goldens/make.py` says how to install them.
-
-    python benchmarks/peers.py [name ...]
+Those in JAX take the class axis, those in PyTorch have it second. A row that a peer has no loss for
+is missing from its table; what is not installed has no table. Where a peer's mean is over other
+things, it is scaled to ours; where its definition differs, it is left out.
 """
 
+import functools
 import os
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["OMP_WAIT_POLICY"] = "passive"  # else PyTorch's threads spin in the next one's time
-os.environ["KMP_BLOCKTIME"] = "0"
+os.environ["KERAS_BACKEND"] = "jax"
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
+import jax
+import jax.numpy as jnp
+import optax
 
-import jaxloss  # noqa: E402
+Losses = dict[str, Callable[..., Any]]
 
-try:
+SMOOTH, SMOOTHING, IGNORED = 1e-5, 0.1, -100
+TVERSKY = {"alpha": 0.3, "beta": 0.7}
+
+
+# JAX
+
+
+def plain_jax() -> Losses:
+    """What one writes by hand, without care for extremes."""
+
+    def picked(z, y, axis):
+        log_p = jax.nn.log_softmax(z, axis)
+        return jnp.take_along_axis(log_p, jnp.expand_dims(y, axis), axis).squeeze(axis)
+
+    def ignoring(z, y, axis):
+        valid = y != IGNORED
+        return -jnp.sum(picked(z, jnp.where(valid, y, 0), axis) * valid) / valid.sum()
+
+    def smoothed(z, y, axis):
+        uniform = jax.nn.log_softmax(z, axis).mean()
+        return -(1 - SMOOTHING) * picked(z, y, axis).mean() - SMOOTHING * uniform
+
+    def focal(z, y, axis):
+        log_p = picked(z, y, axis)
+        return jnp.mean(-log_p * (1 - jnp.exp(log_p)) ** 2)
+
+    def bce(z, y):
+        return jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+    def sigmoid_focal(z, y, axis):
+        p = jax.nn.sigmoid(z)
+        return jnp.mean(bce(z, y) * (p + y - 2 * p * y) ** 2)
+
+    def counts(z, y, axis, pooled):
+        """Soft true positives, false positives and false negatives of each class."""
+        p, y = jax.nn.softmax(z, axis), jax.nn.one_hot(y, z.shape[axis], axis=axis)
+        over = [i for i in range(z.ndim) if i != axis % z.ndim and (i or pooled)]
+        return jnp.sum(p * y, over), jnp.sum(p * (1 - y), over), jnp.sum((1 - p) * y, over)
+
+    def tversky(z, y, axis, alpha=0.5, beta=0.5, smooth=SMOOTH, pooled=False):
+        tp, fp, fn = counts(z, y, axis, pooled)
+        return 1 - jnp.mean((tp + smooth) / (tp + alpha * fp + beta * fn + smooth))
+
+    dice = functools.partial(tversky, smooth=SMOOTH / 2)
+    return {
+        "cross_entropy": lambda z, y, axis: -picked(z, y, axis).mean(),
+        "cross_entropy, ignore_index": ignoring,
+        "cross_entropy, soft labels": lambda z, y, axis: (
+            -jnp.sum(y * jax.nn.log_softmax(z, axis), axis).mean()
+        ),
+        "cross_entropy, label_smoothing": smoothed,
+        "binary_cross_entropy": lambda z, y, axis: bce(z, y).mean(),
+        "focal": focal,
+        "sigmoid_focal": sigmoid_focal,
+        "dice": dice,
+        "dice, per_image=False": functools.partial(dice, pooled=True),
+        "dice_cross_entropy": lambda z, y, axis: dice(z, y, axis) - picked(z, y, axis).mean(),
+        "tversky": functools.partial(tversky, **TVERSKY),
+    }
+
+
+def of_optax() -> Losses:
+    """Optax, whose Dice needs more than one call for images of several classes."""
+    of_ids = optax.losses.softmax_cross_entropy_with_integer_labels
+    of_shares = optax.losses.softmax_cross_entropy
+
+    def ignoring(z, y, axis):
+        valid = y != IGNORED
+        return jnp.sum(of_ids(z, jnp.where(valid, y, 0), axis) * valid) / valid.sum()
+
+    def smoothed(z, y, axis):
+        one_hot = jax.nn.one_hot(y, z.shape[axis], axis=axis)
+        # optax.losses.smooth_labels divides by the last axis: the same where that holds the classes
+        shares = one_hot * (1 - SMOOTHING) + SMOOTHING / z.shape[axis]
+        return of_shares(z, shares, axis).mean()
+
+    return {
+        "cross_entropy": lambda z, y, axis: of_ids(z, y, axis).mean(),
+        "cross_entropy, ignore_index": ignoring,
+        "cross_entropy, soft labels": lambda z, y, axis: of_shares(z, y, axis).mean(),
+        "cross_entropy, label_smoothing": smoothed,
+        "binary_cross_entropy": lambda z, y, axis: optax.losses.sigmoid_binary_cross_entropy(
+            z, y
+        ).mean(),
+        "sigmoid_focal": lambda z, y, axis: optax.losses.sigmoid_focal_loss(z, y, gamma=2.0).mean(),
+    }
+
+
+def of_keras() -> Losses:
+    """Keras on JAX."""
+    import keras
+
+    def one_hot(z, y, axis):
+        return jax.nn.one_hot(y, z.shape[axis], axis=axis)
+
+    def ratio(loss, z, y, axis, **options):
+        space = tuple(i for i in range(1, z.ndim) if i != axis % z.ndim)
+        return loss(axis=space, **options)(one_hot(z, y, axis), keras.ops.softmax(z, axis))
+
+    def of_ids(z, y, axis, **options):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, axis=axis, **options)
+        return loss(y, z)
+
+    def of_shares(z, y, axis, **options):
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, axis=axis, **options)
+        return loss(y, z)
+
+    def focal(z, y, axis):
+        loss = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, from_logits=True, axis=axis)
+        return loss(one_hot(z, y, axis), z)
+
+    bce = keras.losses.BinaryCrossentropy(from_logits=True)
+    sigmoid_focal = keras.losses.BinaryFocalCrossentropy(from_logits=True)
+    dice = functools.partial(ratio, keras.losses.Dice)
+    swapped = {"alpha": TVERSKY["beta"], "beta": TVERSKY["alpha"]}
+    return {
+        "cross_entropy": of_ids,
+        "cross_entropy, ignore_index": functools.partial(of_ids, ignore_class=IGNORED),
+        "cross_entropy, soft labels": of_shares,
+        "cross_entropy, label_smoothing": lambda z, y, axis: of_shares(
+            z, one_hot(z, y, axis), axis, label_smoothing=SMOOTHING
+        ),
+        "binary_cross_entropy": lambda z, y, axis: bce(y, z),
+        "focal": focal,
+        "sigmoid_focal": lambda z, y, axis: sigmoid_focal(y, z),
+        "dice": dice,
+        "dice_cross_entropy": lambda z, y, axis: dice(z, y, axis) + of_ids(z, y, axis),
+        "tversky": functools.partial(ratio, keras.losses.Tversky, **swapped),
+    }
+
+
+# PyTorch
+
+
+def plain_torch() -> Losses:
+    """PyTorch's own losses, and the others as one writes them by hand."""
     import torch
     import torch.nn.functional as F
-except ImportError:
-    torch = None
-try:
-    from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
-except ImportError:
-    DiceLoss = None
 
-SHAPE = (4, 256, 256, 21)
-ROUNDS = 15
+    def focal(z, y):
+        log_p = -F.cross_entropy(z, y, reduction="none")
+        return (-log_p * (1 - log_p.exp()) ** 2).mean()
 
+    def sigmoid_focal(z, y):
+        p = torch.sigmoid(z)
+        cost = F.binary_cross_entropy_with_logits(z, y, reduction="none")
+        return (cost * (p + y - 2 * p * y) ** 2).mean()
 
-def data() -> dict[str, np.ndarray]:
-    """Random logits, ids and dense labels."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, SHAPE[-1], SHAPE[:-1])
+    def tversky(z, y, alpha=0.5, beta=0.5, smooth=SMOOTH, pooled=False):
+        p = z.softmax(1)
+        y = torch.zeros_like(p).scatter_(1, y[:, None], 1.0)
+        over = tuple(i for i in range(z.ndim) if i != 1 and (i or pooled))
+        tp = (p * y).sum(over)
+        fp, fn = p.sum(over) - tp, y.sum(over) - tp
+        return 1 - ((tp + smooth) / (tp + alpha * fp + beta * fn + smooth)).mean()
+
+    dice = functools.partial(tversky, smooth=SMOOTH / 2)
     return {
-        "logits": rng.normal(size=SHAPE).astype(np.float32),
-        "ids": ids.astype(np.int32),
-        "dense": rng.random(SHAPE, dtype=np.float32),
-        "soft": rng.dirichlet(np.ones(SHAPE[-1]), SHAPE[:-1]).astype(np.float32),
-        "binary": (rng.random(SHAPE) < 0.3).astype(np.float32),
+        "cross_entropy": F.cross_entropy,
+        "cross_entropy, ignore_index": functools.partial(F.cross_entropy, ignore_index=IGNORED),
+        "cross_entropy, soft labels": F.cross_entropy,
+        "cross_entropy, label_smoothing": functools.partial(
+            F.cross_entropy, label_smoothing=SMOOTHING
+        ),
+        "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+        "focal": focal,
+        "sigmoid_focal": sigmoid_focal,
+        "dice": dice,
+        "dice, per_image=False": functools.partial(dice, pooled=True),
+        "dice_cross_entropy": lambda z, y: dice(z, y) + F.cross_entropy(z, y),
+        "tversky": functools.partial(tversky, **TVERSKY),
     }
 
 
-def of_jax(loss: Callable[..., jax.Array], target: str, inputs: Any) -> Callable[[], None]:
-    """A call that computes value and gradient, compiled."""
-    step = jax.jit(jax.value_and_grad(loss))
-    pair = jnp.asarray(inputs["logits"]), jnp.asarray(inputs[target])
-    return lambda: jax.block_until_ready(step(*pair))
+def compiled_torch() -> Losses:
+    """The same through `torch.compile`, where it finds a compiler for C++."""
+    import torch
+
+    torch.compile(lambda x: x + 1)(torch.ones(2))
+    return {name: torch.compile(loss, dynamic=False) for name, loss in plain_torch().items()}
 
 
-def of_torch(loss: Callable[..., Any], target: str, inputs: Any) -> Callable[[], None]:
-    """The same in PyTorch, class axis second."""
-    first = lambda x: torch.tensor(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-    x = first(inputs["logits"]).requires_grad_()
-    ids = target == "ids"
-    y = torch.tensor(inputs[target]).long() if ids else first(inputs[target])
+def of_monai() -> Losses:
+    """MONAI, whose Dice + cross-entropy calls PyTorch's."""
+    from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 
-    def run() -> None:
-        x.grad = None
-        loss(x, y).backward()
+    softmax = {"to_onehot_y": True, "softmax": True}
+    smooth = {"smooth_nr": SMOOTH, "smooth_dr": SMOOTH}
 
-    return run
+    def of_ids(loss):
+        return lambda z, y: loss(z, y[:, None])
 
-
-def programs() -> dict[str, tuple[str, Callable, dict[str, tuple[Any, Callable]]]]:
-    """For each row: the target, our loss, and the peers with their way to run."""
-    losses = optax.losses
-    rows = {
-        "cross_entropy, ids": (
-            "ids",
-            jaxloss.cross_entropy,
-            {
-                "Optax": (
-                    of_jax,
-                    lambda x, y: losses.softmax_cross_entropy_with_integer_labels(x, y).mean(),
-                )
-            },
-        ),
-        "focal, ids": ("ids", jaxloss.focal, {}),
-        "binary_cross_entropy": (
-            "dense",
-            jaxloss.binary_cross_entropy,
-            {"Optax": (of_jax, lambda x, y: losses.sigmoid_binary_cross_entropy(x, y).mean())},
-        ),
-        "focal, same shape": (
-            "binary",
-            jaxloss.sigmoid_focal,
-            {"Optax": (of_jax, lambda x, y: losses.sigmoid_focal_loss(x, y, gamma=2.0).mean())},
-        ),
-        "cross_entropy, ids, one ignored": (
-            "ids",
-            lambda x, y: jaxloss.cross_entropy(x, y, ignore_index=0),
-            {},
-        ),
-        "cross_entropy, soft labels": (
-            "soft",
-            jaxloss.cross_entropy,
-            {"Optax": (of_jax, lambda x, y: losses.softmax_cross_entropy(x, y).mean())},
-        ),
-        "dice, ids": ("ids", jaxloss.dice, {}),
-        "dice_cross_entropy, ids": ("ids", jaxloss.dice_cross_entropy, {}),
-        "tversky, ids": ("ids", jaxloss.tversky, {}),
+    focal = of_ids(FocalLoss(to_onehot_y=True, use_softmax=True))
+    return {
+        "focal": lambda z, y: focal(z, y) * z.shape[1],
+        "sigmoid_focal": FocalLoss(),
+        "dice": of_ids(DiceLoss(**softmax, **smooth)),
+        "dice, per_image=False": of_ids(DiceLoss(batch=True, **softmax, **smooth)),
+        "dice_cross_entropy": of_ids(DiceCELoss(**softmax, **smooth)),
+        "tversky": of_ids(TverskyLoss(**softmax, **smooth, **TVERSKY)),
     }
-    if torch is not None:
-        rows["cross_entropy, ids"][2]["torch"] = (of_torch, F.cross_entropy)
-        ignoring = lambda x, y: F.cross_entropy(x, y, ignore_index=0)
-        rows["cross_entropy, ids, one ignored"][2]["torch"] = (of_torch, ignoring)
-        rows["cross_entropy, soft labels"][2]["torch"] = (of_torch, F.cross_entropy)
-        rows["binary_cross_entropy"][2]["torch"] = (of_torch, F.binary_cross_entropy_with_logits)
-    if DiceLoss is not None:
-        one_hot = lambda y: y[:, None]
-        softmax = {"to_onehot_y": True, "softmax": True}
-        for name, peer in {
-            "dice, ids": DiceLoss(**softmax),
-            "tversky, ids": TverskyLoss(**softmax),
-            "focal, ids": FocalLoss(to_onehot_y=True, use_softmax=True),
-            "dice_cross_entropy, ids": DiceCELoss(**softmax),
-        }.items():
-            rows[name][2]["MONAI"] = (
-                of_torch,
-                lambda x, y, peer=peer: peer(x, one_hot(y)),
-            )
-        rows["focal, same shape"][2]["MONAI"] = (of_torch, FocalLoss())
-    return rows
 
 
-def best(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Milliseconds of each run, the best of interleaved rounds."""
-    times = dict.fromkeys(runs, float("inf"))
-    for turn in range(ROUNDS + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name] = min(times[name], 1e3 * (time.perf_counter() - start))
-    return times
+def of_smp() -> Losses:
+    """segmentation-models-pytorch, without the encoders that its own __init__ asks for."""
+    import importlib.util
+    import sys
+    import types
+
+    name = "segmentation_models_pytorch"
+    package = types.ModuleType(name)
+    package.__path__ = list(importlib.util.find_spec(name).submodule_search_locations)
+    sys.modules[name] = package
+    from segmentation_models_pytorch import losses
+
+    multiclass, smooth = {"mode": "multiclass"}, {"smooth": SMOOTH / 2}
+    return {
+        "cross_entropy": losses.SoftCrossEntropyLoss(smooth_factor=0.0),
+        "cross_entropy, label_smoothing": losses.SoftCrossEntropyLoss(smooth_factor=SMOOTHING),
+        "binary_cross_entropy": losses.SoftBCEWithLogitsLoss(),
+        "sigmoid_focal": losses.FocalLoss("multilabel"),
+        "dice, per_image=False": losses.DiceLoss(**multiclass, **smooth),
+    }
 
 
-def main(chosen: list[str]) -> None:
-    """Prints the table."""
-    inputs = data()
-    print("| value and gradient | jaxloss, ms | peers, ms (over ours) |\n|---|---|---|")
-    for name, (target, loss, peers) in programs().items():
-        if chosen and not any(word in name for word in chosen):
-            continue
-        runs = {"jaxloss": of_jax(loss, target, inputs)}
-        runs |= {peer: make(run, target, inputs) for peer, (make, run) in peers.items()}
-        times = best(runs)
-        ours = times.pop("jaxloss")
-        others = ", ".join(f"{k} {v:.1f} ({v / ours:.2f})" for k, v in times.items())
-        print(f"| {name} | {ours:.1f} | {others} |", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+IN_JAX = {"plain JAX": plain_jax, "Optax": of_optax, "Keras": of_keras}
+IN_TORCH = {
+    "PyTorch": plain_torch,
+    "torch.compile": compiled_torch,
+    "MONAI": of_monai,
+    "smp": of_smp,
+}

@@ -5,37 +5,22 @@ chips exchange and the memory that each needs: of the dense losses on a global b
 (2048, 512, 512, 21), eight images a chip, and of a classifier's cross-entropy on (16384, 131072)
 with the batch and the classes over 16 chips each.
 
-The compiler is the package `libtpu`, best in an environment of its own::
-
-    pip install jax==0.10.2 jaxlib==0.10.2 libtpu==0.0.52
-    pip install -e .
-    python benchmarks/pod.py
-
-Without it the programs are compiled for 256 fake CPU devices, whose collectives can differ.
+The compiler is the package `libtpu`, which `./run bench pod` has. Without it the programs are
+compiled for 256 fake CPU devices, whose collectives can differ.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.update(  # of a machine that is no part of a pod, but compiles for one
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-256",
-    TPU_WORKER_HOSTNAMES="localhost",
-    TPU_WORKER_ID="0",
-)
+import collectives
+import deviceless
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import collectives  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
-
-import jaxloss  # noqa: E402
+import jaxloss
 
 SIDE = 16  # of the pod, in chips
 IMAGES = (2048, 512, 512, 21)
@@ -79,14 +64,6 @@ def compiled(program: Program, mesh: Mesh) -> jax.stages.Compiled:
     return step.lower(logits, ids).compile()
 
 
-def chips() -> list[Any] | None:
-    """The compile-only chips of a pod, or None where the compiler is not installed."""
-    try:
-        return topologies.get_topology_desc(f"v5e:{SIDE}x{SIDE}", "tpu").devices
-    except (RuntimeError, NotImplementedError, ValueError):
-        return None
-
-
 def exchanged(hlo: str) -> str:
     """The collectives of a program, how many there are, in loops too, of how many numbers."""
     counts: Counter[tuple[str, int]] = Counter()
@@ -97,7 +74,7 @@ def exchanged(hlo: str) -> str:
 
 def main() -> None:
     """Prints the table."""
-    devices = chips()
+    devices = deviceless.v5e(f"{SIDE}x{SIDE}")
     if devices is None:
         print("Without libtpu: the table is that of 256 fake CPU devices.\n")
         jax.config.update("jax_num_cpu_devices", SIDE * SIDE)

@@ -5,34 +5,24 @@ too large for one. Printed for each loss, over the logits of one device: the num
 that come to or leave it, and its temporary memory. The gradient lies where the logits lie. Two more
 tables have the maps alone, over the bytes of a map in float32.
 
-The devices are those of a TPU v5e 2x4, if the package `libtpu` is there (see `pod.py`; no TPU is
-needed), else eight fake ones on a CPU, whose programs are others; `--cpu` asks for these.
+The devices are those of a TPU v5e 2x4, if the package `libtpu` is there (`./run bench` has it; no
+TPU is needed), else eight fake ones on a CPU, whose programs are others; `--cpu` asks for these.
 """
 
 import argparse
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.update(  # of a machine that has no TPU, but compiles for one
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-8",
-    TPU_WORKER_HOSTNAMES="localhost",
-    TPU_WORKER_ID="0",
-)
+import collectives
+import deviceless
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-import collectives  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
-
-import jaxloss  # noqa: E402
-from jaxloss import distance  # noqa: E402
+import jaxloss
+from jaxloss import distance
 
 IMAGE, VOLUME = (1, 2048, 256, 4), (1, 256, 128, 128, 2)
 LOSSES: dict[str, Callable[..., jax.Array]] = {
@@ -97,11 +87,8 @@ def of_map(function: Callable[..., jax.Array], shape: tuple[int, ...], mesh: Mes
 
 def devices(cpu: bool) -> tuple[str, list[Any]]:
     """Eight devices and their name."""
-    if not cpu:
-        try:
-            return "TPU v5e 2x4", topologies.get_topology_desc("v5e:2x4", "tpu").devices
-        except (RuntimeError, NotImplementedError, ValueError):
-            pass
+    if not cpu and (chips := deviceless.v5e("2x4")):
+        return "TPU v5e 2x4", chips
     jax.config.update("jax_num_cpu_devices", 8)
     return "8 fake CPU devices", jax.devices()
 

@@ -1,6 +1,7 @@
 """Distance transforms: exact against brute force and SciPy, under every transform of JAX."""
 
 import functools
+import importlib
 import os
 import pathlib
 import re
@@ -663,9 +664,10 @@ def test_no_pair_of_pixels_is_stored_on_a_gpu(monkeypatch):
     """Compiled for an H100, where the compiler's CUDA parts are installed: at most three maps."""
     monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "benchmarks")
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    compiled_bytes = pytest.importorskip("compiled_bytes")
-    device = compiled_bytes.h100()
-    if device is None:
-        pytest.skip("needs jax-cuda12-plugin: see benchmarks/compiled_bytes.py")
-    for name, (function, mask) in compiled_bytes.MAPS.items():
-        assert compiled_bytes.maps(function, mask, device) <= 3, name
+    deviceless, programs = map(importlib.import_module, ("deviceless", "programs"))
+    devices = deviceless.h100()
+    if devices is None:
+        pytest.skip("needs jax-cuda12-plugin: see benchmarks/deviceless.py")
+    for name, (function, mask) in programs.MAPS.items():
+        compiled = deviceless.compiled(function, (mask,), devices[0])
+        assert compiled.memory_analysis().temp_size_in_bytes <= 3 * 4 * mask.size, name

@@ -3,6 +3,7 @@ import importlib.machinery
 import importlib.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -114,6 +115,42 @@ def test_documentation_has_an_environment_of_its_own(run):
     strict = ["--fail-on-warning", "--keep-going", "--quiet"]
     assert run.calls[3:] == [["-m", "sphinx", *strict, "-j", "2", "docs", "docs/_build"]]
     assert [path.parent.name for path in run.ROOT.glob("*/jaxloss-stamp")] == [".venv-docs"]
+
+
+@pytest.fixture
+def benchmarks(run):
+    """A script and a helper in a checkout."""
+    folder = run.ROOT / "benchmarks"
+    folder.mkdir()
+    (folder / "speed.py").write_text(
+        '"""How fast\nit is.\n\nMore."""\nif __name__ == "__main__":\n'
+    )
+    (folder / "helper.py").write_text('"""Nothing to run."""\n')
+    (folder / "requirements.txt").write_text("torch")
+    return folder
+
+
+def test_benchmarks_have_an_environment_of_their_own(run, benchmarks):
+    assert run.main(["bench", "speed", "--losses", "dice"]) == 0
+    beside = ["install", "--no-deps", "-r", "benchmarks/requirements.txt"]
+    assert run.calls[-2][-4:] == beside
+    assert run.calls[-1] == ["benchmarks/speed.py", "--losses", "dice"]
+    assert [path.parent.name for path in run.ROOT.glob("*/jaxloss-stamp")] == [".venv-bench"]
+    run.calls.clear()
+    assert run.main(["bench", "speed"]) == 0
+    assert run.calls == [["benchmarks/speed.py"]]
+    (benchmarks / "requirements.txt").write_text("torch and more")
+    assert run.main(["bench", "speed"]) == 0
+    assert beside == run.calls[-2][-4:]
+
+
+@pytest.mark.parametrize("words, code", [([], 0), (["--help"], 0), (["helper"], 2)])
+def test_benchmarks_are_listed(run, benchmarks, capsys, words, code):
+    assert run.main(["bench", *words]) == code
+    said = capsys.readouterr()
+    assert re.search(r"  speed +How fast it is\.\n", said.err if code else said.out)
+    assert "Nothing to run" not in said.out + said.err
+    assert not run.calls
 
 
 def test_pip_stands_in_for_uv(run):

@@ -404,6 +404,19 @@ def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, ki
     assert sum(rest) <= 4 * MAPS[name] * LINES, found
 
 
+@pytest.mark.parametrize("name", ["dice", "focal"])
+def test_chunks_of_a_cpu_take_rows_of_all_devices(name):
+    """Of an image, whose rows are split, they exchange their sums."""
+    rows = NamedSharding(_mesh(), PartitionSpec(None, "batch"))
+    logits = jax.ShapeDtypeStruct((1, 2048, 128, FEW), jnp.float32, sharding=rows)
+    target = jax.ShapeDtypeStruct(logits.shape[:-1], jnp.int32, sharding=rows)
+    run = quick_jit(jax.value_and_grad(getattr(jaxloss, name)), out_shardings=(None, rows))
+    compiled = run.lower(logits, target).compile().as_text()
+    assert "known_trip_count" in compiled
+    found = collectives.read(compiled)
+    assert sum(one.total for one in found) <= 40 * 4 * FEW, found
+
+
 def test_recipes_of_split_images_give_the_numbers_of_one_device():
     rng = np.random.default_rng(7)
     logits = rng.normal(size=(1, 64, 9, 2)).astype(np.float32)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from jaxloss._core import classes, numerics, sigmoid
 from jaxloss._core import labels as labelled
-from jaxloss._core.cost import Cost, bind, is_split
+from jaxloss._core.cost import Cost, bind
+from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 

@@ -129,6 +129,26 @@ def test_rows_on_several_devices_are_not_cut(loss, chunks, monkeypatch):
             _close(quick_jit(lambda *pair: run(*pair))(*jax.device_put(pair, sharding)), expected)
 
 
+@pytest.mark.parametrize("name", ["sigmoid_focal", "top_k_cross_entropy", "dice"])
+def test_chunks_across_the_rows_of_several_devices(name, chunks, monkeypatch):
+    """Each has 7, of which no type tells: two chunks of 3 and a rest."""
+    devices = jax.device_count()
+    shape = 2, 7 * devices, 3
+    data = RNG.normal(size=(*shape, 2)), RNG.dirichlet(np.ones(2), shape), RNG.random(shape)
+
+    def run(x, y, weights):
+        options = {"where": weights > 0.3, "weights": weights}
+        return jax.value_and_grad(lambda x: getattr(jaxloss, name)(x, y, **options))(x)
+
+    with jax.enable_x64(True):
+        expected = _at_once(monkeypatch, run, *data)
+        mesh = jax.make_mesh((devices,), ("h",), axis_types=(AxisType.Auto,))
+        data = jax.device_put(data, NamedSharding(mesh, PartitionSpec(None, "h")))
+        compiled = quick_jit(lambda *data: run(*data)).lower(*data).compile()
+        assert "while(" in compiled.as_text()
+        _close(compiled(*data), expected)
+
+
 @pytest.mark.parametrize("name", ["ids", "soft", "elements"])
 def test_inside_shard_map(name, chunks, monkeypatch):
     """Value and the gradient of what every device has, a scale."""

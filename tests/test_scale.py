@@ -281,12 +281,8 @@ HEADS = [
 ]
 
 # Known: with classes sharded these send more. Strict, so that one that is mended must be taken out.
-_BEST_CLASS = "the partial results of an argmax over classes are gathered, one from each device"
 _LOOP = "a loop sorts class by class, and every device takes part in each: the errors are gathered"
 TOO_MUCH = {
-    Row("dice_cross_entropy", "classes"): "both in one pass: five numbers for each position",
-    Row("js_divergence", "classes"): _BEST_CLASS,
-    Row("shape_aware", "classes"): _BEST_CLASS,
     Row("lovasz_hinge", "classes"): _LOOP,
     Row("lovasz_softmax", "classes"): _LOOP,
 }
@@ -404,6 +400,19 @@ def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, ki
     assert sum(rest) <= 4 * MAPS[name] * LINES, found
 
 
+@pytest.mark.parametrize("name", ["dice", "focal"])
+def test_chunks_of_a_cpu_take_rows_of_all_devices(name):
+    """Of an image, whose rows are split, they exchange their sums."""
+    rows = NamedSharding(_mesh(), PartitionSpec(None, "batch"))
+    logits = jax.ShapeDtypeStruct((1, 2048, 128, FEW), jnp.float32, sharding=rows)
+    target = jax.ShapeDtypeStruct(logits.shape[:-1], jnp.int32, sharding=rows)
+    run = quick_jit(jax.value_and_grad(getattr(jaxloss, name)), out_shardings=(None, rows))
+    compiled = run.lower(logits, target).compile().as_text()
+    assert "known_trip_count" in compiled
+    found = collectives.read(compiled)
+    assert sum(one.total for one in found) <= 40 * 4 * FEW, found
+
+
 def test_recipes_of_split_images_give_the_numbers_of_one_device():
     rng = np.random.default_rng(7)
     logits = rng.normal(size=(1, 64, 9, 2)).astype(np.float32)
@@ -469,14 +478,33 @@ def test_cross_entropy_over_classes_exchanges_a_few_numbers_per_sample(options):
     assert sum(collective.total for collective in found) <= 16 * samples, found
 
 
-@pytest.mark.xfail(strict=True, reason="partial results of the one reduction are gathered whole")
-def test_cross_entropy_over_classes_exchanges_as_little_on_a_gpu_or_tpu(monkeypatch):
-    """The form for accelerators sends `3 * devices` numbers per sample."""
-    monkeypatch.setattr(softmax, "_two_reductions", softmax._one_reduction)
+def test_classes_in_blocks_are_reduced_as_the_whole():
+    """Ties, removed and infinite classes, and NaN, in one block or several."""
+    z = 5 * np.random.default_rng(0).normal(size=(10, 32)).astype(np.float32)
+    z[1], z[2, :16], z[3, 5], z[4, (5, 20)], z[5, 7] = -np.inf, -np.inf, np.inf, np.inf, np.nan
+    z[6], z[7, (3, 30)], z[8], z[8, 9], z[9, 1:] = 0, 50, -np.inf, 1, -np.inf
+    ids = np.arange(10) + 1
+    in_blocks, whole = (softmax._one_reduction(z, ids, None, axis=1, blocks=n) for n in (8, 1))
+    for found, expected in zip(in_blocks, whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=3e-6)
+
+
+def test_cross_entropy_over_classes_exchanges_as_little_on_a_gpu(monkeypatch):
+    """The form that reads the logits once takes the classes in blocks, one on each device."""
+    form = functools.partial(softmax._one_reduction, blocks=DEVICES)
+    monkeypatch.setattr(softmax, "_two_reductions", form)
     jax.clear_caches()  # of the losses' own programs
     samples, loss = 16, jaxloss.cross_entropy
     found = collectives.read(_over_classes(loss, (samples, 4096), AxisType.Auto).as_text())
     assert all(collective.numbers <= 3 * samples for collective in found), found
+
+
+@pytest.mark.parametrize(("platform", "parted"), [("cuda", True), ("tpu", False)])
+def test_a_gpu_takes_many_classes_in_blocks(platform, parted):
+    """A TPU would write all logits anew for it."""
+    shapes = jax.ShapeDtypeStruct((16, 4096), jnp.float32), jax.ShapeDtypeStruct((16,), jnp.int32)
+    program = jax.jit(jaxloss.cross_entropy).trace(*shapes).lower(lowering_platforms=(platform,))
+    assert (f"16x{DEVICES}x{4096 // DEVICES}xf32" in program.as_text()) == parted
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal", *REFUSED])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, sigmoid, softmax
+from jaxloss._core import checks, classes, sigmoid, softmax
 from jaxloss._core import labels as labelled
 from jaxloss._core.confusion import Frame
 from jaxloss._core.cost import Cost, bind
@@ -48,10 +48,10 @@ def read(logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any]) -> La
 
 
 def _of_positions(data: Competing) -> Labelled:
-    predicted = jnp.argmax(data.unmasked_logits(), data.axis).astype(jnp.int32)
+    predicted = classes.best(data.unmasked_logits(), data.axis)
     target = data.labels
     if not data.has_ids:
-        target = jnp.argmax(data.labels, data.axis).astype(jnp.int32)
+        target = classes.best(data.labels, data.axis)
     valid = None
     if data.mask is not None:
         valid = jnp.broadcast_to(data.mask, target.shape)

@@ -7,20 +7,16 @@ rows the blocks have. Blocks of a reshaped array are shared out by `jit` without
 `shard_map` each device has one.
 """
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
 
+from jaxloss._core import sharding
 from jaxloss._core.reduction import AxisName
 
 Array = jax.Array
-
-_MANY = 16  # blocks, where they are only supposed to be of use: what is exchanged grows with them
 
 
 def far(dtype: Any) -> int | float:
@@ -33,49 +29,6 @@ def far(dtype: Any) -> int | float:
 def steps_dtype(size: int) -> Any:
     """The dtype that counts steps along a line."""
     return jnp.int16 if size < far(jnp.int16) else jnp.int32
-
-
-def shards(x: Array, axis: int) -> int:
-    """Over how many devices an axis is split, as far as types tell: on meshes of Explicit axes."""
-    sharding = jax.typeof(x).sharding
-    names = sharding.spec[axis] or ()
-    names = names if isinstance(names, tuple) else (names,)
-    return math.prod(sharding.mesh.shape[name] for name in names)
-
-
-def number(x: Array, axis: int) -> int:
-    """Into how many blocks to part an axis, so that each lies on one device.
-
-    Where types do not tell how an axis is split, the program's devices: any of them may have a part
-    of it, as far as they divide it.
-    """
-    known = shards(x, axis)
-    if known > 1:
-        return known
-    mesh = jax.typeof(x).sharding.mesh
-    kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    silent = math.prod(size for size, kind in kinds if kind == AxisType.Auto)
-    count = math.gcd(x.shape[axis], jax.device_count() if mesh.empty else silent)
-    while count > _MANY and count % 2 == 0:
-        count //= 2
-    return count
-
-
-def whole(x: Array, axes: Sequence[int]) -> Array:
-    """Brings together what is split along some axes, as far as types tell."""
-    spec = jax.typeof(x).sharding.spec
-    if all(spec[axis] is None for axis in axes):
-        return x
-    return jax.sharding.reshard(
-        x, PartitionSpec(*(None if axis in axes else name for axis, name in enumerate(spec)))
-    )
-
-
-def like(x: Array, y: Array) -> Array:
-    """Places `y` like `x`, as far as types tell."""
-    sharding = jax.typeof(x).sharding
-    same = jax.typeof(y).sharding.spec == sharding.spec
-    return y if same else jax.sharding.reshard(y, sharding.spec)
 
 
 def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple[Array, Array]:
@@ -111,7 +64,7 @@ def beyond(blocks: Array, axis: int, axis_name: AxisName | None = None) -> tuple
     first, last = (x.squeeze(axis + 1).astype(packed) * size for x in (first, last))
     begins, ends = first + up.astype(packed), last + down.astype(packed)
     if axis_name is None:
-        begins, ends = (whole(x, (axis,)) for x in (begins, ends))
+        begins, ends = (sharding.whole(x, (axis,)) for x in (begins, ends))
     else:
         begins, ends = (lax.all_gather(x, axis_name, axis=axis, tiled=True) for x in (begins, ends))
 

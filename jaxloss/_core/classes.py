@@ -10,9 +10,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxloss._core import sharding
+
 Array = jax.Array
 
 FEW = 8  # from there on one loop over the classes is as fast
+BLOCK = 512  # classes at least
 
 
 def are_few(x: Array, axis: int) -> bool:
@@ -37,6 +40,34 @@ def _(
 def highest(x: Array, axis: int, keepdims: bool = False) -> Array:
     """The maximum over the classes, a constant."""
     return _reduced(jnp.maximum, jnp.max, jax.lax.stop_gradient(x), axis, keepdims)
+
+
+def best(x: Array, axis: int) -> Array:
+    """The id of each position's highest class, the first of several; without a highest 0.
+
+    Of `argmax`, one reduction to two numbers, several devices would exchange all partial results;
+    of two reductions they exchange a number each.
+    """
+    ids = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    hit = x == highest(x, axis, keepdims=True)
+    at = _reduced(jnp.minimum, jnp.min, jnp.where(hit, ids, x.shape[axis]), axis, False)
+    return at % x.shape[axis]  # NaN equals nothing
+
+
+def blocks(x: Array, axis: int) -> int:
+    """Into how many blocks to part many classes before a variadic reduction.
+
+    Of the devices on which the classes may lie each reduces its own then, and tells the others of
+    the result by plain reductions, a number each. Of a variadic reduction they would exchange all
+    partial results. A GPU reads blocks as fast as the whole; a TPU would write them anew.
+    """
+    count = sharding.blocks(x, axis)
+    return count if x.shape[axis] >= BLOCK * count else 1
+
+
+def in_blocks(x: Array, axis: int, count: int) -> Array:
+    """Parts the classes: an axis of blocks, and one of the classes of each."""
+    return x.reshape(*x.shape[:axis], count, -1, *x.shape[axis + 1 :])
 
 
 def softmax(logits: Array, axis: int) -> Array:

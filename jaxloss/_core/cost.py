@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jaxloss._core import numerics
+from jaxloss._core import numerics, sharding
+from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 
@@ -515,7 +516,7 @@ def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...
     stop = axis + 1
     if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
         stop = next((i for i in range(stop, x.ndim) if is_split(x, i)), x.ndim)
-    cut = _Cut(x.shape, axis, stop)
+    cut = _Cut(x.shape, axis, stop, sharding.blocks(x, axis))
 
     def of_part(start: Any, length: int) -> Any:
         return function(*(cut.part(a, start, length) for a in arguments))
@@ -524,9 +525,10 @@ def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...
         join = functools.partial(cut.join, start=start)
         return jax.tree.map(join, result, of_part(start, length))
 
-    step = -(-x.shape[axis] // CHUNKS)
-    whole, rest = divmod(x.shape[axis], step)
-    result = jax.tree.map(functools.partial(cut.empty, cut.merged(x)), of_part(0, step))
+    rows = x.shape[axis] // cut.blocks
+    step = -(-rows // CHUNKS)
+    whole, rest = divmod(rows, step)
+    result = jax.tree.map(functools.partial(cut.empty, x), of_part(0, step))
     result = add(result, whole * step, rest) if rest else result
     result = jax.lax.fori_loop(0, whole, lambda i, r: add(r, i * step, step), result)
     return jax.tree.map(cut.restored, result)
@@ -535,15 +537,20 @@ def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...
 class _Cut(NamedTuple):
     """How arrays are cut along an axis, into which those up to `stop` are merged.
 
+    The axis may lie in blocks on several devices, which all have a part of every chunk: a cut from
+    one block to the next would send for the arrays.
+
     Attributes:
       shape: That of the array by which the others go.
       axis: It counts the rows that are cut.
       stop: Behind the last axis that is merged.
+      blocks: Into how many the rows are divided.
     """
 
     shape: tuple[int, ...]
     axis: int
     stop: int
+    blocks: int
 
     @property
     def row(self) -> int:
@@ -551,14 +558,22 @@ class _Cut(NamedTuple):
         return math.prod(self.shape[self.axis + 1 : self.stop])
 
     @property
-    def merged_shape(self) -> tuple[int, ...]:
-        """The shape with the axes merged."""
-        size = self.shape[self.axis] * self.row
-        return (*self.shape[: self.axis], size, *self.shape[self.stop :])
+    def rank(self) -> int:
+        """How many axes there are with some merged."""
+        return len(self.shape) - (self.stop - self.axis - 1)
 
     def merged(self, a: Array) -> Array:
         """Returns an array with the axes merged."""
         return a.reshape(*a.shape[: self.axis], -1, *a.shape[self.stop :])
+
+    def in_blocks(self, a: Array) -> Array:
+        """Returns a merged array with an axis of blocks before that of their rows."""
+        return a.reshape(*a.shape[: self.axis], self.blocks, -1, *a.shape[self.axis + 1 :])
+
+    def rows(self, a: Array, start: Any, length: int) -> Array:
+        """Returns some rows of every block of a merged array."""
+        part = jax.lax.dynamic_slice_in_dim(self.in_blocks(a), start, length, self.axis + 1)
+        return part.reshape(*a.shape[: self.axis], -1, *a.shape[self.axis + 1 :])
 
     def part(self, a: Any, start: Any, length: int) -> Any:
         """Returns the rows of an array that has them, merged; of another all."""
@@ -566,31 +581,38 @@ class _Cut(NamedTuple):
         if a is None or jnp.ndim(a) != len(self.shape):
             return a
         if a.shape == self.shape:
-            return jax.lax.dynamic_slice_in_dim(self.merged(a), start * row, length * row, axis)
+            return self.rows(self.merged(a), start * row, length * row)
         if a.shape[axis] == self.shape[axis]:
-            a = jax.lax.dynamic_slice_in_dim(a, start, length, axis)
+            a = self.rows(a, start, length)
         if row > 1 and math.prod(a.shape[axis : self.stop]) > 1:
-            inner = (length, *self.shape[axis + 1 : self.stop])
+            inner = (self.blocks * length, *self.shape[axis + 1 : self.stop])
             a = jnp.broadcast_to(a, (*a.shape[:axis], *inner, *a.shape[self.stop :]))
         return self.merged(a)
 
     def empty(self, x: Array, part: Array) -> Array:
         """Returns zeros for a sum, or for an array of which a part is given, placed as `x`."""
-        if part.ndim < x.ndim:
+        if part.ndim < self.rank:
             return jnp.zeros_like(part)
+        x = self.merged(x)
         for i, size in enumerate(part.shape):
             x = x if i == self.axis else jax.lax.slice_in_dim(x, 0, size, axis=i)
-        return jnp.zeros_like(x)
+        return jnp.zeros_like(self.in_blocks(x))
 
     def join(self, whole: Array, part: Array, start: Any) -> Array:
-        """Adds to a sum, or writes the rows from `start` on."""
-        if part.ndim < len(self.merged_shape):
+        """Adds to a sum, or writes the rows of each block from `start` on."""
+        if part.ndim < self.rank:
             return whole + part
-        return jax.lax.dynamic_update_slice_in_dim(whole, part, start * self.row, self.axis)
+        part = self.in_blocks(part)
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, start * self.row, self.axis + 1)
 
     def restored(self, a: Array) -> Array:
-        """Undoes the merging."""
-        return a.reshape(self.shape) if a.shape == self.merged_shape else a
+        """Undoes the merging and the blocks."""
+        if a.ndim < self.rank:
+            return a
+        before, behind = a.shape[: self.axis], a.shape[self.axis + 2 :]
+        return a.reshape(*before, -1, *behind).reshape(
+            *before, *self.shape[self.axis : self.stop], *behind
+        )
 
 
 def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
@@ -598,11 +620,6 @@ def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
     axes = tuple(range(x.ndim)) if axes is None else axes
     long = [i for i in axes if x.shape[i] >= CHUNKS and not is_split(x, i)]
     return [i for i in long if i != 0] or (long if jax.device_count() == 1 else [])
-
-
-def is_split(x: Array, axis: int) -> bool:
-    """Whether an axis is known to be sharded: that of a mesh with Explicit axes."""
-    return jax.typeof(x).sharding.spec[axis] is not None
 
 
 def varying(*arrays: Any) -> tuple[Any, ...]:

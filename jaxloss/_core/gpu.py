@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, sigmoid
-from jaxloss._core.cost import bind, is_split
+from jaxloss._core.cost import bind
+from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 Formula = Callable[..., Array]

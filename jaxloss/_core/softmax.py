@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from jaxloss._core import classes, gpu, numerics, sigmoid
 from jaxloss._core import labels as labelled
-from jaxloss._core.cost import Cost, Source, bind, is_split
+from jaxloss._core.cost import Cost, Source, bind
+from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 
@@ -51,13 +52,12 @@ def statistics(
     """
     if is_split(logits, axis):  # one reduction would exchange all partial results
         return _two_reductions(logits, ids, mask, axis=axis)
-    return jax.lax.platform_dependent(
-        logits,
-        ids,
-        mask,
-        cpu=functools.partial(_two_reductions, axis=axis),
-        default=functools.partial(_one_reduction, axis=axis),
-    )
+    at_once = functools.partial(_one_reduction, axis=axis)
+    forms = {"cpu": functools.partial(_two_reductions, axis=axis), "default": at_once}
+    if (blocks := classes.blocks(logits, axis)) > 1:
+        in_blocks = functools.partial(_one_reduction, axis=axis, blocks=blocks)
+        forms |= {"tpu": at_once, "default": in_blocks}
+    return jax.lax.platform_dependent(logits, ids, mask, **forms)
 
 
 @statistics.defjvp
@@ -95,7 +95,10 @@ def shares(
     ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
     y = labelled.one_hot(again, mask, logits, axis)
     others = _beside(logits, rows[0], ids, mask, axis) * unit
-    return p * y, others, q * y, y
+    # The derivative of q y is that of p y: devices that share the classes sum one of both.
+    hit = p * y
+    missed = jax.lax.stop_gradient(q) * y + (jax.lax.stop_gradient(hit) - hit)
+    return hit, others, missed, y
 
 
 def probability_pair(logits: Array, axis: int) -> tuple[Array, Array]:
@@ -166,9 +169,12 @@ def _beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int
 
 
 def _one_reduction(
-    logits: Array, ids: Array, mask: Array | None, *, axis: int
+    logits: Array, ids: Array, mask: Array | None, *, axis: int, blocks: int = 1
 ) -> tuple[Array, Array, Array]:
-    """The same in one variadic reduction, which reads the logits once: for a GPU or TPU."""
+    """The same in one variadic reduction, which reads the logits once: for a GPU or TPU.
+
+    Where the classes are parted into blocks, one of each block, and plain ones of what they give.
+    """
 
     def combine(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
         (top_a, sum_a, target_a), (top_b, sum_b, target_b) = a, b
@@ -181,7 +187,14 @@ def _one_reduction(
     beside, picked = jnp.where(hit, -jnp.inf, logits), jnp.where(hit, logits, 0)
     operands = (beside, jnp.ones_like(logits), picked)
     zero = jnp.zeros((), logits.dtype)
-    return tuple(jax.lax.reduce(operands, (zero - jnp.inf, zero, zero), combine, (axis,)))
+    start = (zero - jnp.inf, zero, zero)
+    if blocks == 1:
+        return tuple(jax.lax.reduce(operands, start, combine, (axis,)))
+    apart = tuple(classes.in_blocks(x, axis, blocks) for x in operands)
+    tops, totals, targets = jax.lax.reduce(apart, start, combine, (axis + 1,))
+    top = tops.max(axis, keepdims=True)
+    shares = totals * jnp.where(tops == top, 1, jnp.exp(tops - top))
+    return top.squeeze(axis), shares.sum(axis), targets.sum(axis)
 
 
 def log_odds(logits: Array, top: Array, rest: Array) -> Array:
@@ -247,10 +260,8 @@ def _scale_by_one(logits: Array, *, axis: int) -> tuple[Array, Array]:
         ratio = jnp.where(top_a == top_b, 1, jnp.exp(-jnp.abs(top_a - top_b)))
         first = top_a >= top_b
         higher, lower = jnp.where(first, rest_a, rest_b), jnp.where(first, rest_b, rest_a)
-        spoiled = top_a + top_b  # NaN stays NaN
-        return jnp.maximum(top_a, top_b), jnp.where(
-            jnp.isnan(spoiled), spoiled, higher + (1 + lower) * ratio
-        )
+        top = jnp.maximum(top_a, top_b)  # NaN stays NaN
+        return top, jnp.where(jnp.isnan(top), top, higher + (1 + lower) * ratio)
 
     zero = jnp.zeros((), logits.dtype)
     absent = jnp.where(logits == -jnp.inf, zero - 1, zero)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss._core import blocks
+from jaxloss._core import blocks, sharding
 from jaxloss._core.blocks import far
 from jaxloss._core.reduction import AxisName
 
@@ -96,18 +96,20 @@ def _first_in_blocks(
     elements: Array, spacings: Spacings, axes: tuple[int, ...], axis_name: AxisName | None
 ) -> Array:
     """Puts the axis that is split before the others, in blocks, and all of them last."""
-    devices = {axis: blocks.shards(elements, axis) for axis in axes}
+    devices = {axis: sharding.shards(elements, axis) for axis in axes}
     order = sorted(range(len(axes)), key=lambda n: -devices[axes[n]])
     first, *others = (axes[n] for n in order)
     size, last = elements.shape[first], tuple(range(-len(axes), 0))
     small = axis_name is not None or size <= _SMALL
-    count = devices[first] if small else blocks.number(elements, first)
-    moved = jnp.moveaxis(blocks.whole(elements, others), (first, *others), last)
+    count = devices[first] if small else sharding.blocks(elements, first)
+    moved = jnp.moveaxis(sharding.whole(elements, others), (first, *others), last)
     before, after = moved.shape[: -len(axes)], moved.shape[1 - len(axes) :] if others else ()
     parts = moved.reshape(*before, count, size // count, *after)
     edges = blocks.beyond(parts, len(before), axis_name)
     squared = _passes(parts, edges, tuple(spacings[n] for n in order))
-    return blocks.like(elements, jnp.moveaxis(squared.reshape(moved.shape), last, (first, *others)))
+    return sharding.like(
+        elements, jnp.moveaxis(squared.reshape(moved.shape), last, (first, *others))
+    )
 
 
 @jax.custom_batching.custom_vmap

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import checks, classes, numerics, sigmoid, softmax
 from jaxloss._core.cost import bind
 from jaxloss._core.declare import classification, regression
-from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.labels import Competing, competing, is_target, per_position
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Classification, Numbers, Positive, Regression
 
@@ -292,5 +292,4 @@ def _largest(z: Array, axis: int) -> Array:
 
     Derivatives keep it apart: its `1 - p` would be nothing but rounding errors as a difference.
     """
-    at = z.argmax(axis, keepdims=True)
-    return jax.lax.broadcasted_iota(at.dtype, z.shape, axis) == at
+    return is_target(classes.best(z, axis), z.shape, axis)

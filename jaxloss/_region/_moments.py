@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss._core import blocks, numerics
+from jaxloss._core import numerics, sharding
 from jaxloss._core.cost import varying
 
 Array = jax.Array
@@ -56,11 +56,11 @@ def in_windows(pixels: Moments, shares: Sequence[Array], axes: Sequence[int]) ->
       axes: Not negative. Of them the first may be split, or one on a mesh of Explicit axes.
     """
     size = pixels.y.shape
-    split = max(axes, key=lambda axis: blocks.shards(pixels.y, axis))
+    split = max(axes, key=lambda axis: sharding.shards(pixels.y, axis))
     window = shares[axes.index(split)].size
     count = _number(pixels.y, split, window)
     at_home = [a for a in axes if a != split or count == 1]
-    found = Moments(*(blocks.whole(a, at_home) for a in varying(*pixels)))
+    found = Moments(*(sharding.whole(a, at_home) for a in varying(*pixels)))
     if count > 1:
         found = Moments(*(_with_halo(a, split, count, window - 1) for a in found))
     for share, axis in zip(shares, axes, strict=True):
@@ -75,7 +75,7 @@ def in_windows(pixels: Moments, shares: Sequence[Array], axes: Sequence[int]) ->
 
 def _number(x: Array, axis: int, window: int) -> int:
     """Into how many blocks to part the rows, each of which holds what a window reaches beyond."""
-    count = blocks.number(x, axis)
+    count = sharding.blocks(x, axis)
     return count if count > 1 and window - 1 <= x.shape[axis] // count else 1
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from tests.compiling import quick_jit
 from tests.oracles import (
     PIXEL_IDS,
     PIXELS,
@@ -298,13 +299,21 @@ def test_ms_ssim_of_equal_and_of_opposite_images():
         assert not gradient.any()
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-def test_rows_on_several_devices_exchange_a_halo(kind):
+SPLIT = {
+    "ssim": functools.partial(jaxloss.ssim, window=7),
+    "ms_ssim": functools.partial(jaxloss.ms_ssim, window=3, weights=(0.4, 0.6)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ssim", "Auto"), ("ssim", "Explicit"), ("ms_ssim", "Explicit")]
+)
+def test_rows_on_several_devices_exchange_a_halo(name, kind):
     """Value and gradient are those of one device; no device receives another's rows whole."""
     rng = np.random.default_rng(7)
     x, y = rng.normal(size=(1, 64, 24, 2)).astype(np.float32), rng.integers(0, 2, (1, 64, 24))
     where = rng.random((1, 64, 24)) < 0.9
-    run = jax.jit(jax.value_and_grad(functools.partial(jaxloss.ssim, window=7)))
+    run = quick_jit(jax.value_and_grad(SPLIT[name]))
     expected = run(x, y, where=where)
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(getattr(jax.sharding.AxisType, kind),))
     rows = jax.NamedSharding(mesh, jax.P(None, "rows"))

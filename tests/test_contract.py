@@ -711,13 +711,13 @@ FLOORS = (
     {"_validate", "optax_compat"},
 )
 CORE_FLOORS = (
-    {"checks", "classes", "numerics"},
-    {"boxes", "cost", "declare"},
+    {"checks", "numerics", "sharding"},
+    {"boxes", "classes", "cost", "declare"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},
-    {"blocks", "softmax"},
-    {"confusion", "transform"},
-    {"maps"},
+    {"blocks", "gpu"},
+    {"softmax", "transform"},
+    {"confusion", "maps"},
 )
 
 

@@ -322,7 +322,8 @@ def of_counts(
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and frame.axis_name is None:
         on_gpu = None
-        if constant and more is None and axis != 0 and not pixels.form.without_background:
+        alone = beside is None and more is None
+        if constant and alone and axis != 0 and not pixels.form.without_background:
             here = {"axis": axis, "pooled": not frame.per_image}
             on_gpu = bind(gpu.counts, **here), bind(gpu.slope_of_counts, **here)
         return cost.of_sums(terms, frame.summed, arrays, finished, others, summed, of_chunk, on_gpu)

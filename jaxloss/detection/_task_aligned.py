@@ -179,7 +179,8 @@ def align(
     label = gather(targets.labels, index)
     t = metric(jnp.take_along_axis(scores, label[..., None], -1)[..., 0], u)
     both = jnp.where(foreground[..., None], jnp.stack([t, u], -1), 0)
-    most = jnp.zeros_like(both, shape=(*targets.labels.shape, 2))
+    least = jnp.zeros_like(targets.labels, both.dtype)  # placed as they are
+    most = jnp.stack([least, least], -1)
     most_t, most_u = pairs.columns(gather(highest(most, index, both), index))
     weight = t / (most_t + _LEAST) * most_u
     return assignment(index, foreground, scores.dtype, weight=weight)

@@ -476,6 +476,9 @@ def score(
         both = bind(_score_and_cost, finish=finish, parameters=len(parameters))
         weights = (share, rest, count)
         return of_counts(both, pixels, *parameters, *weights, **extra, beside=other)
+    if other.source is not None:  # a GPU's compiler would split loops for both slopes at once
+        apart = jax.lax.optimization_barrier(other.source.logits)
+        other = other._replace(source=other.source._replace(logits=apart))
     mean = reduction.reduce(other, {**options, "axis_name": pixels.frame.axis_name}, beside.data)
     return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
 

@@ -166,7 +166,10 @@ def _shares(
         axis,
         in_planes=bool(in_planes) or (held and logits.shape[axis] <= PLANES),
     )
-    unit = 1 / target.whole
+    # One more reduction over the last axis would split the loop; of planes it is one step less.
+    at_once = len(target.shares) == 1
+    whole = target.own + target.rest if at_once else functools.reduce(jnp.add, target.shares)
+    unit = 1 / whole
     bad = labels.poison(ids, mask, logits.shape[axis], logits.dtype)
     unit = unit * jnp.expand_dims(bad, axis)
     if mask is not None:
@@ -187,7 +190,6 @@ class _Target(NamedTuple):
       hits: Whether a class is the target, in the same parts.
       own: `exp(z_y - top)` of the target.
       rest: The sum of the others' shares.
-      whole: The sum of all.
       top: The largest logit.
       lead: `z_y - top`.
       removed: Whether the target has been removed.
@@ -197,7 +199,6 @@ class _Target(NamedTuple):
     hits: Sequence[Array]
     own: Array
     rest: Array
-    whole: Array
     top: Array
     lead: Array
     removed: Array
@@ -218,8 +219,8 @@ def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes:
     shares = [jnp.exp(x) for x in levels]
     others = [jnp.where(h, 0, x) for h, x in zip(hits, shares, strict=True)]
     leads = [jnp.where(h, x, 0) for h, x in zip(hits, levels, strict=True)]
-    rest, whole, lead = (over_classes(jnp.sum, jnp.add, x) for x in (others, shares, leads))
-    return _Target(shares, hits, jnp.exp(lead), rest, whole, top, lead, removed=lead < -limit / 2)
+    rest, lead = (over_classes(jnp.sum, jnp.add, x) for x in (others, leads))
+    return _Target(shares, hits, jnp.exp(lead), rest, top, lead, removed=lead < -limit / 2)
 
 
 def _limit(logits: Array) -> float:

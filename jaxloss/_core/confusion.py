@@ -476,13 +476,8 @@ def score(
         both = bind(_score_and_cost, finish=finish, parameters=len(parameters))
         weights = (share, rest, count)
         return of_counts(both, pixels, *parameters, *weights, **extra, beside=other)
-    if other.source is not None:  # a GPU's compiler would split loops for both slopes at once
-        logits, rest_of = other.source.logits, other.arrays[3:]
-        logits, rest_of = jax.lax.optimization_barrier((logits, rest_of))
-        other = other._replace(
-            arrays=(*other.arrays[:3], *rest_of), source=other.source._replace(logits=logits)
-        )
-    mean = reduction.reduce(other, {**options, "axis_name": pixels.frame.axis_name}, beside.data)
+    options = {**options, "axis_name": pixels.frame.axis_name}
+    mean = reduction.reduce(other.apart(), options, beside.data)
     return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
 
 

@@ -126,6 +126,17 @@ class Cost(NamedTuple):
         unrolled = self.classes if self.unrolled else None
         return _quotient(total, self._cut, unrolled)(x, denominator, weights, *others)
 
+    def apart(self) -> Cost:
+        """Returns the same cost, with which a GPU's compiler joins no loop of the same logits.
+
+        Loops over the last axis that it joins it would split into more.
+        """
+        if self.source is None:
+            return self
+        hidden = jax.lax.optimization_barrier((self.source.logits, self.arrays[3:]))
+        source = self.source._replace(logits=hidden[0])
+        return self._replace(arrays=(*self.arrays[:3], *hidden[1]), source=source)
+
     def times(self, factors: Array) -> Cost:
         """Returns the cost times factors in its shape; a factor of 0 makes nothing of infinity."""
         factors = factors if self.classes is None else jnp.expand_dims(factors, self.classes)

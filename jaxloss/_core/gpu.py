@@ -7,7 +7,7 @@ form: of the classes either a plane each, or reductions over the last axis that 
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 Formula = Callable[..., Array]
+Way = Literal["planes", "at once", "kept"]
 
 FEW = 3  # classes: up to here the slopes are one loop over planes
 FEWER = 4  # up to here sums are
@@ -38,7 +39,6 @@ def total(
     *others: Any,
     formula: Formula,
     axis: int,
-    simple: bool,
 ) -> Array:
     """Returns `L = sum w formula(-log p, -log(1 - p))` of the targets' probabilities."""
     odds = _odds(logits, ids, mask, axis)
@@ -91,7 +91,8 @@ def counts(
 
     The last two are constants for the derivative.
     """
-    share = _shares(logits, ids, mask, axis, in_planes=logits.shape[axis] <= FEWER)
+    way: Way = "planes" if logits.shape[axis] <= FEWER else "kept"
+    share = _shares(logits, ids, mask, axis, way)
     own, other, missed = (
         [x if weight is None else x * weight for x in parts]
         for parts in (
@@ -126,7 +127,8 @@ def slope_of_counts(
     `p_c (b_c - s - p_y a_y)` elsewhere.
     """
     last, count = axis == logits.ndim - 1, logits.shape[axis]
-    share = _shares(logits, ids, mask, axis, in_planes=None if last else count <= FEW)
+    way: Way = "at once" if last else "planes" if count <= FEW else "kept"
+    share = _shares(logits, ids, mask, axis, way)
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     both = tuple(range(logits.ndim)) if pooled else space
     sizes = [x.shape[axis] for x in share.hits]
@@ -152,20 +154,12 @@ class _Share(NamedTuple):
     miss: Array
 
 
-def _shares(
-    logits: Array, ids: Array, mask: Array | None, axis: int, in_planes: bool | None
-) -> _Share:
-    """The probabilities in planes, at once (None), or by numbers of each position in memory."""
+def _shares(logits: Array, ids: Array, mask: Array | None, axis: int, way: Way) -> _Share:
+    """The probabilities in planes, all at once, or of numbers kept in memory for each position."""
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     logits, ids = jax.lax.optimization_barrier((logits, ids))
-    held = in_planes is False
-    target = _target(
-        logits,
-        ids,
-        mask,
-        axis,
-        in_planes=bool(in_planes) or (held and logits.shape[axis] <= PLANES),
-    )
+    unrolled = way == "planes" or (way == "kept" and logits.shape[axis] <= PLANES)
+    target = _target(logits, ids, mask, axis, unrolled)
     # One more reduction over the last axis would split the loop; of planes it is one step less.
     at_once = len(target.shares) == 1
     whole = target.own + target.rest if at_once else functools.reduce(jnp.add, target.shares)
@@ -175,7 +169,7 @@ def _shares(
     if mask is not None:
         unit = jnp.where(jnp.expand_dims(mask, axis), unit, 0)
     miss = target.rest * unit
-    if not held:
+    if way != "kept":
         return _Share(target.hits, [x * unit for x in target.shares], miss)
     miss, unit, top, ids = jax.lax.optimization_barrier((miss, unit, target.top, ids))
     hit = labels.is_target(ids, logits.shape, axis)

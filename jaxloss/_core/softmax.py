@@ -349,8 +349,9 @@ def _of_targets(
     arrays = (*rows, data.labels, data.mask, factors, *parameters)
     if not gpu.pays(data.logits, data.axis):
         return Cost(fixed, arrays, of_statistics=True)
-    written = {"formula": formula, "axis": data.axis, "simple": formula is surprise}
-    total, with_slope = bind(gpu.total, **written), bind(gpu.with_slope, **written)
+    written: dict[str, Any] = {"formula": formula, "axis": data.axis}
+    total = bind(gpu.total, **written)
+    with_slope = bind(gpu.with_slope, **written, simple=formula is surprise)
     source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope)
     return Cost(fixed, arrays, of_statistics=True, source=source)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, cost, gpu, labels, numerics, reduction, sigmoid, softmax
+from jaxloss._core import checks, cost, gpu, labels, numerics, planes, reduction, sigmoid, softmax
 from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
@@ -321,12 +321,18 @@ def of_counts(
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and frame.axis_name is None:
-        on_gpu = None
+        written = cost.Written()
         alone = beside is None and more is None
         if constant and alone and axis != 0 and not pixels.form.without_background:
             here = {"axis": axis, "pooled": not frame.per_image}
-            on_gpu = bind(gpu.counts, **here), bind(gpu.slope_of_counts, **here)
-        return cost.of_sums(terms, frame.summed, arrays, finished, others, summed, of_chunk, on_gpu)
+            on_gpu, on_cpu = (
+                (bind(way.counts, **here), bind(way.slope_of_counts, **here))
+                for way in (gpu, planes)
+            )
+            assert axis is not None
+            written = cost.Written(on_gpu, on_cpu if planes.pays(arrays[0], axis) else None)
+        sums = terms, frame.summed, arrays
+        return cost.of_sums(*sums, finished, others, summed, of_chunk, written)
     return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
 
 

@@ -180,6 +180,10 @@ def _on_gpu(*arrays: Any, gpu: Callable[..., Any], default: Callable[..., Any]) 
     return jax.lax.platform_dependent(*arrays, cuda=gpu, rocm=gpu, default=default)
 
 
+def _on_cpu(*arrays: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
+
+
 def _of_statistics(
     logits: Array,
     denominator: Array,
@@ -359,6 +363,28 @@ def _sum_apart(
     return total(x, *others), *slopes
 
 
+Pair = tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array]]]
+
+
+class Written(NamedTuple):
+    """Sums of arrays, and their derivative by `x` times factors that follow, for some platforms.
+
+    None: such a platform computes them as all others do, a CPU in chunks.
+    """
+
+    gpu: Pair | None = None
+    cpu: Pair | None = None
+
+    def way(
+        self, i: int, in_chunks: Callable[..., Any], at_once: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """How to compute the sums, or their derivative, given what chunks a CPU."""
+        others = in_chunks
+        if self.cpu:
+            others = bind(_on_cpu, cpu=self.cpu[i], default=at_once)
+        return bind(_on_gpu, gpu=self.gpu[i], default=others) if self.gpu else others
+
+
 def of_sums(
     terms: Callable[..., tuple[Array, ...]],
     axes: tuple[int, ...],
@@ -367,7 +393,7 @@ def of_sums(
     parameters: tuple[Any, ...],
     summed: tuple[int, ...] | None = None,
     of_chunk: Callable[..., tuple[Array, ...]] | None = None,
-    on_gpu: tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array]]] | None = None,
+    written: Written | None = None,
 ) -> Array:
     """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
 
@@ -379,14 +405,14 @@ def of_sums(
       parameters: Arrays, or None.
       summed: Where those axes are in the terms; None: where they are in `x`.
       of_chunk: Another way to compute the terms of a chunk; None: none.
-      on_gpu: How a GPU computes the sums, and their derivative by `x` times factors that follow the
-        arrays; None: as all others.
+      written: How some platforms compute them; None: all in the same way.
     """
     summed = axes if summed is None else summed
     total = bind(_totals, terms=terms, summed=summed)
     in_chunk = bind(_totals, terms=of_chunk or terms, summed=summed)
-    on_gpu = on_gpu if arrays[0].size >= CHUNKED_FROM else None
-    finished = _finished(total, in_chunk, axes, finish, len(arrays), on_gpu)
+    if written is None or arrays[0].size < CHUNKED_FROM:
+        written = Written()
+    finished = _finished(total, in_chunk, axes, finish, len(arrays), written)
     return finished(*arrays, *parameters)
 
 
@@ -403,11 +429,10 @@ def _finished(
     axes: tuple[int, ...],
     finish: Callable[..., Array],
     count: int,
-    on_gpu: tuple[Callable[..., Any], Callable[..., Any]] | None,
+    written: Written,
 ) -> Callable[..., Array]:
     """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
-    evaluate = in_chunks(in_chunk, axes, total)
-    sums = recomputed(total, bind(_on_gpu, gpu=on_gpu[0], default=evaluate) if on_gpu else evaluate)
+    sums = recomputed(total, written.way(0, in_chunks(in_chunk, axes, total), total))
 
     @jax.custom_jvp
     def number(*values: Any) -> Array:
@@ -422,8 +447,8 @@ def _finished(
         if any(jnp.shape(primals[i]) != primals[0].shape for i in inner):
             whole = bind(_whole, total=total, finish=finish, count=count)
             return value, _linear(whole, moving)(primals, directions)
-        slope = on_gpu[1] if on_gpu and inner == (0,) else None
-        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, slope)
+        by_hand = written if inner == (0,) else Written()
+        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, by_hand)
         return value, linear(primals, parts, directions)
 
     number.defjvp(jvp, symbolic_zeros=True)
@@ -447,15 +472,13 @@ def _by_slopes(
     finish: Callable[..., Array],
     count: int,
     moving: tuple[int, ...],
-    on_gpu: Callable[..., tuple[Array]] | None,
+    written: Written,
 ) -> Callable[..., Array]:
     """The derivative of such a number: that by its sums first, with which one pass is made."""
     inner = tuple(i for i in moving if i < count)
     outer = tuple(i - count for i in moving if i >= count)
     slope, in_chunk = (bind(_slopes, total=f, inner=inner, count=count) for f in (total, in_chunk))
-    evaluate = in_chunks(in_chunk, axes, slope)
-    evaluate = bind(_on_gpu, gpu=on_gpu, default=evaluate) if on_gpu else evaluate
-    slopes_of = recomputed(slope, evaluate)
+    slopes_of = recomputed(slope, written.way(1, in_chunks(in_chunk, axes, slope), slope))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import labels, sigmoid
+from jaxloss._core import labels, numerics, sigmoid
 from jaxloss._core.cost import bind
 from jaxloss._core.sharding import is_split
 
@@ -199,7 +199,7 @@ class _Target(NamedTuple):
 
 
 def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes: bool) -> _Target:
-    z, limit = _finite(logits, mask, axis), _limit(logits)
+    z, limit = _finite(logits, mask, axis), numerics.limit(logits.dtype)
     sizes = (1,) * z.shape[axis] if in_planes else (z.shape[axis],)
     parts = jax.lax.split(z, sizes, axis)
     classes = jax.lax.split(jax.lax.broadcasted_iota(ids.dtype, z.shape, axis), sizes, axis)
@@ -217,15 +217,10 @@ def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes:
     return _Target(shares, hits, jnp.exp(lead), rest, top, lead, removed=lead < -limit / 2)
 
 
-def _limit(logits: Array) -> float:
-    """What is infinite is cut to it, so that differences are finite."""
-    return float(jnp.finfo(logits.dtype).max) / 4
-
-
 def _finite(logits: Array, mask: Array | None, axis: int) -> Array:
     if mask is not None:
         logits = jnp.where(jnp.expand_dims(mask, axis), logits, 0)
-    return jnp.clip(logits, -_limit(logits), _limit(logits))
+    return numerics.cut(logits)
 
 
 def _odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:

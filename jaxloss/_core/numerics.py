@@ -121,3 +121,13 @@ def absolute(x: Array) -> Array:
 def finite(x: Array) -> Array:
     """Returns `x` with +inf replaced by the largest number, so that `0 * x` is 0 there."""
     return jnp.where(x == jnp.inf, jnp.finfo(x.dtype).max, x)
+
+
+def limit(dtype: jnp.dtype) -> float:
+    """Returns a quarter of the largest number: differences of what it bounds are finite."""
+    return float(jnp.finfo(dtype).max) / 4
+
+
+def cut(x: Array) -> Array:
+    """Returns `x` between that limit and its negative: without infinities."""
+    return jnp.clip(x, -limit(x.dtype), limit(x.dtype))

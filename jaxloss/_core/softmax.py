@@ -150,9 +150,30 @@ def _two_reductions(
 ) -> tuple[Array, Array, Array]:
     """The statistics by plain reductions: for a CPU."""
     # The target's own logit may be the top: what then underflows is below the smallest number.
+    if classes.are_planes(logits, axis) and logits.shape[axis] > classes.FEW:
+        return _by_class(logits, ids, mask, axis)
     top = classes.highest(logits, axis)
     total = classes.total(_beside(logits, top, ids, mask, axis), axis)
     return top, total, labelled.of_ids(logits, ids, axis)
+
+
+def _by_class(
+    logits: Array, ids: Array, mask: Array | None, axis: int
+) -> tuple[Array, Array, Array]:
+    """The same in a loop over the classes."""
+    ids = jnp.expand_dims(ids, axis)
+    kept = True if mask is None else jnp.expand_dims(mask, axis)
+    none = jnp.full_like(ids, -jnp.inf, logits.dtype)
+    top = classes.fold(lambda top, c, z: jnp.maximum(top, z), none, axis, logits)
+
+    def add(sums: tuple[Array, Array], c: Any, z: Array) -> tuple[Array, Array]:
+        total, target = sums
+        hit = ids == c
+        share = jnp.where(kept & ~hit, jnp.exp(_above(z, top)), 0)
+        return total + share, jnp.where(hit, z, target)
+
+    total, target = classes.fold(add, (jnp.zeros_like(none), jnp.zeros_like(none)), axis, logits)
+    return top.squeeze(axis), total.squeeze(axis), target.squeeze(axis)
 
 
 def _beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int) -> Array:

@@ -1,4 +1,4 @@
-"""What a GPU computes instead, run here: the same value and gradient as a CPU's."""
+"""What a GPU, and a CPU from large arrays on, compute instead: the same value and gradient."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import cost
+from jaxloss._core import classes, cost
 
 CASES = {
     "cross_entropy": {},
@@ -20,15 +20,16 @@ CASES = {
 }
 
 
-@pytest.fixture
-def on_gpu(monkeypatch):
-    """Takes the branch of a GPU, from the smallest array on."""
+@pytest.fixture(params=["cuda", "cpu"], autouse=True)
+def platform(request, monkeypatch):
+    """Takes the branch of a platform, from the smallest array on."""
 
-    def chosen(*arrays, default, cuda=None, **_):
-        return (cuda or default)(*arrays)
+    def chosen(*arrays, default, **others):
+        return others.get(request.param, default)(*arrays)
 
     jax.clear_caches()
     monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(classes, "PLANE", 0)
     monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
     yield
     jax.clear_caches()
@@ -51,15 +52,18 @@ def in_float64(loss, logits, ids):
 WEIGHTS = jnp.array([0.5, 1, 2]).reshape(3, 1, 1)
 ROWS = [
     *((name, classes, axis, {}) for name in CASES for classes, axis in [(2, -1), (3, 1), (21, -1)]),
+    *((name, 21, 1, {}) for name in CASES),
     *(("cross_entropy", classes, axis, {}) for classes, axis in [(2, 1), (5, 1), (40, -1)]),
     ("cross_entropy", 3, -1, {"ignore_index": 1, "class_weights": jnp.array([1.0, 2, 3])}),
     ("softmax_focal", 3, -1, {"ignore_index": 1, "weights": WEIGHTS}),
-    ("dice", 21, -1, {"ignore_index": 1, "weights": WEIGHTS}),
+    *(("dice", 21, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
+    ("dice", 3, -1, {"ignore_index": 1, "weights": WEIGHTS}),
+    ("dice", 3, 2, {"per_image": False}),
 ]
 
 
 @pytest.mark.parametrize(("name", "classes", "axis", "options"), ROWS)
-def test_value_and_gradient(on_gpu, name, classes, axis, options):
+def test_value_and_gradient(name, classes, axis, options):
     logits, ids = batch(classes, axis)
     loss = functools.partial(
         getattr(jaxloss, name), labels=ids, axis=axis, **CASES[name], **options
@@ -76,7 +80,7 @@ def test_value_and_gradient(on_gpu, name, classes, axis, options):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice"])
 @pytest.mark.parametrize("axis", [-1, 1])
-def test_bad_ids_and_masked_numbers(on_gpu, name, axis):
+def test_bad_ids_and_masked_numbers(name, axis):
     logits, ids = batch(3, axis)
     loss = functools.partial(getattr(jaxloss, name), axis=axis)
     value, gradient = jax.value_and_grad(loss)(logits, ids.at[0, 1, 1].set(3))
@@ -90,7 +94,7 @@ def test_bad_ids_and_masked_numbers(on_gpu, name, axis):
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal"])
-def test_second_order(on_gpu, name):
+def test_second_order(name):
     logits, ids = batch(3, -1)
     loss = functools.partial(getattr(jaxloss, name), labels=ids)
     direction = jnp.cos(jnp.arange(logits.size, dtype=jnp.float32)).reshape(logits.shape)

@@ -321,19 +321,28 @@ def of_counts(
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
     if scalar and frame.axis_name is None:
-        written = cost.Written()
-        alone = beside is None and more is None
-        if constant and alone and axis != 0 and not pixels.form.without_background:
-            here = {"axis": axis, "pooled": not frame.per_image}
-            on_gpu, on_cpu = (
-                (bind(way.counts, **here), bind(way.slope_of_counts, **here))
-                for way in (gpu, planes)
-            )
-            assert axis is not None
-            written = cost.Written(on_gpu, on_cpu if planes.pays(arrays[0], axis) else None)
         sums = terms, frame.summed, arrays
+        written = _written(pixels, beside) if of_ids and more is None else None
         return cost.of_sums(*sums, finished, others, summed, of_chunk, written)
     return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
+
+
+def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
+    """How platforms compute the soft counts of ids, and a cost beside them, and their slopes."""
+    axis = pixels.axis
+    if axis is None or axis == 0 or pixels.form.without_background:
+        return None
+    here: dict[str, Any] = {"axis": axis, "pooled": not pixels.frame.per_image}
+    pays = planes.pays(pixels.arrays[0], axis)
+    if beside is None:
+        on_gpu, on_cpu = (
+            (bind(way.counts, **here), bind(way.slope_of_counts, **here)) for way in (gpu, planes)
+        )
+        return cost.Written(on_gpu, on_cpu if pays else None)
+    if not (pays and beside.of_statistics):
+        return None
+    here |= {"formula": beside.formula, "of_position": _of_position(beside, pixels.frame.rank)}
+    return cost.Written(cpu=(bind(_counts_and_cost, **here), bind(_their_slope, **here)))
 
 
 def _of_sums(
@@ -408,7 +417,7 @@ def _with_cost(
         return of_logits, beside.arrays[1:]
     rest = beside.arrays[3:]
     assert pixels.axis is not None
-    of_position = tuple(a is not None and jnp.ndim(a) == pixels.frame.rank - 1 for a in rest)
+    of_position = _of_position(beside, pixels.frame.rank)
     expanded = tuple(
         jnp.expand_dims(a, pixels.axis) if yes else a
         for a, yes in zip(rest, of_position, strict=True)
@@ -416,6 +425,11 @@ def _with_cost(
     return bind(
         _of_statistics, axis=axis, formula=beside.formula, of_position=of_position
     ), expanded
+
+
+def _of_position(beside: Cost, rank: int) -> tuple[bool, ...]:
+    """Which arrays of such a cost, behind the statistics, have a number for each position."""
+    return tuple(a is not None and jnp.ndim(a) == rank - 1 for a in beside.arrays[3:])
 
 
 def _alone(*arrays: Any, form: _Form, axis: int | None) -> tuple[Array, ...]:
@@ -434,16 +448,85 @@ def _of_statistics(
     mask: Array | None,
     *rest: Any,
     axis: int,
+    **cost_of: Any,
+) -> tuple[Array, ...]:
+    rows, values = _rows_and_cost(z, ids, mask, *rest, axis=axis, **cost_of)
+    ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
+    tp, fp, fn, y = softmax.shares(rows, z, ids, mask, axis)
+    p, q = tp + fp, fn + (1 - y) * (1 - fp)
+    return tp, fp, fn, p, q, y, values
+
+
+def _rows_and_cost(
+    z: Array,
+    ids: Array,
+    mask: Array | None,
+    *rest: Any,
+    axis: int,
     formula: Callable[..., Array],
     of_position: tuple[bool, ...],
-) -> tuple[Array, ...]:
+) -> tuple[tuple[Array, Array, Array], Array]:
+    """The statistics, and what is computed of them, with a class axis of size 1."""
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     each = zip(rest, of_position, strict=True)
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
     rows = softmax.statistics(z, ids, mask, axis)
-    tp, fp, fn, y = softmax.shares(rows, z, ids, mask, axis)
-    p, q = tp + fp, fn + (1 - y) * (1 - fp)
-    return tp, fp, fn, p, q, y, jnp.expand_dims(formula(*rows, *rest), axis)
+    return rows, jnp.expand_dims(formula(*rows, *rest), axis)
+
+
+def _counts_and_cost(
+    z: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *rest: Any,
+    axis: int,
+    pooled: bool,
+    **cost_of: Any,
+) -> tuple[Array, ...]:
+    """The soft counts class by class, and the sums of the cost."""
+    counts = planes.counts(z, ids, mask, weight, axis=axis, pooled=pooled)[:3]
+    return *counts, _sums_of_cost(z, ids, mask, weight, *rest, axis=axis, pooled=pooled, **cost_of)
+
+
+def _their_slope(
+    z: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *others: Any,
+    axis: int,
+    pooled: bool,
+    **cost_of: Any,
+) -> tuple[Array]:
+    """The derivative of all these times factors, which stand last."""
+    z, *others = cost.varying(z, *others)
+    by_tp, by_fp, by_fn, by_cost = others[-4:]
+    here: dict[str, Any] = {"axis": axis, "pooled": pooled}
+    factors = by_tp - by_fn, by_fp
+    (of_counts,) = planes.slope_of_counts(z, ids, mask, weight, *factors, **here)
+
+    def weighted(z: Array) -> Array:
+        return (
+            by_cost * _sums_of_cost(z, ids, mask, weight, *others[:-4], **here, **cost_of)
+        ).sum()
+
+    return (of_counts + jax.grad(weighted)(z),)
+
+
+def _sums_of_cost(
+    z: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *rest: Any,
+    axis: int,
+    pooled: bool,
+    **cost_of: Any,
+) -> Array:
+    _, values = _rows_and_cost(z, ids, mask, *rest, axis=axis, **cost_of)
+    values = values if weight is None else values * weight
+    return values.sum(tuple(i for i in range(z.ndim) if i != axis and (pooled or i != 0)))
 
 
 def score(

@@ -715,8 +715,9 @@ CORE_FLOORS = (
     {"boxes", "classes", "cost", "declare"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},
-    {"blocks", "gpu"},
-    {"softmax", "transform"},
+    {"blocks", "gpu", "planes"},
+    {"soft", "transform"},
+    {"softmax"},
     {"confusion", "maps"},
 )
 

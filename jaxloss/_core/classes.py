@@ -104,6 +104,11 @@ def highest(x: Array, axis: int, keepdims: bool = False) -> Array:
     return _reduced(jnp.maximum, jnp.max, jax.lax.stop_gradient(x), axis, keepdims)
 
 
+def above(logits: Array, top: Array) -> Array:
+    """`logits - top`, 0 for a logit of +inf and -inf for one of -inf."""
+    return jnp.where(logits == jnp.inf, 0, logits - jnp.where(top == -jnp.inf, 0, top))
+
+
 def best(x: Array, axis: int) -> Array:
     """The id of each position's highest class, the first of several; without a highest 0.
 

@@ -330,7 +330,7 @@ def of_counts(
 def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
     """How platforms compute the soft counts of ids, and a cost beside them, and their slopes."""
     axis = pixels.axis
-    if axis is None or axis == 0 or pixels.form.without_background:
+    if axis is None or axis == 0 or pixels.frame.rank < 3 or pixels.form.without_background:
         return None
     here: dict[str, Any] = {"axis": axis, "pooled": not pixels.frame.per_image}
     pays = planes.pays(pixels.arrays[0], axis)
@@ -500,17 +500,16 @@ def _their_slope(
     **cost_of: Any,
 ) -> tuple[Array]:
     """The derivative of all these times factors, which stand last."""
-    z, *others = cost.varying(z, *others)
-    by_tp, by_fp, by_fn, by_cost = others[-4:]
     here: dict[str, Any] = {"axis": axis, "pooled": pooled}
-    factors = by_tp - by_fn, by_fp
-    (of_counts,) = planes.slope_of_counts(z, ids, mask, weight, *factors, **here)
+    z, *varying = cost.varying(z, *others)
+    *rest, by_tp, by_fp, by_fn, by_cost = varying
 
     def weighted(z: Array) -> Array:
-        return (
-            by_cost * _sums_of_cost(z, ids, mask, weight, *others[:-4], **here, **cost_of)
-        ).sum()
+        sums = _sums_of_cost(z, ids, mask, weight, *rest, **here, **cost_of)
+        return (by_cost * sums).sum()
 
+    factors = by_tp - by_fn, by_fp
+    (of_counts,) = planes.slope_of_counts(z, ids, mask, weight, *factors, **here)
     return (of_counts + jax.grad(weighted)(z),)
 
 

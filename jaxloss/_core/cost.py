@@ -72,6 +72,9 @@ class Cost(NamedTuple):
       unrolled: Whether the derivative by each class is computed by itself: of few, in a long
         formula, where one loop over all of them would repeat what they share for each. A CPU
         computes the values alone of such a formula faster at once.
+      on_cpu: `on_cpu(x, weights, *others)`, the weighted sum of the values and its derivative by
+        `x`, as a CPU computes them; None: as all others do.
+      whole: Whether it does so at once, where a chunk would be slower.
     """
 
     formula: Callable[..., Array]
@@ -80,6 +83,8 @@ class Cost(NamedTuple):
     of_statistics: bool = False
     source: Source | None = None
     unrolled: bool = False
+    on_cpu: Callable[..., tuple[Array, Array]] | None = None
+    whole: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,7 +129,9 @@ class Cost(NamedTuple):
         x, *others = self.arrays
         total = bind(_weighted_sum, formula=self.formula)
         unrolled = self.classes if self.unrolled else None
-        return _quotient(total, self._cut, unrolled)(x, denominator, weights, *others)
+        written = (self.on_cpu, () if self.whole else self._cut) if self.on_cpu else None
+        quotient = _quotient(total, self._cut, unrolled, written)
+        return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
         """Returns the same cost, with which a GPU's compiler joins no loop of the same logits.
@@ -252,9 +259,15 @@ def _linear(formula: Callable[..., Any], moving: tuple[int, ...]) -> Callable[..
     return linear
 
 
+OnCpu = tuple[Callable[..., tuple[Array, Array]], tuple[int, ...] | None]
+
+
 @functools.cache
 def _quotient(
-    total: Callable[..., Array], axes: tuple[int, ...] | None, unrolled: int | None
+    total: Callable[..., Array],
+    axes: tuple[int, ...] | None,
+    unrolled: int | None,
+    on_cpu: OnCpu | None,
 ) -> Callable[..., Array]:
     """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
 
@@ -262,8 +275,12 @@ def _quotient(
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
       unrolled: The axis along which each derivative is computed by itself; None: none.
+      on_cpu: How a CPU computes the sum beside its derivative by `x`, and the axes it may cut then.
     """
     evaluate = in_chunks(total, axes) if unrolled is None else total
+    if on_cpu is not None:
+        both, cut = on_cpu
+        evaluate = bind(_written, function=bind(_first, both=both), axes=cut, default=total)
 
     def value(x: Array, denominator: Array, *others: Any) -> Array:
         return numerics.divide(evaluate(x, *others), denominator)
@@ -274,13 +291,25 @@ def _quotient(
         moving = _moving(tangents)
         directions = tuple(tangents[i] for i in moving)
         if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
-            sum_, *slopes = _with_slopes(total, axes, moving, unrolled)(*primals)
+            by_hand = on_cpu if moving == (0,) else None
+            sum_, *slopes = _with_slopes(total, axes, moving, unrolled, by_hand)(*primals)
             return numerics.divide(sum_, primals[1]), _dot(slopes, directions)
         at_once = bind(_over, total=total)
         return quotient(*primals), _linear(at_once, moving)(primals, directions)
 
     quotient.defjvp(jvp, symbolic_zeros=True)
     return quotient
+
+
+def _first(*arrays: Any, both: Callable[..., tuple[Array, Array]]) -> Array:
+    return both(*arrays)[0]
+
+
+def _slope_over(
+    x: Array, denominator: Array, *others: Any, both: Callable[..., tuple[Array, Array]]
+) -> tuple[Array, Array]:
+    sum_, slope = both(x, *others)
+    return sum_, numerics.divide(slope, denominator)
 
 
 def _over(x: Array, denominator: Array, *others: Any, total: Callable[..., Array]) -> Array:
@@ -293,9 +322,14 @@ def _with_slopes(
     axes: tuple[int, ...] | None,
     moving: tuple[int, ...],
     unrolled: int | None,
+    on_cpu: OnCpu | None,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(_sum_and_slopes, total=total, moving=moving)
+    if on_cpu is not None:
+        both, cut = on_cpu
+        by_hand = bind(_slope_over, both=both)
+        return recomputed(function, bind(_written, function=by_hand, axes=cut, default=function))
     if unrolled is not None:
         by_column = bind(_sum_and_columns, total=total, moving=moving, axis=unrolled)
         at_once = bind(_split, function=function, axis=unrolled)
@@ -538,10 +572,27 @@ def _evaluated(
     axes: tuple[int, ...] | None,
     default: Callable[..., Any],
 ) -> Any:
-    if x.size < CHUNKED_FROM or not _long_axes(x, axes):
+    if _is_small(x, axes):
         return function(x, *others)
     chunked = bind(_chunked, function=function, axes=axes)
-    return jax.lax.platform_dependent(x, *others, cpu=chunked, default=default)
+    return _on_cpu(x, *others, cpu=chunked, default=default)
+
+
+def _written(
+    x: Array,
+    *others: Any,
+    function: Callable[..., Any],
+    axes: tuple[int, ...] | None,
+    default: Callable[..., Any],
+) -> Any:
+    """What is written for a CPU, in chunks of what is not small; `default` elsewhere."""
+    if not _is_small(x, axes):
+        function = bind(_chunked, function=function, axes=axes)
+    return _on_cpu(x, *others, cpu=function, default=default)
+
+
+def _is_small(x: Array, axes: tuple[int, ...] | None) -> bool:
+    return x.size < CHUNKED_FROM or not _long_axes(x, axes)
 
 
 def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None) -> Any:

@@ -16,7 +16,7 @@ Array = jax.Array
 
 def pays(logits: Array, axis: int) -> bool:
     """Whether this is the faster way: many classes that lie last are reduced at once."""
-    if axis == logits.ndim - 1:
+    if axis == logits.ndim - 1 > 0:
         return logits.shape[axis] <= classes.FEW
     return classes.are_planes(logits, axis)
 
@@ -28,7 +28,7 @@ def counts(
 
     The last two are constants for the derivative.
     """
-    at, (z, ids, mask, weight) = _moved(axis, logits, ids, mask, weight)
+    at, (z, ids, mask, weight) = moved(axis, logits, ids, mask, weight)
     share = _share(z, ids, mask, at)
     if weight is not None:
         share = share._replace(unit=share.unit * weight, miss=share.miss * weight)
@@ -56,7 +56,7 @@ def slope_of_counts(
     With `s = sum_{c != y} b_c p_c` it is `w p_y ((1 - p_y) a_y - s)` at the target `y` and
     `w p_c (b_c - s - p_y a_y)` elsewhere.
     """
-    at, (z, ids, mask, weight) = _moved(axis, logits, ids, mask, weight)
+    at, (z, ids, mask, weight) = moved(axis, logits, ids, mask, weight)
     share = _share(z, ids, mask, at)
     a, b = (jnp.expand_dims(x, _pixels(z, at, pooled)) for x in factors[:2])
 
@@ -115,11 +115,12 @@ def _share(z: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
     return _Share(top, unit, miss if mask is None else jnp.where(mask, miss, 0), mask)
 
 
-def _moved(axis: int, z: Array, *others: Array | None) -> tuple[int, tuple[Any, ...]]:
+def moved(axis: int, z: Array, *others: Array | None) -> tuple[int, tuple[Any, ...]]:
     """Moves classes that lie last behind the batch; returns where they are, and the arrays."""
     if axis != z.ndim - 1:
         return axis, (z, *others)
-    return 1, tuple(None if a is None else jnp.moveaxis(a, axis, 1) for a in (z, *others))
+    at = min(1, axis - 1)  # where there are no images, before the positions
+    return at, tuple(None if a is None else jnp.moveaxis(a, axis, at) for a in (z, *others))
 
 
 def _pixels(z: Array, axis: int, pooled: bool) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, gpu, numerics, sigmoid
+from jaxloss._core import classes, gpu, numerics, planes, sigmoid, soft
 from jaxloss._core import labels as labelled
 from jaxloss._core.cost import Cost, Source, bind
 from jaxloss._core.sharding import is_split
@@ -169,7 +169,7 @@ def _by_class(
     def add(sums: tuple[Array, Array], c: Any, z: Array) -> tuple[Array, Array]:
         total, target = sums
         hit = ids == c
-        share = jnp.where(kept & ~hit, jnp.exp(_above(z, top)), 0)
+        share = jnp.where(kept & ~hit, jnp.exp(classes.above(z, top)), 0)
         return total + share, jnp.where(hit, z, target)
 
     total, target = classes.fold(add, (jnp.zeros_like(none), jnp.zeros_like(none)), axis, logits)
@@ -181,7 +181,7 @@ def _beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int
 
     A CPU computes it once, for value and derivative, in the memory of the gradient.
     """
-    level = _above(logits, jnp.expand_dims(top, axis))
+    level = classes.above(logits, jnp.expand_dims(top, axis))
     if mask is not None:
         # Asked for the mask itself, a CPU's compiler would branch at every position.
         bound = jnp.where(mask, jnp.inf, -jnp.full((), jnp.inf, logits.dtype))
@@ -225,7 +225,7 @@ def log_odds(logits: Array, top: Array, rest: Array) -> Array:
     those of `scale`; the sum over all classes but `c`, `rest + (1 - exp(z_c - top))`, does not
     cancel.
     """
-    level = _above(logits, top)
+    level = classes.above(logits, top)
     removed = level == -jnp.inf
     level = jnp.where(removed, 0, level)
     others = rest + (1 - jnp.exp(level))
@@ -257,7 +257,7 @@ def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, An
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(logits: Array, top: Array, t: Array) -> Array:
-        return (jnp.exp(_above(logits, top)) * t).sum(axis, keepdims=True)
+        return (jnp.exp(classes.above(logits, top)) * t).sum(axis, keepdims=True)
 
     return (top, rest), (jnp.zeros_like(top), linear(logits, top, t))
 
@@ -265,7 +265,7 @@ def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, An
 def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
     """The scale by plain reductions: for a CPU."""
     top = logits.max(axis, keepdims=True)
-    level = _above(logits, top)
+    level = classes.above(logits, top)
     shares = jnp.exp(level)
     total, below = (
         values.sum(axis, keepdims=True) for values in (shares, jnp.where(level < 0, shares, 0))
@@ -288,11 +288,6 @@ def _scale_by_one(logits: Array, *, axis: int) -> tuple[Array, Array]:
     absent = jnp.where(logits == -jnp.inf, zero - 1, zero)
     top, rest = jax.lax.reduce((logits, absent), (zero - jnp.inf, zero - 1), combine, (axis,))
     return jnp.expand_dims(top, axis), jnp.expand_dims(rest, axis)
-
-
-def _above(logits: Array, top: Array) -> Array:
-    """`logits - top`, 0 for a logit of +inf and -inf for one of -inf."""
-    return jnp.where(logits == jnp.inf, 0, logits - jnp.where(top == -jnp.inf, 0, top))
 
 
 def cost(
@@ -416,8 +411,12 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     smoothing = smoothing_of(label_smoothing)
     if data.are_probabilities or (data.has_ids and smoothing is None):
         return cost(surprise, data, label_smoothing=label_smoothing)
-    plain = data._replace(class_weights=None)
-    return labelled.per_position(_cross_entropy, plain, smoothing, data.class_weights)
+    plain, factors = data._replace(class_weights=None), data.class_weights
+    values = labelled.per_position(_cross_entropy, plain, smoothing, factors)
+    if is_split(data.logits, data.axis):
+        return values
+    on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)
+    return values._replace(on_cpu=on_cpu, whole=planes.pays(data.logits, data.axis))
 
 
 def surprise(hit: Array, miss: Array) -> Array:
@@ -434,6 +433,30 @@ def _cross_entropy(
     return _entropy(z, shares, *rows, part.axis).squeeze(part.axis)
 
 
+def _with_slope(
+    z: Array,
+    weights: Array | None,
+    labels: Array,
+    mask: Array | None,
+    class_weights: None,
+    smoothing: Array | None,
+    factors: Array | None,
+    *,
+    axis: int,
+    has_ids: bool,
+) -> tuple[Array, Array]:
+    at = axis
+    if planes.pays(z, axis):
+        at, arrays = planes.moved(axis, z, weights, labels, mask, factors)
+        z, weights, labels, mask, factors = arrays
+    ids = labels.squeeze(at) if has_ids else labels
+    valid = None if mask is None else mask.squeeze(at)
+    part = labelled.Competing(z, ids, valid, None, class_weights, at)
+    shares = _shares(part, smoothing, factors)
+    cost, slope = soft.with_slope(part.unmasked_logits(), shares, weights, at)
+    return cost, jnp.moveaxis(slope, at, axis)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _entropy(logits: Array, shares: Array, top: Array, rest: Array, axis: int) -> Array:
     """The cost; its derivative by the logits includes that through their scale."""
@@ -444,7 +467,7 @@ def _entropy(logits: Array, shares: Array, top: Array, rest: Array, axis: int) -
 @_entropy.defjvp
 def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     (logits, shares, top, rest), (t, t_shares, *_) = primals, tangents
-    removed = _above(logits, top) == -jnp.inf
+    removed = classes.above(logits, top) == -jnp.inf
     p, q = _probability_pair(logits, top, rest, axis)
     total = jnp.where(removed, 0, shares).sum(axis, keepdims=True)
     # Not total p - y, which cancels where a class is all but certain.
@@ -457,7 +480,7 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tup
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _surprise(logits: Array, top: Array, rest: Array, axis: int) -> Array:
     """Returns `-log p_c`; its derivative by the logits includes that through their scale."""
-    return jnp.log1p(rest) - _above(logits, top)
+    return jnp.log1p(rest) - classes.above(logits, top)
 
 
 @_surprise.defjvp
@@ -470,7 +493,7 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tup
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _probability_pair(logits: Array, top: Array, rest: Array, axis: int) -> tuple[Array, Array]:
     """Returns `p_c` and `1 - p_c`, neither by a subtraction that cancels."""
-    share, norm = jnp.exp(_above(logits, top)), 1 / (1 + rest)
+    share, norm = jnp.exp(classes.above(logits, top)), 1 / (1 + rest)
     return share * norm, (rest + (1 - share)) * norm
 
 

@@ -1,0 +1,78 @@
+"""The cross-entropy of soft labels as a CPU computes it: the slope written beside the value.
+
+Derived by JAX, the two would share what neither needs to keep, and the compiler would write it to
+memory. Classes that are not last go by one after the other, as in `planes`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import classes, numerics, planes
+
+Array = jax.Array
+_Sums = tuple[Array, Array, Array]
+
+
+class _Row(NamedTuple):
+    """What each position has of all its classes, with a class axis of size 1.
+
+    Attributes:
+      top: The largest logit.
+      rest: `sum_c exp(z_c - top) - 1`, exactly.
+      mass: `sum_c y_c`.
+      lead: `sum_c y_c (z_c - top)`.
+    """
+
+    top: Array
+    rest: Array
+    mass: Array
+    lead: Array
+
+
+def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Array, Array]:
+    """Returns `L = sum w y_c (-log p_c)` and `dL/dz_c = w (p_c (m - y_c) - y_c (1 - p_c))`.
+
+    `m` is the sum of the `y_c`; the difference `m p_c - y_c` would cancel where a class is all but
+    certain. The slope of a removed class is 0.
+    """
+    row = (_by_class if planes.pays(z, axis) else _at_once)(z, y, axis)
+    cost = row.mass * jnp.log1p(row.rest) - row.lead
+    level = classes.above(z, row.top)
+    share, unit = jnp.exp(level), 1 / (1 + row.rest)
+    p, q = share * unit, (row.rest + (1 - share)) * unit
+    slope = jnp.where(level == -jnp.inf, 0, p * (row.mass - y) - y * q)
+    if weights is not None:
+        cost, slope = cost * weights, slope * weights
+    return cost.sum(), slope
+
+
+def _at_once(z: Array, y: Array, axis: int) -> _Row:
+    top = z.max(axis, keepdims=True)
+    level = classes.above(z, top)
+    share = jnp.exp(level)
+    # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
+    parts = share, share - jnp.floor(share), y, numerics.product(y, level)
+    total, below, mass, lead = (x.sum(axis, keepdims=True) for x in parts)
+    several = total > 1.5  # of them are the largest
+    return _Row(top, jnp.where(several, total - 1, below), mass, lead)
+
+
+def _by_class(z: Array, y: Array, axis: int) -> _Row:
+    none = jnp.full_like(jax.lax.slice_in_dim(z, 0, 1, axis=axis), -jnp.inf)
+
+    def higher(best: tuple[Array, Array], c: Any, z: Array) -> tuple[Array, Array]:
+        top, first = best
+        return jnp.maximum(top, z), jnp.where(z > top, c, first)
+
+    top, first = classes.fold(higher, (none, jnp.zeros_like(none, jnp.int32)), axis, z)
+
+    def add(sums: _Sums, c: Any, z: Array, y: Array) -> _Sums:
+        rest, mass, lead = sums
+        level = classes.above(z, top)
+        others = jnp.where(first == c, 0, jnp.exp(level))
+        return rest + others, mass + y, lead + numerics.product(y, level)
+
+    zero = jnp.zeros_like(none)
+    return _Row(top, *classes.fold(add, (zero, zero, zero), axis, z, y))

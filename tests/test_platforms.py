@@ -78,6 +78,27 @@ def test_value_and_gradient(name, classes, axis, options):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=digits * largest)
 
 
+@pytest.mark.parametrize("classes", [3, 21])
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("smoothing", [0.1, None])
+def test_soft_labels(classes, axis, smoothing):
+    """Of ids smoothed, and of shares; masked, weighted, with removed classes and class weights."""
+    logits, ids = batch(classes, axis)
+    options = {"where": ids != 1, "weights": WEIGHTS, "class_weights": jnp.arange(1.0, classes + 1)}
+    labels = ids
+    if smoothing is None:
+        labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits), axis)
+    else:
+        options["label_smoothing"] = smoothing
+    loss = functools.partial(jaxloss.cross_entropy, axis=axis, **options)
+    value, gradient = jax.value_and_grad(loss)(logits, labels)
+    jax.clear_caches()
+    expected, slope = in_float64(loss, logits, np.asarray(labels))
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    largest = np.abs(np.asarray(slope)).max()
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice"])
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_bad_ids_and_masked_numbers(name, axis):

@@ -21,7 +21,7 @@ class _Row(NamedTuple):
     Attributes:
       top: The largest logit.
       rest: `sum_c exp(z_c - top) - 1`, exactly.
-      mass: `sum_c y_c`.
+      mass: `m = sum_c y_c` of the classes that have not been removed.
       lead: `sum_c y_c (z_c - top)`.
     """
 
@@ -34,8 +34,8 @@ class _Row(NamedTuple):
 def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Array, Array]:
     """Returns `L = sum w y_c (-log p_c)` and `dL/dz_c = w (p_c (m - y_c) - y_c (1 - p_c))`.
 
-    `m` is the sum of the `y_c`; the difference `m p_c - y_c` would cancel where a class is all but
-    certain. The slope of a removed class is 0.
+    The difference `m p_c - y_c` would cancel where a class is all but certain. The slope of a
+    removed class is 0.
     """
     row = (_by_class if planes.pays(z, axis) else _at_once)(z, y, axis)
     cost = row.mass * jnp.log1p(row.rest) - row.lead
@@ -53,7 +53,7 @@ def _at_once(z: Array, y: Array, axis: int) -> _Row:
     level = classes.above(z, top)
     share = jnp.exp(level)
     # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
-    parts = share, share - jnp.floor(share), y, numerics.product(y, level)
+    parts = share, share - jnp.floor(share), _present(y, level), numerics.product(y, level)
     total, below, mass, lead = (x.sum(axis, keepdims=True) for x in parts)
     several = total > 1.5  # of them are the largest
     return _Row(top, jnp.where(several, total - 1, below), mass, lead)
@@ -72,7 +72,11 @@ def _by_class(z: Array, y: Array, axis: int) -> _Row:
         rest, mass, lead = sums
         level = classes.above(z, top)
         others = jnp.where(first == c, 0, jnp.exp(level))
-        return rest + others, mass + y, lead + numerics.product(y, level)
+        return rest + others, mass + _present(y, level), lead + numerics.product(y, level)
 
     zero = jnp.zeros_like(none)
     return _Row(top, *classes.fold(add, (zero, zero, zero), axis, z, y))
+
+
+def _present(y: Array, level: Array) -> Array:
+    return jnp.where(level == -jnp.inf, 0, y)

@@ -715,7 +715,7 @@ CORE_FLOORS = (
     {"boxes", "classes", "cost", "declare"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},
-    {"blocks", "gpu", "planes"},
+    {"blocks", "gpu", "matrix", "planes"},
     {"soft", "transform"},
     {"softmax"},
     {"confusion", "maps"},

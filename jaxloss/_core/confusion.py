@@ -14,7 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, cost, gpu, labels, numerics, planes, reduction, sigmoid, softmax
+from jaxloss._core import (
+    checks,
+    cost,
+    gpu,
+    labels,
+    matrix,
+    numerics,
+    planes,
+    reduction,
+    sigmoid,
+    softmax,
+)
 from jaxloss._core.cost import Cost, bind
 
 Array = jax.Array
@@ -333,12 +344,14 @@ def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
     if axis is None or axis == 0 or pixels.frame.rank < 3 or pixels.form.without_background:
         return None
     here: dict[str, Any] = {"axis": axis, "pooled": not pixels.frame.per_image}
-    pays = planes.pays(pixels.arrays[0], axis)
+    logits, pays = pixels.arrays[0], planes.pays(pixels.arrays[0], axis)
     if beside is None:
-        on_gpu, on_cpu = (
-            (bind(way.counts, **here), bind(way.slope_of_counts, **here)) for way in (gpu, planes)
+        by_class, by_matrix, on_gpu = (
+            (bind(way.counts, **here), bind(way.slope_of_counts, **here))
+            for way in (planes, matrix, gpu)
         )
-        return cost.Written(on_gpu, on_cpu if pays else None)
+        others = by_matrix if matrix.pays(logits, **here) else None
+        return cost.Written(on_gpu, by_class if pays else others)
     if not (pays and beside.of_statistics):
         return None
     here |= {"formula": beside.formula, "of_position": _of_position(beside, pixels.frame.rank)}

@@ -575,8 +575,7 @@ def _evaluated(
 ) -> Any:
     if _is_small(x, axes):
         return function(x, *others)
-    chunked = bind(_chunked, function=function, axes=axes)
-    return _on_cpu(x, *others, cpu=chunked, default=default)
+    return _on_cpu(x, *others, cpu=chunked(function, axes), default=default)
 
 
 def _written(
@@ -587,16 +586,31 @@ def _written(
     default: Callable[..., Any],
 ) -> Any:
     """What is written for a CPU, in chunks of what is not small; `default` elsewhere."""
-    if not _is_small(x, axes):
-        function = bind(_chunked, function=function, axes=axes)
-    return _on_cpu(x, *others, cpu=function, default=default)
+    return _on_cpu(x, *others, cpu=chunked(function, axes), default=default)
+
+
+def chunked(
+    function: Callable[..., Any], axes: tuple[int, ...] | None, most: int = CHUNKS
+) -> Callable[..., Any]:
+    """Makes any platform do what `in_chunks` makes a CPU do, in so many chunks at most."""
+    return bind(_cut_up, function=function, axes=axes, most=most)
+
+
+def _cut_up(
+    x: Array, *others: Any, function: Callable[..., Any], axes: tuple[int, ...] | None, most: int
+) -> Any:
+    if _is_small(x, axes):
+        return function(x, *others)
+    return _chunked(x, *others, function=function, axes=axes, most=most)
 
 
 def _is_small(x: Array, axes: tuple[int, ...] | None) -> bool:
     return x.size < CHUNKED_FROM or not _long_axes(x, axes)
 
 
-def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None) -> Any:
+def _chunked(
+    *arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None, most: int
+) -> Any:
     x = arguments[0]
     axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
     stop = axis + 1
@@ -612,7 +626,7 @@ def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...
         return jax.tree.map(join, result, of_part(start, length))
 
     rows = x.shape[axis] // cut.blocks
-    step = -(-rows // min(CHUNKS, max(1, x.size // CHUNK)))
+    step = -(-rows // min(most, max(1, x.size // CHUNK)))
     whole, rest = divmod(rows, step)
     result = jax.tree.map(functools.partial(cut.empty, x), of_part(0, step))
     result = add(result, whole * step, rest) if rest else result

@@ -344,18 +344,25 @@ def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
     if axis is None or axis == 0 or pixels.frame.rank < 3 or pixels.form.without_background:
         return None
     here: dict[str, Any] = {"axis": axis, "pooled": not pixels.frame.per_image}
-    logits, pays = pixels.arrays[0], planes.pays(pixels.arrays[0], axis)
-    if beside is None:
-        by_class, by_matrix, on_gpu = (
-            (bind(way.counts, **here), bind(way.slope_of_counts, **here))
-            for way in (planes, matrix, gpu)
-        )
-        others = by_matrix if matrix.pays(logits, **here) else None
-        return cost.Written(on_gpu, by_class if pays else others)
-    if not (pays and beside.of_statistics):
+    on_gpu = bind(gpu.counts, **here), bind(gpu.slope_of_counts, **here)
+    return cost.Written(on_gpu if beside is None else None, _on_cpu(pixels, beside, here))
+
+
+def _on_cpu(pixels: Pixels, beside: Cost | None, here: dict[str, Any]) -> cost.Pair | None:
+    logits, cut = pixels.arrays[0], pixels.frame.summed
+    sums, slope = bind(matrix.counts, **here), bind(matrix.slope_of_counts, **here)
+    if planes.pays(logits, here["axis"]):
+        sums, slope, cut = bind(planes.counts, **here), bind(planes.slope_of_counts, **here), ()
+    elif not matrix.pays(logits, **here):
         return None
-    here |= {"formula": beside.formula, "of_position": _of_position(beside, pixels.frame.rank)}
-    return cost.Written(cpu=(bind(_counts_and_cost, **here), bind(_their_slope, **here)))
+    if beside is not None:
+        if not beside.of_statistics:
+            return None
+        of_position = _of_position(beside, pixels.frame.rank)
+        costs = bind(_sums_of_cost, formula=beside.formula, of_position=of_position, **here)
+        sums = bind(_counts_and_cost, counts=sums, costs=costs)
+        slope = bind(_their_slope, of_counts=slope, costs=costs)
+    return cost.chunked(sums, cut, matrix.CHUNKS), cost.chunked(slope, cut, matrix.CHUNKS)
 
 
 def _of_sums(
@@ -488,42 +495,22 @@ def _rows_and_cost(
 
 
 def _counts_and_cost(
-    z: Array,
-    ids: Array,
-    mask: Array | None,
-    weight: Array | None,
-    *rest: Any,
-    axis: int,
-    pooled: bool,
-    **cost_of: Any,
+    *arrays: Any, counts: Callable[..., tuple[Array, ...]], costs: Callable[..., Array]
 ) -> tuple[Array, ...]:
-    """The soft counts class by class, and the sums of the cost."""
-    counts = planes.counts(z, ids, mask, weight, axis=axis, pooled=pooled)[:3]
-    return *counts, _sums_of_cost(z, ids, mask, weight, *rest, axis=axis, pooled=pooled, **cost_of)
+    return *counts(*arrays[:4])[:3], costs(*arrays)
 
 
 def _their_slope(
-    z: Array,
-    ids: Array,
-    mask: Array | None,
-    weight: Array | None,
-    *others: Any,
-    axis: int,
-    pooled: bool,
-    **cost_of: Any,
+    *arrays: Any, of_counts: Callable[..., tuple[Array]], costs: Callable[..., Array]
 ) -> tuple[Array]:
     """The derivative of all these times factors, which stand last."""
-    here: dict[str, Any] = {"axis": axis, "pooled": pooled}
-    z, *varying = cost.varying(z, *others)
-    *rest, by_tp, by_fp, by_fn, by_cost = varying
+    z, *others, by_tp, by_fp, by_fn, by_cost = cost.varying(*arrays)
 
-    def weighted(z: Array) -> Array:
-        sums = _sums_of_cost(z, ids, mask, weight, *rest, **here, **cost_of)
-        return (by_cost * sums).sum()
+    def of_costs(z: Array) -> Array:
+        return (by_cost * costs(z, *others)).sum()
 
-    factors = by_tp - by_fn, by_fp
-    (of_counts,) = planes.slope_of_counts(z, ids, mask, weight, *factors, **here)
-    return (of_counts + jax.grad(weighted)(z),)
+    (slope,) = of_counts(z, *others[:3], by_tp - by_fn, by_fp)
+    return (slope + jax.grad(of_costs)(z),)
 
 
 def _sums_of_cost(

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, numerics
-from jaxloss._core.cost import bind, chunked
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array
@@ -23,20 +22,27 @@ def pays(logits: Array, axis: int, pooled: bool) -> bool:
 
 
 def counts(
-    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int, pooled: bool
+    z: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int, pooled: bool
 ) -> tuple[Array, ...]:
     """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y` of each class.
 
     The last two are constants for the derivative.
     """
-    pixels = _pixels(logits.ndim, axis, pooled)
-    counted = bind(_counts, pixels=pixels)
-    tp, fp, fn = chunked(counted, pixels, CHUNKS)(logits, ids, mask, weight)
-    return tp, fp, fn, tp
+    share, hit = _share(z, ids, mask)
+    p, y = share / share.sum(-1, keepdims=True), hit.astype(z.dtype)
+    y = y if weight is None else y * weight
+    pixels = _pixels(z.ndim, axis, pooled)
+    batch = () if pooled else (0,)
+    matrix = jax.lax.dot_general(p, y, ((pixels, pixels), (batch, batch)), precision="highest")
+    matrix = matrix * jnp.expand_dims(_poison(ids, mask, z, pixels), -1)
+    right = jnp.eye(z.shape[-1], dtype=bool)
+    wrong = jnp.where(right, 0, matrix)
+    tp = jnp.where(right, matrix, 0).sum(-1)
+    return tp, wrong.sum(-1), wrong.sum(-2), tp
 
 
 def slope_of_counts(
-    logits: Array,
+    z: Array,
     ids: Array,
     mask: Array | None,
     weight: Array | None,
@@ -49,53 +55,23 @@ def slope_of_counts(
     With `s = sum_{c != y} b_c p_c` it is `w p_y ((1 - p_y) a_y - s)` at the target `y` and
     `w p_c (b_c - s - p_y a_y)` elsewhere.
     """
-    pixels = _pixels(logits.ndim, axis, pooled)
-    slope = chunked(bind(_slope, pooled=pooled), pixels, CHUNKS)
-    return (slope(logits, ids, mask, weight, *factors[:2]),)
-
-
-def _counts(
-    z: Array, ids: Array, mask: Array | None, weight: Array | None, *, pixels: tuple[int, ...]
-) -> tuple[Array, Array, Array]:
     share, hit = _share(z, ids, mask)
-    p, y = share / share.sum(-1, keepdims=True), hit.astype(z.dtype)
-    y = y if weight is None else y * weight
-    batch = tuple(i for i in range(z.ndim - 1) if i not in pixels)
-    matrix = jax.lax.dot_general(p, y, ((pixels, pixels), (batch, batch)), precision="highest")
-    matrix = matrix * jnp.expand_dims(_poison(ids, mask, z, pixels), -1)
-    right = jnp.eye(z.shape[-1], dtype=bool)
-    wrong = jnp.where(right, 0, matrix)
-    return jnp.where(right, matrix, 0).sum(-1), wrong.sum(-1), wrong.sum(-2)
-
-
-def _slope(
-    z: Array,
-    ids: Array,
-    mask: Array | None,
-    weight: Array | None,
-    a: Array,
-    b: Array,
-    *,
-    pooled: bool,
-) -> Array:
-    share, hit = _share(z, ids, mask)
-    bad = _poison(ids, mask, z, _pixels(z.ndim, z.ndim - 1, pooled))
-    a, b = a * bad, b * bad
+    bad = _poison(ids, mask, z, _pixels(z.ndim, axis, pooled))
+    a, b = (x * bad for x in factors[:2])
     # Two sums over the other classes in one product.
     by, batch = jnp.stack([b, jnp.ones_like(b)], -1), () if pooled else (0,)
-    others, contracted = jnp.where(hit, 0, share), ((z.ndim - 1,), (b.ndim - 1,))
+    others, contracted = jnp.where(hit, 0, share), ((axis,), (b.ndim - 1,))
     both = jax.lax.dot_general(others, by, (contracted, (batch, batch)), precision="highest")
     mean, rest = both[..., :1], both[..., 1:]
-    own = labels.of_ids(share, ids.squeeze(-1), z.ndim - 1)[..., None]
+    own = labels.of_ids(share, ids.squeeze(-1), axis)[..., None]
     unit = 1 / (own + rest)
     mean, own, miss = mean * unit, own * unit, rest * unit
     of_target = _of_class if pooled else jax.vmap(_of_class)
     a_own = of_target(a, ids)
-    b = b if pooled else jnp.expand_dims(b, range(1, z.ndim - 1))
-    inner = jnp.where(hit, miss * a_own - mean, b - mean - own * a_own)
-    slope = share * unit * inner
+    b = b if pooled else jnp.expand_dims(b, range(1, axis))
+    slope = share * unit * jnp.where(hit, miss * a_own - mean, b - mean - own * a_own)
     slope = slope if mask is None else jnp.where(mask, slope, 0)
-    return slope if weight is None else slope * weight
+    return (slope if weight is None else slope * weight,)
 
 
 def _share(z: Array, ids: Array, mask: Array | None) -> tuple[Array, Array]:

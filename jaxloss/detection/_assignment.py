@@ -52,6 +52,11 @@ def gather(slots: Array, index: Array) -> Array:
     )
 
 
+def of_each_image(row: Array, like: Array) -> Array:
+    """A row `[N]`, the same for all images, as `[B, N]`, divided over devices as `like` is."""
+    return row[None] + jnp.zeros_like(like)
+
+
 def best_slot(
     score: Callable[..., Array], slots: tuple[Array, ...], unroll: int = UNROLL
 ) -> tuple[Array, Array, Array]:

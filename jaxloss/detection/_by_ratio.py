@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
@@ -24,14 +23,14 @@ ShapeRatio: TypeAlias = Annotated[Number, Interval("(1, inf)")]
 
 
 class Candidates(NamedTuple):
-    """Pairs of a box and a place, for `L` levels, `A` anchors and 3 cells.
+    """Pairs of a box and a place of one level, for `A` anchors and 3 cells.
 
     Attributes:
-      place: The index of level, anchor, row and column in their order, `[B, L, A, 3, M]`.
+      place: The index of anchor, row and column in their order, `[B, A, 3, M]`.
       offset: The centre of the box from the corner of the cell, and its sides, in cells,
-        `[B, L, A, 3, M, 4]`.
-      times: How often the pair counts, `[B, L, A, 3, M]`: 0, 1, and up to 3 where the centre is
-        on an edge.
+        `[B, A, 3, M, 4]`.
+      times: How often the pair counts, `[B, A, 3, M]`: 0, 1, and up to 3 where the centre is on
+        an edge.
     """
 
     place: Array
@@ -86,72 +85,68 @@ def assign_by_anchor_ratio(
     read_grids(grids, strides=strides)
     shapes = read_shapes(anchors, len(grids), box)
     most = anchor_threshold.astype(box.dtype)
-    pairs = candidates(box, mask, shapes, strides, grids, most)
-    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, 1, -1)
-    claims = jnp.where(pairs.times > 0, slot, slot.size)
-    places = sum(counts(shapes, grids))
-    index = lowest(jnp.full_like(claims, slot.size, shape=(len(box), places)), pairs.place, claims)
+    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1)
+    levels = []
+    for anchor, stride, grid in zip(shapes, strides, grids, strict=True):
+        pairs = candidates(box, mask, anchor, stride, grid, most)
+        claims = jnp.where(pairs.times > 0, slot, slot.size)
+        places = len(anchor) * grid[0] * grid[1]
+        unclaimed = jnp.full_like(claims, slot.size, shape=(len(box), places))
+        levels.append(lowest(unclaimed, pairs.place, claims))
+    index = jnp.concatenate(levels, 1)
     return assignment(index, index < slot.size, box.dtype)
-
-
-def counts(anchors: Array, grids: Grids) -> list[int]:
-    """The numbers of places of the levels."""
-    return [anchors.shape[1] * rows * columns for rows, columns in grids]
 
 
 def candidates(
     boxes: Array,
     valid: Array,
     anchors: Array,
-    strides: Sequence[ArrayLike],
-    grids: Grids,
+    stride: ArrayLike,
+    grid: tuple[int, int],
     threshold: Array,
 ) -> Candidates:
-    """Returns the pairs of boxes and places, of all levels at once.
+    """Returns the pairs of boxes and places of one level.
 
     A box has its own cell, one beside it, left or right, and one above or below. A centre on the
     edge of two cells has both neighbours of that axis, one of them its own cell once more.
 
     Args:
       valid: Which slots hold a box.
-      anchors: Sides in pixels, `[L, A, 2]`.
-      strides: Pixels per cell of each level.
-      grids: Rows and columns of each level.
+      anchors: Sides in pixels, `[A, 2]`.
+      stride: Pixels per cell.
+      grid: Rows and columns.
       threshold: The ratio of sides from which on they do not fit.
     """
-    unit = jnp.asarray(strides, boxes.dtype).reshape(1, -1, 1, 1)
-    corner, end = boxes[:, None, :, :2] / unit, boxes[:, None, :, 2:] / unit
+    unit = jnp.asarray(stride, boxes.dtype)
+    corner, end = boxes[..., :2] / unit, boxes[..., 2:] / unit
     size = end - corner
     centre = corner + size / 2
-    limit = jnp.asarray(grids, boxes.dtype)[None, :, None, ::-1]
+    limit = jnp.asarray(grid[::-1], boxes.dtype).reshape(1, 1, 2)
 
-    ratio = size[:, :, None] / (anchors[None] / unit)[:, :, :, None]
+    ratio = size[:, None] / (anchors / unit)[None, :, None]
     fits = jnp.maximum(ratio, 1 / ratio).max(-1) < threshold
-    fits &= valid[:, None, None]
+    fits &= valid[:, None]
 
     before = (jnp.mod(centre, 1) < 0.5) & (centre > 1)
     after = (jnp.mod(limit - centre, 1) < 0.5) & (limit - centre > 1)
     own = 1 + (before & after).sum(-1, dtype=jnp.int32)
     beside = (before | after).astype(jnp.int32)
-    times = jnp.stack([own, beside[..., 0], beside[..., 1]], 2)
+    times = jnp.stack([own, beside[..., 0], beside[..., 1]], 1)
 
     half = jnp.asarray(0.5, boxes.dtype)
     step = jnp.where(before, -half, jnp.where(after, half, 0))
     x, y, none = step[..., 0], step[..., 1], jnp.zeros_like(step[..., 0])
-    steps = jnp.stack([jnp.stack(pair, -1) for pair in ((none, none), (x, none), (none, y))], 2)
-    cell = jnp.clip(jnp.trunc(centre[:, :, None] + steps), 0, (limit - 1)[:, :, None])
-    sides = jnp.broadcast_to(size[:, :, None], cell.shape)
-    offset = jnp.concatenate([centre[:, :, None] - cell, sides], -1)
+    steps = jnp.stack([jnp.stack(pair, -1) for pair in ((none, none), (x, none), (none, y))], 1)
+    cell = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])
+    sides = jnp.broadcast_to(size[:, None], cell.shape)
+    offset = jnp.concatenate([centre[:, None] - cell, sides], -1)
     column, row = (cell[..., axis].astype(jnp.int32) for axis in (0, 1))
-    rows, columns = np.asarray(grids, np.int32).T
-    level = np.cumsum([0, *counts(anchors, grids)[:-1]], dtype=np.int32)[:, None]
-    first = level + np.arange(anchors.shape[1], dtype=np.int32) * (rows * columns)[:, None]
-    inside = row * columns.reshape(1, -1, 1, 1) + column
-    place = first[None, :, :, None, None] + inside[:, :, None]
+    first = jnp.arange(len(anchors), dtype=jnp.int32)[None, :, None, None] * (grid[0] * grid[1])
+    place = first + (row * grid[1] + column)[:, None]
     return Candidates(
         place=place,
-        offset=jnp.broadcast_to(offset[:, :, None], (*place.shape, 4)),
-        times=jnp.where(fits[:, :, :, None], times[:, :, None], 0),
+        offset=jnp.broadcast_to(offset[:, None], (*place.shape, 4)),
+        times=jnp.where(fits[:, :, None], times[:, None], 0),
     )
 
 

@@ -1,65 +1,36 @@
-"""Places that boxes ask for, slot by slot, each box for a few: who gets them."""
+"""Places that boxes ask for, each box for a few: who gets them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from jaxloss.detection._assignment import gather, highest, lowest
+
 Array = jax.Array
 
 
-class Claims(NamedTuple):
-    """What is known of the places after some slots, `[B, N]` each.
-
-    Attributes:
-      taker: The last slot that asked for the place, -1 for none.
-      contested: Whether several did.
-      preferred: The slot of the highest preference so far, whether it asked or not, of equal ones
-        the first.
-      preference: That preference.
-    """
-
-    taker: Array
-    contested: Array
-    preferred: Array
-    preference: Array
-
-
-def unclaimed(lowest: Array) -> Claims:
-    """The claims before the first slot; `lowest` are preferences `[B, N]` below all others."""
-    nobody = jnp.full_like(lowest, -1, jnp.int32)
-    return Claims(nobody, jnp.zeros_like(lowest, bool), nobody, lowest)
-
-
-def claim(claims: Claims, slot: Array, takes: Array, preference: Array) -> Claims:
-    """Adds what a slot asks for, `[B, N]`, and how much the places prefer it."""
-    better = preference > claims.preference
-    return Claims(
-        taker=jnp.where(takes, slot, claims.taker),
-        contested=claims.contested | (takes & (claims.taker >= 0)),
-        preferred=jnp.where(better, slot, claims.preferred),
-        preference=jnp.where(better, preference, claims.preference),
-    )
-
-
-def settle(claims: Claims) -> tuple[Array, Array]:
+def settle(
+    taken: Array, wanted: Array, like: Array, prefer: Callable[[Array], Array]
+) -> tuple[Array, Array]:
     """Gives every place to the slot that asks for it; one that several ask for to the preferred.
+
+    Args:
+      taken: The places that slots ask for, `[B, M, K]`; not twice the same one in a slot.
+      wanted: Which of them it really asks for, `[B, M, K]`.
+      like: Any array of the places, `[B, N]`.
+      prefer: Of places `[B, M K]`, the slots that should have them; not only those that asked.
 
     Returns:
       The slots of the places `[B, N]`, 0 where there is none, and whether there is one.
     """
-    taken = claims.taker >= 0
-    index = jnp.where(claims.contested, claims.preferred, claims.taker)
-    return jnp.where(taken, index, 0), taken
-
-
-def at_least(rank: Array, value: Array, place: Array) -> Array:
-    """Whether places `[B, N]` come no later than one of those that `top_k` of their ranks returns.
-
-    Args:
-      rank: What is looked at, `[B, N]`.
-      value: The rank of that place, `[B, 1]`.
-      place: Its index, `[B, 1]`: of equal ranks the first come first.
-    """
-    index = jnp.arange(rank.shape[1], dtype=place.dtype)[None]
-    return (rank > value) | ((rank == value) & (index <= place))
+    images, slots, count = taken.shape
+    taken, wanted = taken.reshape(images, -1), wanted.reshape(images, -1)
+    slot = jax.lax.broadcasted_iota(jnp.int32, (1, slots, count), 1).reshape(1, -1)
+    nobody = jnp.full_like(like, slots, jnp.int32)
+    claim = jnp.where(wanted, slot, slots)
+    first = lowest(nobody, taken, claim)
+    last = highest(jnp.full_like(nobody, -1), taken, jnp.where(wanted, slot, -1))
+    contested = gather(first < last, taken)
+    index = lowest(nobody, taken, jnp.where(wanted & contested, prefer(taken), claim))
+    return jnp.where(index < slots, index, 0), index < slots

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, sigmoid
-from jaxloss.detection._assignment import Assignment, assignment, gather
+from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, of_each_image
 from jaxloss.detection._by_iou import overlaps
-from jaxloss.detection._claims import Claims, at_least, claim, settle, unclaimed
+from jaxloss.detection._claims import settle
 from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
 from jaxloss.options import NonNegative, Numbers
@@ -108,42 +108,58 @@ def _assign(
     most = jnp.where(sound, background, 0).max(1, keepdims=True) + _LARGEST_ENTROPY
     most = most - iou_weight * jnp.log(jnp.asarray(_LEAST_IOU, scores.dtype))
 
-    x, y, radius = points[None, :, 0], points[None, :, 1], radius[None]
-
-    def meets(box: Array) -> tuple[Array, Array]:
+    def meets(box: Array, x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
         """Whether points are inside of boxes, and near to their centres."""
         x0, y0, x1, y1 = (box[:, side, None] for side in range(4))
         inside = (x > x0) & (x < x1) & (y > y0) & (y < y1)
         away = jnp.maximum(jnp.abs(x - (x0 + x1) / 2), jnp.abs(y - (y0 + y1) / 2))
         return inside, away < radius
 
-    slots = targets.boxes, targets.labels, targets.valid
-    by_slot = tuple(a.swapaxes(0, 1) for a in slots)
+    def cost(overlap: Array, entropy: Array, both: Array) -> Array:
+        price = entropy - iou_weight * jnp.log(overlap + _LEAST_IOU)
+        return jnp.where(both, price, price + most)
+
+    x, y, radius = points[None, :, 0], points[None, :, 1], radius[None]
+    slots = (targets.boxes, targets.labels, targets.valid)
+    by_slot = jax.tree.map(lambda a: a.swapaxes(0, 1), slots)
 
     def add(possible: Array, slot: tuple[Array, ...]) -> tuple[Array, None]:
         box, _, valid = slot
-        inside, near = meets(box)
+        inside, near = meets(box, x, y, radius)
         return possible | ((inside | near) & valid[:, None]), None
 
     possible, _ = jax.lax.scan(add, jnp.zeros_like(sound), by_slot)
     possible &= sound
 
-    def ask(claims: Claims, data: tuple[Array, ...]) -> tuple[Claims, None]:
-        slot, (box, label, valid) = data
-        inside, near = meets(box)
+    def ask(_: None, slot: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+        box, label, valid = slot
+        inside, near = meets(box, x, y, radius)
         overlap = jnp.where(possible, overlaps(predicted, box[:, None]), 0)
-        price = background + gather(by_class, label) - iou_weight * jnp.log(overlap + _LEAST_IOU)
-        price = jnp.where(inside & near, price, price + most)
-        rank = jnp.where(possible & valid[:, None], -price, -jnp.inf)
+        price = cost(overlap, background + gather(by_class, label), inside & near)
+        price = jnp.where(possible & valid[:, None], price, jnp.inf)
         share = jax.lax.top_k(overlap, count)[0].sum(-1).astype(jnp.int32)
-        last = jnp.clip(share, 1, count)[:, None] - 1
-        value, place = (jnp.take_along_axis(a, last, -1) for a in jax.lax.top_k(rank, count))
-        takes = at_least(rank, value, place) & (rank > -jnp.inf)
-        return claim(claims, slot, takes, rank), None
+        cheapest, taken = jax.lax.top_k(-price, count)
+        rank = jnp.arange(count, dtype=jnp.int32)[None]
+        return None, (taken, (rank < jnp.maximum(share, 1)[:, None]) & (cheapest > -jnp.inf))
 
-    numbers = jnp.arange(targets.valid.shape[1], dtype=jnp.int32)
-    dearest = jnp.full_like(background, -jnp.inf)
-    claims, _ = jax.lax.scan(ask, unclaimed(dearest), (numbers, by_slot))
-    index, foreground = settle(claims)
+    def cheapest(taken: Array) -> Array:
+        x, y, reach = (
+            gather(of_each_image(row, background), taken) for row in (*points.T, radius[0])
+        )
+        found, base = gather(predicted, taken), gather(background, taken)
+        of_class = gather(by_class.swapaxes(1, 2), taken).swapaxes(1, 2)
+
+        def score(box: Array, label: Array, valid: Array) -> Array:
+            inside, near = meets(box, x, y, reach)
+            price = cost(
+                overlaps(found, box[:, None]), base + gather(of_class, label), inside & near
+            )
+            return jnp.where(valid[:, None], -price, -jnp.inf)
+
+        return best_slot(score, slots, unroll=1)[0]
+
+    _, (taken, wanted) = jax.lax.scan(ask, None, by_slot)
+    taken, wanted = taken.swapaxes(0, 1), wanted.swapaxes(0, 1)
+    index, foreground = settle(taken, wanted, background, cheapest)
     weight = overlaps(predicted, gather(targets.boxes, index))
     return assignment(index, foreground, scores.dtype, weight=weight)

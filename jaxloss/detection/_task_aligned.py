@@ -9,9 +9,16 @@ import jax.numpy as jnp
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
-from jaxloss.detection._assignment import Assignment, assignment, gather, highest
+from jaxloss.detection._assignment import (
+    Assignment,
+    assignment,
+    best_slot,
+    gather,
+    highest,
+    of_each_image,
+)
 from jaxloss.detection._by_iou import overlaps
-from jaxloss.detection._claims import Claims, at_least, claim, settle, unclaimed
+from jaxloss.detection._claims import settle
 from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import Targets, poisoned, read_dense, read_points, read_targets
 from jaxloss.options import NonNegative, Numbers
@@ -136,45 +143,45 @@ def align(
     """
     checks.integer("top_k", top_k, 1)
     scores, predicted = jax.lax.stop_gradient((scores, predicted))
-    images, places, _ = scores.shape
-    x, y = points[None, :, 0], points[None, :, 1]
-    least = jnp.log(jnp.finfo(scores.dtype).tiny)
-    # alpha log s; an exponent of 0 makes 1 of any score.
-    strength = jnp.where(alpha == 0, 0, alpha * jnp.log(scores))
-    by_class = strength.swapaxes(1, 2)
+    places = scores.shape[1]
+    by_class = scores.swapaxes(1, 2)
 
-    def similarity(box: Boxes, valid: Array) -> Array:
-        """`u` of all points, 0 for a point outside of the box and where it is NaN."""
+    def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
+        """`u` of pairs, 0 for a point outside of the box and where it is NaN."""
         u = overlap(box, predicted)
         return jnp.where(inside(box, x, y, minimum_side) & valid & (u > 0), u, 0)
 
-    def log_metric(strength: Array, u: Array) -> Array:
-        """`log t`, which takes one logarithm where `t` takes two powers; -inf where `t` is 0."""
-        t = strength + beta * jnp.log(jnp.where(u > 0, u, 1))
-        return jnp.where((u > 0) & (t > least), t, -jnp.inf)
+    def metric(score: Array, u: Array) -> Array:
+        t = jnp.power(score, alpha) * jnp.power(u, beta)
+        return jnp.where((u > 0) & (t > 0), t, 0)
 
-    def ask(claims: Claims, data: tuple[Array, ...]) -> tuple[Claims, Array]:
-        slot, label, valid, box = data
-        u = similarity(_columns(box), valid[:, None])
-        rank = log_metric(gather(by_class, label), u)
-        values, taken = jax.lax.top_k(rank, min(top_k, places))
-        takes = at_least(rank, values[:, -1:], taken[:, -1:]) & (rank > -jnp.inf)
-        return claim(claims, slot, takes, u), taken
+    x, y = points[None, :, 0], points[None, :, 1]
 
-    slots = jnp.arange(targets.valid.shape[1], dtype=jnp.int32)
-    by_slot = slots, targets.labels.T, targets.valid.T, jnp.stack(boxes, -1).swapaxes(0, 1)
-    claims, taken = jax.lax.scan(ask, unclaimed(jnp.zeros_like(scores[..., 0])), by_slot)
-    index, foreground = settle(claims)
+    def best(_: None, slot: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+        label, valid, box = slot
+        u = similarity(_columns(box), valid[:, None], predicted, x, y)
+        return None, jax.lax.top_k(metric(gather(by_class, label), u), min(top_k, places))
 
-    u = similarity(tuple(pairs.columns(gather(jnp.stack(boxes, -1), index))), foreground)
+    by_slot = targets.labels.T, targets.valid.T, jnp.stack(boxes, -1).swapaxes(0, 1)
+    _, (values, taken) = jax.lax.scan(best, None, by_slot)
+
+    def holder(taken: Array) -> Array:
+        x, y, *near = _taken(
+            (*(of_each_image(a, scores[..., 0]) for a in points.T), *predicted), taken
+        )
+        score = lambda valid, box: similarity(_columns(box), valid[:, None], tuple(near), x, y)
+        return best_slot(score, (targets.valid, jnp.stack(boxes, -1)), unroll=1)[0]
+
+    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
+    index, foreground = settle(taken, values > 0, scores[..., 0], holder)
+
+    u = similarity(_taken(boxes, index), foreground, predicted, x, y)
     label = gather(targets.labels, index)
-    t = jnp.exp(log_metric(jnp.take_along_axis(strength, label[..., None], -1)[..., 0], u))
+    t = metric(jnp.take_along_axis(scores, label[..., None], -1)[..., 0], u)
     both = jnp.where(foreground[..., None], jnp.stack([t, u], -1), 0)
-    # All places that have a box are among those that the boxes took.
-    taken = taken.swapaxes(0, 1).reshape(images, -1)
-    nothing = jnp.zeros_like(targets.labels, both.dtype)  # placed as they are
-    most = highest(jnp.stack([nothing] * 2, -1), gather(index, taken), gather(both, taken))
-    most_t, most_u = pairs.columns(gather(most, index))
+    least = jnp.zeros_like(targets.labels, both.dtype)  # placed as they are
+    most = jnp.stack([least, least], -1)
+    most_t, most_u = pairs.columns(gather(highest(most, index, both), index))
     weight = t / (most_t + _LEAST) * most_u
     return assignment(index, foreground, scores.dtype, weight=weight)
 
@@ -220,3 +227,8 @@ def _ciou(box: Boxes, predicted: Boxes) -> Array:
 def _columns(boxes: Array) -> Boxes:
     """The numbers of one slot of each image, `[B, K]`, as `[B, 1]` each."""
     return tuple(number[:, None] for number in pairs.columns(boxes))
+
+
+def _taken(columns: Boxes, index: Array) -> Boxes:
+    """What stands at `index` in columns `[B, ...]`, gathered at once."""
+    return tuple(pairs.columns(gather(jnp.stack(columns, -1), index)))

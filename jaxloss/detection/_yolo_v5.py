@@ -13,7 +13,7 @@ from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, gather, highest
-from jaxloss.detection._by_ratio import ShapeRatio, candidates, counts, read_shapes
+from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
 from jaxloss.detection._places import one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
@@ -127,12 +127,17 @@ def yolo_v5(
         return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
-    pairs = _pairs(levels, targets, shapes, strides, anchor_threshold, axis_name)
-    logits = [level[..., 4].reshape(images, -1) for level in levels]
-    factors = [
-        jnp.broadcast_to(jnp.asarray(factor, dtype) / (level.shape[1] * batch), (1, level.shape[1]))
-        for level, factor in zip(logits, balance, strict=True)
-    ]
+    found, logits, factors, start = [], [], [], 0
+    for level, anchor, stride, factor in zip(levels, shapes, strides, balance, strict=True):
+        unit = jnp.asarray(stride, dtype)
+        pairs = _pairs(level, targets, anchor, unit, anchor_threshold, axis_name)
+        found.append(pairs._replace(place=start + pairs.place))
+        logits.append(level[..., 4].reshape(images, -1))
+        places = logits[-1].shape[1]
+        mean = jnp.asarray(factor, dtype) / (places * batch)
+        factors.append(jnp.broadcast_to(mean, (1, places)))
+        start += places
+    pairs = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *found)
     objectness = jnp.concatenate(logits, 1)
 
     taken = pairs.share > 0
@@ -182,34 +187,27 @@ class _Pairs(NamedTuple):
 
 
 def _pairs(
-    levels: list[Array],
+    level: Array,
     targets: Targets,
     anchors: Array,
-    strides: Sequence[float],
+    stride: Array,
     threshold: Array,
     axis_name: AxisName | None,
 ) -> _Pairs:
-    """The pairs of all levels."""
-    images, numbers, dtype = len(levels[0]), levels[0].shape[-1], levels[0].dtype
-    grids = [level.shape[2:4] for level in levels]
-    pairs = candidates(targets.boxes, targets.valid, anchors, strides, grids, threshold)
-    chosen, start = [], 0
-    for level, place, count in zip(
-        levels, pairs.place.swapaxes(0, 1), counts(anchors, grids), strict=True
-    ):
-        chosen.append(gather(level.reshape(images, -1, numbers), place - start))
-        start += count
-    times, full = pairs.times.astype(dtype), pairs.place.shape
-    sides = anchors / jnp.asarray(strides, dtype)[:, None, None]
+    """The pairs of one level."""
+    images, _, rows, columns, numbers = level.shape
+    pairs = candidates(targets.boxes, targets.valid, anchors, stride, (rows, columns), threshold)
+    times, full = pairs.times.astype(level.dtype), pairs.place.shape
+    sides = (anchors / stride)[None, :, None, None]
     filled = _Pairs(
         place=pairs.place,
-        chosen=jnp.stack(chosen, 1),
+        chosen=gather(level.reshape(images, -1, numbers), pairs.place),
         offset=pairs.offset,
-        anchor=jnp.broadcast_to(sides[None, :, :, None, None], (*full, 2)),
-        label=jnp.broadcast_to(targets.labels[:, None, None, None], full),
-        share=times / at_least_one(times.sum((0, 2, 3, 4), keepdims=True), axis_name),
+        anchor=jnp.broadcast_to(sides, (*full, 2)),
+        label=jnp.broadcast_to(targets.labels[:, None, None], full),
+        share=times / at_least_one(times.sum(), axis_name),
     )
-    return _Pairs(*(x.reshape(images, -1, *x.shape[5:]) for x in filled))
+    return _Pairs(*(x.reshape(images, -1, *x.shape[4:]) for x in filled))
 
 
 def _decode(raw: Array, anchors: Array) -> Array:

@@ -217,18 +217,17 @@ def _bilinear(maps: Array, where: Array, dtype: jnp.dtype, channel: Array | None
             jnp.zeros_like(maps[..., 0, 0], jnp.int32) + jnp.arange(count, dtype=jnp.int32)[None]
         )
     flat = maps.reshape(len(maps), -1)
+    first = channel[..., None] * (height * width)
     x, y = where[..., 0] * width - 0.5, where[..., 1] * height - 0.5
     left, top = jnp.floor(x), jnp.floor(y)
-    across, down = (left + 1 - x, x - left), (top + 1 - y, y - top)
-    # All four corners at once, `[B, K or 1, 4, P]`: one gather, whose gradient is one scatter.
-    corners = [(i, j) for i in (0, 1) for j in (0, 1)]
-    row = jnp.stack([top.astype(jnp.int32) + i for i, _ in corners], 2)
-    column = jnp.stack([left.astype(jnp.int32) + j for _, j in corners], 2)
-    share = jnp.stack([down[i] * across[j] for i, j in corners], 2)
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    pixel = channel[..., None, None] * (height * width) + jnp.where(inside, row * width + column, 0)
-    value = gather(flat, pixel).astype(dtype)
-    return (jnp.where(inside, share, 0) * jnp.where(inside, value, 0)).sum(2)
+    value = jnp.zeros((), dtype)
+    for row, by_row in ((top, top + 1 - y), (top + 1, y - top)):
+        for column, by_column in ((left, left + 1 - x), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            i, j = (jnp.where(inside, at, 0).astype(jnp.int32) for at in (row, column))
+            corner = gather(flat, first + i * width + j).astype(dtype)
+            value = value + jnp.where(inside, by_row * by_column, 0) * jnp.where(inside, corner, 0)
+    return value
 
 
 def _costs(x: Array, y: Array) -> tuple[Array, Array]:

@@ -71,7 +71,7 @@ class Case(NamedTuple):
     Attributes:
       loss: Its total, of the predictions and the truth.
       predictions: What is differentiated.
-      places: At how many places it predicts.
+      places: At how many places it predicts; 0 for masks, which have none.
       peer: Makes its original's run.
       truth: What it has in place of the boxes, labels and valid slots of the others, or None.
     """
@@ -419,6 +419,7 @@ def row(name: str, case: Case, inputs: dict[str, np.ndarray]) -> str:
     size = megabytes(case.predictions)
     temporary = step.memory_analysis().temp_size_in_bytes / 2**20 / size
     bound = 2 + 4 * (4 * IMAGES * SLOTS * case.places / 2**20) / size
+    limit = f" ({bound:.2f})" if case.places else ""
 
     runs = {"ours": lambda: jax.block_until_ready(step(*arguments))}
     if torch is not None:
@@ -434,7 +435,7 @@ def row(name: str, case: Case, inputs: dict[str, np.ndarray]) -> str:
         wall, cpu = times["original"]
         cell = f"{wall:.0f}, {cpu:.0f} ({wall / ours[0]:.2f}, {cpu / ours[1]:.2f})"
     return (
-        f"| {name} | {size:.0f} | {temporary:.2f} ({bound:.2f}) "
+        f"| {name} | {size:.0f} | {temporary:.2f}{limit} "
         f"| {compiling:.1f} | {ours[0]:.1f}, {ours[1]:.1f} | {cell} |"
     )
 

@@ -8,8 +8,10 @@ boxes each, 80 classes; `detr` has 300 queries. Prints for each head
 - seconds of processors for tracing and compiling;
 - milliseconds per call on the clock and of all processors, from interleaved runs of one process,
   the best of several rounds, as other load only ever adds; and those of the originals over ours:
-  torchvision's RetinaNet and FCOS and ultralytics' YOLOv8, matching included, and transformers'
-  DETR and Deformable DETR, where both are told which query has which box.
+  torchvision's RetinaNet and FCOS, YOLOv5, ultralytics' YOLOv8 and its rotated form, and
+  transformers' Mask2Former, matching included, and its DETR and Deformable DETR, where both are
+  told which query has which box. `mask_set` has 100 queries with maps of 160 x 160 and 20 masks of
+  640 x 640 an image, and each side its own random points.
 
 Then the Hungarian matching of (16, 300, 100) beside SciPy, image by image, and the temporaries of
 `mask_set` for masks of two sizes, with and without a choice of uncertain points. Without the peers
@@ -19,9 +21,12 @@ their columns stay empty; `tests/goldens/make.py` says how to install them.
 """
 
 import functools
+import importlib
+import importlib.util
 import os
 import sys
 import time
+import types
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -41,7 +46,8 @@ try:
     from torchvision.models.detection import _utils, fcos, retinanet
     from torchvision.ops import boxes as box_ops
     from transformers.loss import loss_deformable_detr, loss_for_object_detection
-    from ultralytics.utils.loss import v8DetectionLoss
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
+    from ultralytics.utils.loss import v8DetectionLoss, v8OBBLoss
 except ImportError:
     torch = None
 try:
@@ -65,14 +71,16 @@ class Case(NamedTuple):
     Attributes:
       loss: Its total, of the predictions and the truth.
       predictions: What is differentiated.
-      places: At how many places it predicts.
-      peer: Makes its original's run, or None.
+      places: At how many places it predicts; 0 for masks, which have none.
+      peer: Makes its original's run.
+      truth: What it has in place of the boxes, labels and valid slots of the others, or None.
     """
 
     loss: Callable[..., jax.Array]
     predictions: Any
     places: int
-    peer: Callable[..., Run] | None = None
+    peer: Callable[..., Run]
+    truth: dict[str, np.ndarray] | None = None
 
 
 def truth() -> dict[str, np.ndarray]:
@@ -108,6 +116,7 @@ def cases() -> dict[str, Callable[[], Case]]:
         "fcos": f_cos,
         "detr, softmax": functools.partial(detr, "softmax"),
         "detr, focal": functools.partial(detr, "focal"),
+        "mask_set": mask_set,
     }
 
 
@@ -115,7 +124,40 @@ def yolo_v5() -> Case:
     """Three anchors at each cell."""
     loss = functools.partial(detection.yolo_v5, anchors=SIDES, strides=YOLO)
     levels = [normal(3, *grid, 5 + CLASSES) for grid in grids(YOLO)]
-    return Case(loss, levels, 3 * sum(h * w for h, w in grids(YOLO)))
+
+    def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:
+        anchors = torch.tensor(SIDES).float() / torch.tensor(YOLO).reshape(-1, 1, 1)
+        head = SimpleNamespace(nl=3, na=3, nc=CLASSES, stride=YOLO, anchors=anchors)
+        options = {"box": 0.05, "obj": 1.0, "cls": 0.5, "cls_pw": 1, "obj_pw": 1, "anchor_t": 4.0}
+        options |= {"fl_gamma": 0.0, "label_smoothing": 0.0}
+        parameters = lambda: iter([torch.zeros(1)])
+        criterion = of_yolo_v5()(SimpleNamespace(model=[head], hyp=options, parameters=parameters))
+        criterion.sort_obj_iou = True
+        rows = torch.cat([joined(i, target) for i, target in enumerate(targets)])
+        return lambda: criterion(predictions, rows)[0].sum()
+
+    return Case(loss, levels, 3 * sum(h * w for h, w in grids(YOLO)), peer)
+
+
+def of_yolo_v5() -> Any:
+    """YOLOv5's loss, whose package wants a whole training's dependencies otherwise."""
+    found = importlib.util.find_spec("yolov5").submodule_search_locations[0]
+    nothing = {"matplotlib": {"pyplot": None}, "matplotlib.pyplot": {}}
+    nothing["yolov5"] = {"__path__": [found]}
+    helpers = {"TryExcept": lambda *_: lambda f: f, "threaded": lambda f: f}
+    nothing["yolov5.utils"] = {"__path__": [os.path.join(found, "utils")], **helpers}
+    nothing["yolov5.utils.torch_utils"] = {"de_parallel": lambda model: model}
+    for name, attributes in nothing.items():
+        module = types.ModuleType(name)
+        vars(module).update(attributes)
+        sys.modules.setdefault(name, module)
+    return importlib.import_module("yolov5.utils.loss").ComputeLoss
+
+
+def joined(image: int, target: dict[str, Any]) -> Any:
+    """A row for each box: image, class, and cxcywh over the image's sides."""
+    ids = target["labels"].float()[:, None]
+    return torch.cat([torch.full_like(ids, image), ids, of_image(target["boxes"])], 1)
 
 
 def yolo_v8() -> Case:
@@ -124,24 +166,7 @@ def yolo_v8() -> Case:
     levels = [normal(*grid, 64 + CLASSES) for grid in grids(YOLO)]
 
     def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:
-        model = torch.nn.Linear(1, 1)
-        model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
-        head = SimpleNamespace(stride=torch.tensor(YOLO), nc=CLASSES, reg_max=16, no=64 + CLASSES)
-        model.model = [head]
-        criterion = v8DetectionLoss(model)
-        maps = [torch.zeros(IMAGES, 1, *grid) for grid in grids(YOLO)]
-        image = torch.cat([torch.full((len(t["labels"]),), i) for i, t in enumerate(targets)])
-        labels = torch.cat([target["labels"] for target in targets]).float()
-        batch = {"batch_idx": image.float(), "cls": labels}
-        batch["bboxes"] = torch.cat([of_image(target["boxes"]) for target in targets])
-
-        def total() -> Any:
-            joined = [x.flatten(1, 2) for x in predictions]
-            columns = torch.cat(joined, 1).swapaxes(1, 2)
-            found = {"boxes": columns[:, :64], "scores": columns[:, 64:], "feats": maps}
-            return criterion(found, batch)[0].sum()
-
-        return total
+        return of_ultralytics(v8DetectionLoss, predictions, None, targets)
 
     return Case(loss, levels, sum(h * w for h, w in grids(YOLO)), peer)
 
@@ -153,11 +178,42 @@ def yolo_v8_rotated() -> Case:
         corner, end = boxes[..., :2], boxes[..., 2:]
         upright = [(corner + end) / 2, end - corner, jnp.zeros_like(corner[..., :1])]
         turned = jnp.concatenate(upright, -1)
-        return detection.yolo_v8_rotated(*predictions, turned, labels, strides=YOLO, **options)
+        return detection.yolo_v8_rotated(
+            predictions[:3], predictions[3:], turned, labels, strides=YOLO, **options
+        )
 
     levels = [normal(*grid, 64 + CLASSES) for grid in grids(YOLO)]
     angles = [normal(*grid) for grid in grids(YOLO)]
-    return Case(loss, (levels, angles), sum(h * w for h, w in grids(YOLO)))
+
+    def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:
+        return of_ultralytics(v8OBBLoss, predictions[:3], predictions[3:], targets)
+
+    return Case(loss, levels + angles, sum(h * w for h, w in grids(YOLO)), peer)
+
+
+def of_ultralytics(
+    make: Any, levels: Any, angles: Any, targets: list[dict[str, Any]]
+) -> Callable[[], Any]:
+    """The total of one of ultralytics' losses; boxes have an angle of 0 if there are angles."""
+    model = torch.nn.Linear(1, 1)
+    model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, angle=1.0)
+    head = SimpleNamespace(stride=torch.tensor(YOLO), nc=CLASSES, reg_max=16, no=64 + CLASSES)
+    model.model = [head]
+    criterion = make(model)
+    rows = torch.cat([joined(i, target) for i, target in enumerate(targets)])
+    batch = {"batch_idx": rows[:, 0], "cls": rows[:, 1], "bboxes": rows[:, 2:]}
+    if angles is not None:
+        batch["bboxes"] = torch.nn.functional.pad(batch["bboxes"], (0, 1))
+    maps = [torch.zeros(IMAGES, 1, *grid) for grid in grids(YOLO)]
+
+    def total() -> Any:
+        columns = torch.cat([x.flatten(1, 2) for x in levels], 1).swapaxes(1, 2)
+        found = {"boxes": columns[:, :64], "scores": columns[:, 64:], "feats": maps}
+        if angles is not None:
+            found["angle"] = torch.cat([x.flatten(1) for x in angles], 1)[:, None]
+        return criterion(found, batch)[0].sum()
+
+    return total
 
 
 def retina_net() -> Case:
@@ -264,6 +320,47 @@ def detr(classification: str) -> Case:
     return Case(loss, predictions, QUERIES, peer)
 
 
+def mask_set() -> Case:
+    """Masks are boxes, as its original has no other place for them than whole images."""
+    queries, slots, size = 100, 20, 160
+    predictions = normal(queries, CLASSES + 1), normal(queries, size, size)
+    labels, valid = truth()["labels"][:, :slots], np.ones((IMAGES, slots), bool)
+    masks = np.zeros((IMAGES, slots, SIZE, SIZE), bool)
+    for mask, box in zip(
+        masks.reshape(-1, SIZE, SIZE), truth()["boxes"][:, :slots].reshape(-1, 4), strict=True
+    ):
+        x0, y0, x1, y1 = box.astype(int)
+        mask[y0:y1, x0:x1] = True
+
+    def loss(predictions: Any, masks: Any, labels: Any, **options: Any) -> Any:
+        return detection.mask_set(*predictions, masks, labels, key=jax.random.key(0), **options)
+
+    def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:
+        gains = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0}
+        points = {"train_num_points": 12544, "oversample_ratio": 3.0}
+        config = SimpleNamespace(
+            num_labels=CLASSES,
+            no_object_weight=0.1,
+            importance_sample_ratio=0.75,
+            **gains,
+            **points,
+        )
+        criterion = Mask2FormerLoss(config, {})
+        logits, maps = predictions
+        true = [target["masks"].float() for target in targets]
+        ids = [target["labels"] for target in targets]
+
+        def total() -> Any:
+            parts = criterion(maps, logits, true, ids)
+            named = zip(("cross_entropy", "mask", "dice"), gains.values(), strict=True)
+            return sum(gain * parts[f"loss_{name}"] for name, gain in named)
+
+        return total
+
+    given = {"masks": masks, "labels": labels, "valid": valid}
+    return Case(loss, predictions, 0, peer, given)
+
+
 def of_image(boxes: Any) -> Any:
     """PyTorch's boxes xyxy in pixels as cxcywh over the image's sides."""
     return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1) / SIZE
@@ -271,9 +368,10 @@ def of_image(boxes: Any) -> Any:
 
 def of_torch(case: Case, inputs: dict[str, np.ndarray]) -> Run:
     """The original's value and gradient."""
+    shapes = next(iter(inputs))  # boxes or masks
     targets = [
-        {"boxes": torch.tensor(box[keep]), "labels": torch.tensor(label[keep]).long()}
-        for box, label, keep in zip(*inputs.values(), strict=True)
+        {shapes: torch.tensor(shape[keep]), "labels": torch.tensor(label[keep]).long()}
+        for shape, label, keep in zip(*inputs.values(), strict=True)
     ]
     predictions = [torch.tensor(x, requires_grad=True) for x in case.predictions]
     total = case.peer(predictions, targets)
@@ -308,9 +406,10 @@ def megabytes(tree: Any) -> float:
 
 def row(name: str, case: Case, inputs: dict[str, np.ndarray]) -> str:
     """One head's line of the table."""
+    inputs = inputs if case.truth is None else case.truth
 
-    def total(predictions: Any, boxes: Any, labels: Any, valid: Any) -> jax.Array:
-        return case.loss(predictions, boxes, labels, valid=valid)[0]
+    def total(predictions: Any, shapes: Any, labels: Any, valid: Any) -> jax.Array:
+        return case.loss(predictions, shapes, labels, valid=valid)[0]
 
     arguments = jax.tree.map(jnp.asarray, (case.predictions, *inputs.values()))
     start = time.process_time()
@@ -320,13 +419,15 @@ def row(name: str, case: Case, inputs: dict[str, np.ndarray]) -> str:
     size = megabytes(case.predictions)
     temporary = step.memory_analysis().temp_size_in_bytes / 2**20 / size
     bound = 2 + 4 * (4 * IMAGES * SLOTS * case.places / 2**20) / size
+    limit = f" ({bound:.2f})" if case.places else ""
 
     runs = {"ours": lambda: jax.block_until_ready(step(*arguments))}
-    if torch is not None and case.peer is not None:
+    if torch is not None:
         runs["original"] = of_torch(case, inputs)
         ours, theirs = float(runs["ours"]()[0]), runs["original"]()
-        # RetinaNet takes anchors that tie up to rounding; torchvision lets rounding choose.
-        near = 2e-2 if name == "retinanet" else 1e-3
+        # RetinaNet takes anchors that tie up to rounding; torchvision lets rounding choose. The
+        # points of masks are random.
+        near = 2e-2 if name in ("retinanet", "mask_set") else 1e-3
         assert abs(ours - theirs) < near * abs(theirs), (name, ours, theirs)
     times = best(runs)
     ours, cell = times["ours"], "-"
@@ -334,7 +435,7 @@ def row(name: str, case: Case, inputs: dict[str, np.ndarray]) -> str:
         wall, cpu = times["original"]
         cell = f"{wall:.0f}, {cpu:.0f} ({wall / ours[0]:.2f}, {cpu / ours[1]:.2f})"
     return (
-        f"| {name} | {size:.0f} | {temporary:.2f} ({bound:.2f}) "
+        f"| {name} | {size:.0f} | {temporary:.2f}{limit} "
         f"| {compiling:.1f} | {ours[0]:.1f}, {ours[1]:.1f} | {cell} |"
     )
 

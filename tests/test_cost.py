@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from jaxloss._core import cost
+from jaxloss._core import cost, matrix, planes
 from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
@@ -47,9 +47,15 @@ every_call = pytest.mark.parametrize(
 
 @pytest.fixture
 def chunks(monkeypatch):
-    """Makes the chunks small enough for small arrays: of 7 rows two chunks of 3 and a rest."""
+    """Makes the chunks small enough for small arrays: of 7 rows two chunks of 3 and a rest.
+
+    What goes class by class instead is in `test_platforms.py`.
+    """
     monkeypatch.setattr(cost, "CHUNKS", 3)
+    monkeypatch.setattr(matrix, "CHUNKS", 3)
+    monkeypatch.setattr(cost, "CHUNK", 1)
     monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(planes, "pays", lambda *_: False)
     jax.clear_caches()  # of the losses' own programs
     yield
     jax.clear_caches()

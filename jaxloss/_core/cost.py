@@ -590,18 +590,22 @@ def _written(
 
 
 def chunked(
-    function: Callable[..., Any], axes: tuple[int, ...] | None, most: int = CHUNKS
+    function: Callable[..., Any], axes: tuple[int, ...] | None, most: int | None = None
 ) -> Callable[..., Any]:
     """Makes any platform do what `in_chunks` makes a CPU do, in so many chunks at most."""
     return bind(_cut_up, function=function, axes=axes, most=most)
 
 
 def _cut_up(
-    x: Array, *others: Any, function: Callable[..., Any], axes: tuple[int, ...] | None, most: int
+    x: Array,
+    *others: Any,
+    function: Callable[..., Any],
+    axes: tuple[int, ...] | None,
+    most: int | None,
 ) -> Any:
     if _is_small(x, axes):
         return function(x, *others)
-    return _chunked(x, *others, function=function, axes=axes, most=most)
+    return _chunked(x, *others, function=function, axes=axes, most=most or CHUNKS)
 
 
 def _is_small(x: Array, axes: tuple[int, ...] | None) -> bool:
@@ -614,8 +618,9 @@ def _chunked(
     x = arguments[0]
     axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
     stop = axis + 1
-    if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
-        stop = next((i for i in range(stop, x.ndim) if is_split(x, i)), x.ndim)
+    # A CPU's compiler vectorises the last axis only: of many, make one, unless they may be split.
+    if axes is None and jax.device_count() == 1:
+        stop = x.ndim
     cut = _Cut(x.shape, axis, stop, sharding.blocks(x, axis))
 
     def of_part(start: Any, length: int) -> Any:

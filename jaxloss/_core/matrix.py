@@ -31,14 +31,15 @@ def counts(
     share, hit = _share(z, ids, mask)
     p, y = share / share.sum(-1, keepdims=True), hit.astype(z.dtype)
     y = y if weight is None else y * weight
-    pixels = _pixels(z.ndim, axis, pooled)
-    batch = () if pooled else (0,)
-    matrix = jax.lax.dot_general(p, y, ((pixels, pixels), (batch, batch)), precision="highest")
-    matrix = matrix * jnp.expand_dims(_poison(ids, mask, z, pixels), -1)
+    pixels = tuple(range(1, axis))
+    matrix = jax.lax.dot_general(p, y, ((pixels, pixels), ((0,), (0,))), precision="highest")
+    matrix = matrix * _poison(ids, mask, z, pixels)[..., None]
     right = jnp.eye(z.shape[-1], dtype=bool)
     wrong = jnp.where(right, 0, matrix)
-    tp = jnp.where(right, matrix, 0).sum(-1)
-    return tp, wrong.sum(-1), wrong.sum(-2), tp
+    sums = jnp.where(right, matrix, 0).sum(-1), wrong.sum(-1), wrong.sum(-2)
+    # Of a batch that several devices share, they exchange these, not their matrices.
+    tp, fp, fn = (x.sum(0) for x in sums) if pooled else sums
+    return tp, fp, fn, tp
 
 
 def slope_of_counts(
@@ -68,7 +69,7 @@ def slope_of_counts(
     mean, own, miss = mean * unit, own * unit, rest * unit
     of_target = _of_class if pooled else jax.vmap(_of_class)
     a_own = of_target(a, ids)
-    b = b if pooled else jnp.expand_dims(b, range(1, axis))
+    b = jnp.expand_dims(b, range(axis) if pooled else range(1, axis))
     slope = share * unit * jnp.where(hit, miss * a_own - mean, b - mean - own * a_own)
     slope = slope if mask is None else jnp.where(mask, slope, 0)
     return (slope if weight is None else slope * weight,)

@@ -576,7 +576,8 @@ def test_distances_export_to_every_platform():
     exported = jax.export.export(jax.jit(function), platforms=platforms)(masks)
     assert exported.platforms == platforms
     assert "callback" not in exported.mlir_module()
-    jax.tree.map(np.testing.assert_array_equal, exported.call(LARGE), function(jnp.asarray(LARGE)))
+    # Eagerly each map is a program of its own, which rounds differently.
+    jax.tree.map(np.testing.assert_array_equal, exported.call(LARGE), jax.jit(function)(LARGE))
 
 
 def test_a_second_eager_call_compiles_nothing(caplog):

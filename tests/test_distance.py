@@ -557,7 +557,7 @@ def test_data_parallel_losses_gather_no_mask():
 
 def test_the_reduction_runs_on_an_explicit_mesh():
     passes = functools.partial(in_blocks(transform._passes_by_reduction), spacings=(None, None))
-    mesh = jax.make_mesh((4,), ("data",))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
     split = PartitionSpec("data")
     with jax.set_mesh(mesh):
         masks = jax.device_put(MASKS, NamedSharding(mesh, split))

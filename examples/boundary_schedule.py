@@ -26,6 +26,7 @@ from metrics import hausdorff_95
 from pictures import draw_curves_and_maps
 from scenes import Scenes, compose
 from tqdm import tqdm
+from training import make_optimizer
 from unet import UNet
 
 import jaxloss
@@ -115,8 +116,7 @@ def train(name: str, loss: Loss, scenes: Scenes, judge: Scenes, options: argpars
     """Trains a network and judges it on the way."""
     key = jax.random.key(options.seed, impl="rbg")  # On CPUs the default takes long to compile.
     model = nnx.jit(lambda: UNet(1, widths=(16, 32, 64), rngs=nnx.Rngs(key)))()
-    rate = optax.cosine_onecycle_schedule(options.steps, peak_value=6e-3, pct_start=0.2)
-    optimizer = nnx.Optimizer(model, optax.adamw(rate), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, make_optimizer(options.steps), wrt=nnx.Param)
     data = jnp.asarray(scenes.images), jnp.asarray(scenes.masks > 0)
     strokes, every = judge.masks > 0, max(options.steps // 10, 1)
 

@@ -37,7 +37,8 @@ def make_key(seed: int) -> jax.Array:
 @functools.cache
 def make_optimizer(steps: int) -> optax.GradientTransformation:
     """Returns Adam on one cycle of the learning rate, the same object for the same length."""
-    rate = optax.cosine_onecycle_schedule(steps, peak_value=6e-3, pct_start=0.2)
+    warm_up = max(0.2, 1 / steps)  # A step at least: of none Optax makes NaN before 0.2.7.
+    rate = optax.cosine_onecycle_schedule(steps, peak_value=6e-3, pct_start=warm_up)
     return optax.adamw(rate)
 
 

@@ -10,13 +10,9 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
-import jax.export  # noqa: E402 - which JAX 0.7 does not import by itself
 import pytest  # noqa: E402
 
 from tests.compiling import FLAGS  # noqa: E402
-
-if not hasattr(jax, "enable_x64"):  # JAX 0.7 has it elsewhere
-    jax.enable_x64 = jax.experimental.enable_x64
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -557,7 +557,7 @@ def test_data_parallel_losses_gather_no_mask():
 
 def test_the_reduction_runs_on_an_explicit_mesh():
     passes = functools.partial(in_blocks(transform._passes_by_reduction), spacings=(None, None))
-    mesh = jax.make_mesh((4,), ("data",))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
     split = PartitionSpec("data")
     with jax.set_mesh(mesh):
         masks = jax.device_put(MASKS, NamedSharding(mesh, split))
@@ -576,7 +576,8 @@ def test_distances_export_to_every_platform():
     exported = jax.export.export(jax.jit(function), platforms=platforms)(masks)
     assert exported.platforms == platforms
     assert "callback" not in exported.mlir_module()
-    jax.tree.map(np.testing.assert_array_equal, exported.call(LARGE), function(jnp.asarray(LARGE)))
+    # Eagerly each map is a program of its own, which rounds differently.
+    jax.tree.map(np.testing.assert_array_equal, exported.call(LARGE), jax.jit(function)(LARGE))
 
 
 def test_a_second_eager_call_compiles_nothing(caplog):

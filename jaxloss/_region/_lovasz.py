@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Unpack
 
 import jax
-import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -268,7 +267,7 @@ def _counting(rows: Array) -> Iterator[tuple[Any, Any]]:
     if rows.shape[-1] < _MANY:
         yield jnp.uint32, jnp.int32
     else:
-        with _x64(True):
+        with jax.enable_x64(True):
             yield jnp.uint64, jnp.int64
 
 
@@ -370,14 +369,8 @@ def _sort_packed(keys: Array, beside: Array) -> Array:
     if beside.dtype != jnp.uint32:
         return _sort_pairs(keys, beside)
     pairs = jnp.stack([beside, keys], -1)
-    with _x64(True):
+    with jax.enable_x64(True):
         numbers = lax.bitcast_convert_type(pairs, jnp.uint64)
         numbers = lax.sort(numbers, dimension=keys.ndim - 1)
         pairs = lax.bitcast_convert_type(numbers, jnp.uint32)
     return pairs[..., 0]
-
-
-def _x64(enabled: bool) -> Any:
-    """Lets 64-bit numbers be, whatever the user's setting; it moved with JAX 0.8."""
-    home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
-    return home.enable_x64(enabled)

@@ -284,10 +284,9 @@ def test_chunks_under_vmap_and_on_a_mesh(cut):
         np.testing.assert_allclose(values[i], value, 1e-6)
         np.testing.assert_allclose(gradients[i], gradient, 1e-5, 1e-8)
     explicit = jax.sharding.AxisType.Explicit
-    with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(explicit,))):
-        place = jax.sharding.NamedSharding(
-            jax.sharding.get_mesh(), jax.sharding.PartitionSpec("batch")
-        )
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(explicit,))
+    with jax.set_mesh(mesh):
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
         value, gradient = jax.jit(run)(*(jax.device_put(x[0], place) for x in (a, b)))
     np.testing.assert_allclose(value, expected[0][0], 1e-6)
     np.testing.assert_allclose(gradient, expected[0][1], 1e-5, 1e-8)

@@ -379,9 +379,9 @@ def test_under_jit_a_kernel_split_along_its_classes_exchanges_a_few_numbers_per_
 
 @pytest.mark.parametrize("kernel_spec", [(), (None, "model")])
 def test_explicit_axes(kernel_spec):
-    with jax.set_mesh(_mesh(AxisType.Explicit)) as mesh:
-        del mesh
-        put = lambda a, *spec: jax.device_put(a, NamedSharding(jax.sharding.get_mesh(), P(*spec)))
+    mesh = _mesh(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))
         placed = put(TOKENS, "data"), put(VOCABULARY, *kernel_spec), put(TOKEN_IDS, "data")
         loss = functools.partial(jaxloss.linear_cross_entropy, chunk_size=4)
         found = jax.jit(jax.value_and_grad(loss, (0, 1)))(*placed)

@@ -327,8 +327,9 @@ def test_transforms_dtypes_and_meshes_change_nothing(name, chunked):
     np.testing.assert_allclose(half[0], expected[0], rtol=1e-2)
 
     batch = PartitionSpec("batch")
-    with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))):
-        place = lambda a: jax.device_put(a, NamedSharding(jax.sharding.get_mesh(), batch))
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        place = lambda a: jax.device_put(a, NamedSharding(mesh, batch))
         found = jax.jit(both)(place(x), place(ids))
     jax.tree.map(close, found, expected)
 

@@ -625,11 +625,11 @@ def test_empty_batches_cost_nothing(name):
 
 @every_loss
 def test_temporaries_of_the_compiled_program_do_not_grow(name, monkeypatch):
-    """Value and gradient on a CPU at 4 x 64 x 64 x 21, temporary bytes over the prediction's."""
+    """Value and gradient on a CPU at 4 x 256 x 256 x 21, temporary bytes over the prediction's."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # several have fewer, larger chunks
     sample = _first(name)
     numbers = sample.prediction.shape[-1]  # of a box 4 or 5
-    shape = (4, 25_000, numbers) if sample.inner and numbers in (4, 5) else (4, 64, 64, 21)
+    shape = (4, 25_000, numbers) if sample.inner and numbers in (4, 5) else (4, 256, 256, 21)
     same = sample.target.ndim == sample.prediction.ndim
     target = jax.ShapeDtypeStruct(
         shape if same else shape[:-1], jnp.int32 if sample.has_ids else jnp.float32

@@ -20,7 +20,7 @@ from jaxloss._core.sharding import is_split
 Array = jax.Array
 
 CHUNKS = 32  # at most
-CHUNK = 2**17  # elements at least: of smaller ones the turns of the loop take their time
+CHUNK = 2**17  # elements at least, where each is by itself: turns of the loop take their time
 CHUNKED_FROM = 2**18  # elements; what is smaller fits into a processor's cache
 
 
@@ -631,7 +631,7 @@ def _chunked(
         return jax.tree.map(join, result, of_part(start, length))
 
     rows = x.shape[axis] // cut.blocks
-    step = -(-rows // min(most, max(1, x.size // CHUNK)))
+    step = -(-rows // (min(most, x.size // CHUNK) if axes is None else most))
     whole, rest = divmod(rows, step)
     result = jax.tree.map(functools.partial(cut.empty, x), of_part(0, step))
     result = add(result, whole * step, rest) if rest else result

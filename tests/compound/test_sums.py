@@ -110,7 +110,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "smooth",
-        0.17,
+        0.58,
     ),
     "dice_focal": Case(
         sum_of("dice", focal),
@@ -138,7 +138,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "smooth",
-        0.17,
+        0.58,
     ),
     "dice_top_k": Case(
         sum_of("dice", top_k),
@@ -163,7 +163,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "kinked",
-        1.64,
+        1.68,
     ),
 }
 

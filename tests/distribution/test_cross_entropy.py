@@ -49,7 +49,7 @@ CASES = {
         (*_LOGITS, *_SMOOTHING, *out_of_range(("z_loss", -1.0))),
         {"label_smoothing": (0.1, 1.5), "z_loss": (0.1, -1.0)},
         "smooth",
-        0.275,
+        0.33,
     ),
     "binary_cross_entropy": Case(
         independent(binary_entropy),

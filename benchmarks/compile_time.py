@@ -9,16 +9,12 @@ clock. Operations are those that JAX hands to the compiler, fusions those that i
 """
 
 import argparse
-import functools
 import statistics
 import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import programs
-
-import jaxloss
 
 
 class Row(NamedTuple):
@@ -35,10 +31,7 @@ class Row(NamedTuple):
 
 def measured(loss: str) -> Row:
     """Traces, lowers and compiles one loss, as if it were the first."""
-    sample = programs.cases()[loss].samples[0]
-    function = functools.partial(getattr(jaxloss, loss), **sample.options)
-    target = jnp.asarray(sample.target, jnp.int32 if sample.has_ids else jnp.float32)
-    prediction = jnp.asarray(sample.prediction, jnp.float32)
+    function, prediction, target = programs.first(loss)
     jax.clear_caches()
     clock, times = time.perf_counter(), [time.process_time()]
     traced = jax.jit(jax.value_and_grad(function)).trace(prediction, target)

@@ -210,12 +210,19 @@ class Small(NamedTuple):
     seconds: float
 
 
+def first(loss: str) -> tuple[Callable[..., jax.Array], jax.Array, jax.Array]:
+    """Returns a loss with the options of its first sample, and that sample."""
+    sample = cases()[loss].samples[0]
+    function = functools.partial(getattr(jaxloss, loss), **sample.options)
+    target = jnp.asarray(sample.target, jnp.int32 if sample.has_ids else jnp.float32)
+    return function, jnp.asarray(sample.prediction, jnp.float32), target
+
+
 @functools.cache
 def small(loss: str) -> Small:
     """Compiles and runs value and gradient of a loss on its first sample."""
     sample = cases()[loss].samples[0]
-    function = functools.partial(getattr(jaxloss, loss), **sample.options)
-    target = jnp.asarray(sample.target, jnp.int32 if sample.has_ids else jnp.float32)
+    function, _, target = first(loss)
     inner = [sample.axis] if sample.axis is not None else range(-sample.inner, 0)
     own, last = [0] * sample.prediction.ndim, [-1] * sample.prediction.ndim
     for axis in inner:  # all numbers of a position

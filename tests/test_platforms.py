@@ -30,6 +30,7 @@ def platform(request, monkeypatch):
     jax.clear_caches()
     monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
     monkeypatch.setattr(classes, "PLANE", 0)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)  # classes that may be split stay together
     monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
     yield
     jax.clear_caches()

@@ -303,10 +303,6 @@ def _rows():
             yield Row(name, "classes")
 
 
-# A score and a cost, of which a CPU takes the shares of each position apart.
-TWO_LOSSES = {"dice_cross_entropy", "dice_focal", "combo", "exp_log"}
-
-
 def _marked(row):
     marks = [] if row in HEADS else [pytest.mark.slow]
     if row in TOO_MUCH:
@@ -367,8 +363,7 @@ def test_devices_exchange_sums_not_pixels(row):
         assert all(collective.numbers <= BATCH * CLASSES for collective in found), found
         assert found[0].total <= POSITIONS / 4, found
     else:
-        each = 6 if row.name in TWO_LOSSES else 4
-        assert found[0].total <= each * POSITIONS + BATCH * CLASSES, found
+        assert found[0].total <= 4 * POSITIONS + BATCH * CLASSES, found
 
 
 ROWS, LINES, FEW = 128, 24, 3  # of an image, whose rows are split; and its classes
@@ -407,7 +402,9 @@ def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, ki
     assert sum(rest) <= 4 * MAPS[name] * LINES, found
 
 
-@pytest.mark.parametrize(("name", "loops"), [("dice", 0), ("focal", 1), ("noise_robust_dice", 2)])
+@pytest.mark.parametrize(
+    ("name", "loops"), [("dice", False), ("focal", True), ("noise_robust_dice", True)]
+)
 def test_chunks_of_a_cpu_take_rows_of_all_devices(name, loops):
     """Of an image, whose rows are split, they exchange their sums; planes of few classes too."""
     rows = NamedSharding(_mesh(), PartitionSpec(None, "batch"))
@@ -415,7 +412,7 @@ def test_chunks_of_a_cpu_take_rows_of_all_devices(name, loops):
     target = jax.ShapeDtypeStruct(logits.shape[:-1], jnp.int32, sharding=rows)
     run = quick_jit(jax.value_and_grad(getattr(jaxloss, name)), out_shardings=(None, rows))
     compiled = run.lower(logits, target).compile().as_text()
-    assert compiled.count("known_trip_count") >= loops
+    assert ("known_trip_count" in compiled) == loops
     found = collectives.read(compiled)
     assert sum(one.total for one in found) <= 40 * 4 * FEW, found
 

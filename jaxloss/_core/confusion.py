@@ -343,26 +343,54 @@ def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
     axis = pixels.axis
     if axis is None or axis == 0 or pixels.frame.rank < 3 or pixels.form.without_background:
         return None
-    here: dict[str, Any] = {"axis": axis, "pooled": not pixels.frame.per_image}
-    on_gpu = bind(gpu.counts, **here), bind(gpu.slope_of_counts, **here)
-    return cost.Written(on_gpu if beside is None else None, _on_cpu(pixels, beside, here))
+    on_gpu = None if beside is not None else _pair(gpu.counts, gpu.slope_of_counts, pixels)
+    return cost.Written(on_gpu, _by_cpu(pixels, axis, beside))
 
 
-def _on_cpu(pixels: Pixels, beside: Cost | None, here: dict[str, Any]) -> cost.Pair | None:
-    logits, cut = pixels.arrays[0], pixels.frame.summed
-    sums, slope = bind(matrix.counts, **here), bind(matrix.slope_of_counts, **here)
-    if planes.pays(logits, here["axis"]):
-        sums, slope, cut = bind(planes.counts, **here), bind(planes.slope_of_counts, **here), ()
-    elif not matrix.pays(logits, **here):
+def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
+    cut = pixels.frame.summed
+    if planes.pays(pixels.arrays[0], axis):
+        sums, slope = _pair(planes.counts, planes.slope_of_counts, pixels)
+        cut = ()
+    elif matrix.pays(pixels.arrays[0], axis):
+        sums, slope = _pair(matrix.counts, matrix.slope_of_counts, pixels)
+    else:
         return None
     if beside is not None:
         if not beside.of_statistics:
             return None
         of_position = _of_position(beside, pixels.frame.rank)
-        costs = bind(_sums_of_cost, formula=beside.formula, of_position=of_position, **here)
+        fixed = {"axis": axis, "formula": beside.formula, "of_position": of_position}
+        costs = bind(_sums_of_cost, summed=pixels.frame.summed, **fixed)
         sums = bind(_counts_and_cost, counts=sums, costs=costs)
         slope = bind(_their_slope, of_counts=slope, costs=costs)
     return cost.chunked(sums, cut, matrix.CHUNKS), cost.chunked(slope, cut, matrix.CHUNKS)
+
+
+def _pair(
+    counts: Callable[..., tuple[Array, ...]], slope: Callable[..., tuple[Array]], pixels: Pixels
+) -> cost.Pair:
+    """Makes of the counts of each image, and their slope, those of the frame."""
+    counts, slope = bind(counts, axis=pixels.axis), bind(slope, axis=pixels.axis)
+    if pixels.frame.per_image:
+        return counts, slope
+    return bind(_pooled_counts, counts=counts), bind(_slope_of_pooled, slope=slope)
+
+
+def _pooled_counts(*arrays: Any, counts: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
+    return tuple(x.sum(0) for x in counts(*arrays))
+
+
+def _slope_of_pooled(
+    z: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *factors: Array,
+    slope: Callable[..., tuple[Array]],
+) -> tuple[Array]:
+    each = (jnp.broadcast_to(x, (z.shape[0], *x.shape)) for x in factors)
+    return slope(z, ids, mask, weight, *each)
 
 
 def _of_sums(
@@ -519,13 +547,11 @@ def _sums_of_cost(
     mask: Array | None,
     weight: Array | None,
     *rest: Any,
-    axis: int,
-    pooled: bool,
+    summed: tuple[int, ...],
     **cost_of: Any,
 ) -> Array:
-    _, values = _rows_and_cost(z, ids, mask, *rest, axis=axis, **cost_of)
-    values = values if weight is None else values * weight
-    return values.sum(tuple(i for i in range(z.ndim) if i != axis and (pooled or i != 0)))
+    _, values = _rows_and_cost(z, ids, mask, *rest, **cost_of)
+    return (values if weight is None else values * weight).sum(summed)
 
 
 def score(

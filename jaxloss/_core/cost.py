@@ -281,7 +281,7 @@ def _quotient(
     evaluate = in_chunks(total, axes) if unrolled is None else total
     if on_cpu is not None:
         both, cut = on_cpu
-        evaluate = bind(_written, function=bind(_first, both=both), axes=cut, default=total)
+        evaluate = bind(_on_cpu, cpu=chunked(bind(_first, both=both), cut), default=total)
 
     def value(x: Array, denominator: Array, *others: Any) -> Array:
         return numerics.divide(evaluate(x, *others), denominator)
@@ -329,8 +329,8 @@ def _with_slopes(
     function = bind(_sum_and_slopes, total=total, moving=moving)
     if on_cpu is not None:
         both, cut = on_cpu
-        by_hand = bind(_slope_over, both=both)
-        return recomputed(function, bind(_written, function=by_hand, axes=cut, default=function))
+        by_hand = chunked(bind(_slope_over, both=both), cut)
+        return recomputed(function, bind(_on_cpu, cpu=by_hand, default=function))
     if unrolled is not None:
         by_column = bind(_sum_and_columns, total=total, moving=moving, axis=unrolled)
         at_once = bind(_split, function=function, axis=unrolled)
@@ -578,17 +578,6 @@ def _evaluated(
     return _on_cpu(x, *others, cpu=chunked(function, axes), default=default)
 
 
-def _written(
-    x: Array,
-    *others: Any,
-    function: Callable[..., Any],
-    axes: tuple[int, ...] | None,
-    default: Callable[..., Any],
-) -> Any:
-    """What is written for a CPU, in chunks of what is not small; `default` elsewhere."""
-    return _on_cpu(x, *others, cpu=chunked(function, axes), default=default)
-
-
 def chunked(
     function: Callable[..., Any], axes: tuple[int, ...] | None, most: int | None = None
 ) -> Callable[..., Any]:
@@ -618,9 +607,8 @@ def _chunked(
     x = arguments[0]
     axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
     stop = axis + 1
-    # A CPU's compiler vectorises the last axis only: of many, make one, unless they may be split.
-    if axes is None and jax.device_count() == 1:
-        stop = x.ndim
+    if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
+        stop = next((i for i in range(stop, x.ndim) if sharding.blocks(x, i) > 1), x.ndim)
     cut = _Cut(x.shape, axis, stop, sharding.blocks(x, axis))
 
     def of_part(start: Any, length: int) -> Any:

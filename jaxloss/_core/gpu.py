@@ -85,9 +85,9 @@ def with_slope(
 
 
 def counts(
-    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int, pooled: bool
+    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int
 ) -> tuple[Array, ...]:
-    """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y` of each class.
+    """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y`: `[B, C]` each.
 
     The last two are constants for the derivative.
     """
@@ -101,41 +101,30 @@ def counts(
             [jnp.where(hit, share.miss, 0) for hit in share.hits],
         )
     )
-    batch = (0,) if pooled else ()
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     if len(own) == 1:
-        tp, fp, fn = (x[0].sum((*batch, *space)) for x in (own, other, missed))
+        tp, fp, fn = (x[0].sum(space) for x in (own, other, missed))
         return tp, fp, fn, tp
     planes = jnp.stack([x.squeeze(axis) for x in (*own, *other, *missed)], 1)
-    sums = planes.sum((*batch, *range(2, planes.ndim)))  # in one loop
+    sums = planes.sum(range(2, planes.ndim))  # in one loop
     tp, fp, fn = jnp.split(sums, 3, -1)
     return tp, fp, fn, tp
 
 
 def slope_of_counts(
-    logits: Array,
-    ids: Array,
-    mask: Array | None,
-    weight: Array | None,
-    *factors: Array,
-    axis: int,
-    pooled: bool,
+    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *factors: Array, axis: int
 ) -> tuple[Array]:
     """Returns the derivative of the counts times factors, of which the first two are `a` and `b`.
 
-    With `s = sum_{c != y} b_c p_c` it is `p_y ((1 - p_y) a_y - s)` at the target `y` and
-    `p_c (b_c - s - p_y a_y)` elsewhere.
+    With `s = sum_{c != y} b_c p_c` it is `w p_y ((1 - p_y) a_y - s)` at the target `y` and
+    `w p_c (b_c - s - p_y a_y)` elsewhere.
     """
     last, count = axis == logits.ndim - 1, logits.shape[axis]
     way: Way = "at once" if last else "planes" if count <= FEW else "kept"
     share = _shares(logits, ids, mask, axis, way)
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
-    both = tuple(range(logits.ndim)) if pooled else space
     sizes = [x.shape[axis] for x in share.hits]
-    by_own, by_other = (
-        jax.lax.split(jnp.expand_dims(x, [i for i in both if i != axis]), sizes, axis)
-        for x in factors[:2]
-    )
+    by_own, by_other = (jax.lax.split(jnp.expand_dims(x, space), sizes, axis) for x in factors[:2])
     add = functools.partial(functools.reduce, jnp.add)
     each = list(zip(share.hits, share.p, by_own, by_other, strict=True))
     own = add([jnp.where(h, p * a, 0).sum(axis, keepdims=True) for h, p, a, _ in each])

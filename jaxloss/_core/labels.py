@@ -178,19 +178,24 @@ def _of_part(
             for a in arrays
         )
         parameters, axis = tuple(rest), axis - 1
-    part = Competing(
-        logits=z,
-        labels=labels.squeeze(axis) if has_ids else labels,
-        mask=None if mask is None else mask.squeeze(axis),
-        weights=None,
-        class_weights=class_weights,
-        axis=axis,
-        are_probabilities=are_probabilities,
-    )
+    part = unweighted(z, labels, mask, axis, has_ids)
+    part = part._replace(class_weights=class_weights, are_probabilities=are_probabilities)
     values = formula(part, *parameters)
     values = jnp.expand_dims(values.now() if isinstance(values, Cost) else values, axis)
     values = values if mask is None else jnp.where(mask, values, 0)
     return jnp.moveaxis(values, -2, -1) if few else values
+
+
+def unweighted(z: Array, labels: Array, mask: Array | None, axis: int, has_ids: bool) -> Competing:
+    """Positions of which ids and mask have a class axis of size 1, without weights."""
+    return Competing(
+        logits=z,
+        labels=labels.squeeze(axis) if has_ids else labels,
+        mask=None if mask is None else mask.squeeze(axis),
+        weights=None,
+        class_weights=None,
+        axis=axis,
+    )
 
 
 def resolve(

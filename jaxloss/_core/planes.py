@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import classes, labels, numerics
+from jaxloss._core.sharding import blocks
 
 Array = jax.Array
 
@@ -17,22 +18,19 @@ Array = jax.Array
 def pays(logits: Array, axis: int) -> bool:
     """Whether this is the faster way: many classes that lie last are reduced at once."""
     if axis == logits.ndim - 1 > 0:
-        return logits.shape[axis] <= classes.FEW
+        return logits.shape[axis] <= classes.FEW and blocks(logits, axis) == 1
     return classes.are_planes(logits, axis)
 
 
 def counts(
-    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int, pooled: bool
+    z: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int
 ) -> tuple[Array, ...]:
-    """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y` of each class.
-
-    The last two are constants for the derivative.
-    """
-    at, (z, ids, mask, weight) = moved(axis, logits, ids, mask, weight)
+    """Returns the sums as `gpu.counts` does."""
+    at, (z, ids, mask, weight) = moved(axis, z, ids, mask, weight)
     share = _share(z, ids, mask, at)
     if weight is not None:
         share = share._replace(unit=share.unit * weight, miss=share.miss * weight)
-    pixels = _pixels(z, at, pooled)
+    pixels = _pixels(z, at)
 
     def of_class(c: Any, z: Array) -> tuple[Array, ...]:
         p, hit = share.p(z), (ids == c).astype(z.dtype)
@@ -43,22 +41,12 @@ def counts(
 
 
 def slope_of_counts(
-    logits: Array,
-    ids: Array,
-    mask: Array | None,
-    weight: Array | None,
-    *factors: Array,
-    axis: int,
-    pooled: bool,
+    z: Array, ids: Array, mask: Array | None, weight: Array | None, *factors: Array, axis: int
 ) -> tuple[Array]:
-    """Returns the derivative of the counts times factors, of which the first two are `a` and `b`.
-
-    With `s = sum_{c != y} b_c p_c` it is `w p_y ((1 - p_y) a_y - s)` at the target `y` and
-    `w p_c (b_c - s - p_y a_y)` elsewhere.
-    """
-    at, (z, ids, mask, weight) = moved(axis, logits, ids, mask, weight)
+    """Returns the derivative as `gpu.slope_of_counts` does."""
+    at, (z, ids, mask, weight) = moved(axis, z, ids, mask, weight)
     share = _share(z, ids, mask, at)
-    a, b = (jnp.expand_dims(x, _pixels(z, at, pooled)) for x in factors[:2])
+    a, b = (jnp.expand_dims(x, _pixels(z, at)) for x in factors[:2])
 
     def add(sums: tuple[Array, Array], c: Any, *planes: Array) -> tuple[Array, Array]:
         (mean, own), (z, a, b) = sums, planes
@@ -75,7 +63,7 @@ def slope_of_counts(
         return (share.p(z) * inner * factor,)
 
     (slope,) = classes.each(of_class, at, z, a, b, join=at)
-    return (slope if at == axis else jnp.moveaxis(slope, at, axis),)
+    return (jnp.moveaxis(slope, at, axis),)
 
 
 class _Share(NamedTuple):
@@ -123,5 +111,5 @@ def moved(axis: int, z: Array, *others: Array | None) -> tuple[int, tuple[Any, .
     return at, tuple(None if a is None else jnp.moveaxis(a, axis, at) for a in (z, *others))
 
 
-def _pixels(z: Array, axis: int, pooled: bool) -> tuple[int, ...]:
-    return tuple(i for i in range(z.ndim) if i != axis and (pooled or i != 0))
+def _pixels(z: Array, axis: int) -> tuple[int, ...]:
+    return tuple(i for i in range(1, z.ndim) if i != axis)

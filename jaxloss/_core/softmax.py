@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxloss._core import classes, gpu, numerics, planes, sigmoid, soft
 from jaxloss._core import labels as labelled
 from jaxloss._core.cost import Cost, Source, bind
-from jaxloss._core.sharding import is_split
+from jaxloss._core.sharding import blocks, is_split
 
 Array = jax.Array
 
@@ -413,7 +413,7 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
         return cost(surprise, data, label_smoothing=label_smoothing)
     plain, factors = data._replace(class_weights=None), data.class_weights
     values = labelled.per_position(_cross_entropy, plain, smoothing, factors)
-    if is_split(data.logits, data.axis):
+    if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
     on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)
     return values._replace(on_cpu=on_cpu, whole=planes.pays(data.logits, data.axis))
@@ -449,9 +449,7 @@ def _with_slope(
     if planes.pays(z, axis):
         at, arrays = planes.moved(axis, z, weights, labels, mask, factors)
         z, weights, labels, mask, factors = arrays
-    ids = labels.squeeze(at) if has_ids else labels
-    valid = None if mask is None else mask.squeeze(at)
-    part = labelled.Competing(z, ids, valid, None, class_weights, at)
+    part = labelled.unweighted(z, labels, mask, at, has_ids)
     shares = _shares(part, smoothing, factors)
     cost, slope = soft.with_slope(part.unmasked_logits(), shares, weights, at)
     return cost, jnp.moveaxis(slope, at, axis)

@@ -78,19 +78,60 @@ def cross_entropy(
     if "soft_cap" in parameters:
         cap = parameters["soft_cap"]
         logits = cap * jnp.tanh(logits / cap)
+    seen = compared(logits, absent, ids, step, axis_name)
+    return of_compared(seen, logits, absent, ids, parameters, axis_name)
+
+
+class Compared(NamedTuple):
+    """What the logits of a position say of its target.
+
+    Attributes:
+      top: The largest logit, as `greatest` gives it.
+      hit: Whether the class is the target, `[..., C]`.
+      away: The exponentials of the logits minus the largest, 0 at the target, `[..., C]`.
+      target: The target's logit minus the largest; -inf where it is removed.
+      beside: The sum of `away`.
+    """
+
+    top: Array
+    hit: Array
+    away: Array
+    target: Array
+    beside: Array
+
+
+def compared(
+    logits: Array,
+    absent: Array | None,
+    ids: Array,
+    step: ArrayLike,
+    axis_name: AxisName | None = None,
+) -> Compared:
+    """Compares the logits; `absent` is -inf for a class that is removed, else 0."""
     present = logits if absent is None else logits + expanded(absent, logits.ndim)
     top = greatest(present, axis_name)
     hit = is_target(ids, logits.shape[-1], step, axis_name)
     # Products, no selections: a CPU's compiler keeps the constants of those in memory.
-    beside = (jnp.exp(present - top[..., None]) * (~hit).astype(logits.dtype)).sum(-1)
-    beside = everywhere(beside, axis_name)
+    away = jnp.exp(present - top[..., None]) * (~hit).astype(logits.dtype)
     target = everywhere((logits * hit.astype(logits.dtype)).sum(-1), axis_name) - top
     if absent is not None:
         target = target + of_target(absent, ids, axis_name)
-    hard = surprise(target, beside)
+    return Compared(top, hit, away, target, everywhere(away.sum(-1), axis_name))
+
+
+def of_compared(
+    seen: Compared,
+    logits: Array,
+    absent: Array | None,
+    ids: Array,
+    parameters: Parameters,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Returns the cost as `cross_entropy` does, of logits that were compared."""
+    hard = surprise(seen.target, seen.beside)
     weights, share = parameters.get("class_weights"), parameters.get("label_smoothing")
     values = hard if share is None else (1 - share) * hard
-    lse = top + jnp.log(beside + jnp.exp(target))
+    lse = seen.top + jnp.log(seen.beside + jnp.exp(seen.target))
     if "z_loss" in parameters:
         values = values + parameters["z_loss"] * lse**2
     if weights is not None:

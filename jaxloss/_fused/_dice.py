@@ -23,26 +23,25 @@ def counts(squared: bool | str, z: Array, ids: Array, step: Array, arrays: Array
     is no overlap, in terms that cannot be negative; `actual`, how much of it the target holds. Of
     all pixels: `entropy`.
     """
-    hit = _cost.is_target(ids, z.shape[-1], step)
-    mine = hit.astype(z.dtype)
-    away = jnp.exp(z - _cost.greatest(z)[..., None]) * (~hit).astype(z.dtype)
-    lead = (z * mine).sum(-1) - _cost.greatest(z)
-    beside, target = away.sum(-1), jnp.exp(lead)
-    total = beside + target
+    # Once for both: a compiler does not see that two such comparisons in a loop are the same.
+    seen = _cost.compared(z, None, ids, step)
+    mine = seen.hit.astype(z.dtype)
+    target = jnp.exp(seen.target)
+    total = seen.beside + target
     weight = arrays["factors"] * (ids != _cost.MASKED).astype(z.dtype)
     bad = (ids == -1) | (ids == z.shape[-1])
     weight = weight * jnp.where(bad, jnp.nan, jnp.ones_like(weight))
     power = 2 if squared else 1
     right = 2 * (target / total) ** (2 if squared == "counts" else 1)
-    missed = (beside / total) ** power  # 1 - p of the target, which does not cancel like this
+    missed = (seen.beside / total) ** power  # 1 - p of the target, which does not cancel like this
     pixels = tuple(range(1, z.ndim - 1))
     of_class = lambda values: (values[..., None] * mine).sum(pixels)
-    wrong = ((weight / total**power)[..., None] * away**power).sum(pixels)
+    wrong = ((weight / total**power)[..., None] * seen.away**power).sum(pixels)
     return {
         "right": of_class(weight * right),
         "wrong": wrong + of_class(weight * missed),
         "actual": of_class(weight),
-        "entropy": (arrays["factors"] * _cost.cross_entropy(z, ids, step, arrays)).sum(),
+        "entropy": (arrays["factors"] * _cost.of_compared(seen, z, None, ids, arrays)).sum(),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -63,9 +63,10 @@ def linear_cross_entropy(
     and gradient take the plain form's three matrix products. With `reduction="none"` the gradient
     takes a fourth. Where all tokens fit into a chunk the logits are computed at once.
 
-    Features of half precision are multiplied as they are and summed in float32; the kernel is cast
-    to their dtype and its gradient is summed in float32. On a GPU or TPU prefer a float32 kernel:
-    the sum of a bfloat16 kernel's gradient takes its size twice more.
+    Features of half precision are multiplied as they are, and so are the slopes of their logits,
+    but on a CPU in float32; sums are float32. The kernel is cast to the features' dtype. On a GPU
+    or TPU prefer a float32 kernel: the sum of a bfloat16 kernel's gradient takes its size twice
+    more.
 
     A bias of -inf removes a class, for instance one that pads the vocabulary: it costs nothing
     (smoothing spreads over the others), and +inf with zero gradient where it is the label.
@@ -142,12 +143,25 @@ def linear_cross_entropy(
     return numerics.divide(total, count) if late else total
 
 
+class _Way(NamedTuple):
+    """How a platform works.
+
+    Attributes:
+      chunks: How many there are.
+      slopes: The dtype in which the slopes of the logits are multiplied. That of the features, but
+        float32 on a CPU, which is slow with half precision; the plain form does so everywhere.
+    """
+
+    chunks: int
+    slopes: Any
+
+
 def _values(
     chunk_size: int | None, class_axis_name: AxisName | None, arrays: Arrays, ids: Array
 ) -> Array:
     """The cost of each token; its derivatives compute every chunk again: 4 matrix products."""
 
-    def of_chunk(step: Array, ids: Array, arrays: Arrays) -> tuple[Arrays, Arrays]:
+    def of_chunk(way: _Way, step: Array, ids: Array, arrays: Arrays) -> tuple[Arrays, Arrays]:
         logits = _logits(arrays["features"], arrays["kernel"])
         return {}, {"values": _cost.cross_entropy(logits, ids, step, arrays, class_axis_name)}
 
@@ -163,7 +177,7 @@ def _with_slopes(
 ) -> Arrays:
     """The sum of the costs times their factors, with its slopes: a pass for `_pass.total`."""
 
-    def of_chunk(step: Array, ids: Array, arrays: Arrays) -> tuple[Arrays, Arrays]:
+    def of_chunk(way: _Way, step: Array, ids: Array, arrays: Arrays) -> tuple[Arrays, Arrays]:
         x, kernel = arrays["features"], arrays["kernel"]
 
         def total(logits: Array, moved: Arrays) -> Array:
@@ -177,13 +191,14 @@ def _with_slopes(
         if not moving:
             return {"total": total(logits, moved)}, {}
         sum_, (slope, slopes) = jax.value_and_grad(total, (0, 1))(logits, moved)
-        slope = slope.astype(x.dtype)
+        slope = slope.astype(way.slopes)
         if "features" in moving:
-            back = _product(slope, kernel.astype(x.dtype), ((x.ndim - 1,), (1,)), x)
+            seen = kernel.astype(x.dtype).astype(slope.dtype)
+            back = _product(slope, seen, ((x.ndim - 1,), (1,)), x)
             slopes["features"] = back.astype(x.dtype)
         if "kernel" in moving:
             tokens = tuple(range(x.ndim - 1))
-            slopes["kernel"] = _product(x, slope, (tokens, tokens), kernel)
+            slopes["kernel"] = _product(x.astype(slope.dtype), slope, (tokens, tokens), kernel)
         each = {name: slopes.pop(name) for name in OF_TOKENS if name in slopes}
         return {"total": sum_} | slopes, each
 
@@ -215,17 +230,21 @@ def _in_chunks(
     arrays: Arrays,
     ids: Array,
 ) -> Arrays:
-    """Adds up what `of_chunk(step, ids, arrays)` returns first, and joins the arrays it returns."""
+    """Adds up what `of_chunk(way, step, ids, arrays)` returns first, and joins its arrays."""
     axis = max(range(ids.ndim), key=lambda i: ids.shape[i])
 
-    def chunks(platform: str) -> int:
+    def way(platform: str, slopes: Any) -> _Way:
         few = max(FEWEST[platform], LOGITS[platform] // arrays["kernel"].shape[1], ids.size // MOST)
-        return _pass.pieces(ids.shape[axis], -(-ids.size // (chunk_size or few)))
+        chunks = _pass.pieces(ids.shape[axis], -(-ids.size // (chunk_size or few)))
+        return _Way(chunks, jnp.dtype(slopes))
 
-    def run(n: int, arrays: Arrays, ids: Array) -> Arrays:
-        return _scan(of_chunk, class_axis_name, axis, n, arrays, ids)
+    def run(way: _Way, arrays: Arrays, ids: Array) -> Arrays:
+        on_way = functools.partial(of_chunk, way)
+        return _scan(on_way, class_axis_name, axis, way.chunks, arrays, ids)
 
-    return _pass.by_platform(run, chunks("cpu"), chunks("default"), arrays, ids)
+    x = arrays["features"]
+    cpu, default = way("cpu", checks.compute_dtype(x)), way("default", x.dtype)
+    return _pass.by_platform(run, cpu, default, arrays, ids)
 
 
 def _scan(

@@ -91,24 +91,32 @@ def counts(
 
     The last two are constants for the derivative.
     """
-    way: Way = "planes" if logits.shape[axis] <= FEWER else "kept"
-    share = _shares(logits, ids, mask, axis, way)
-    own, other, missed = (
-        [x if weight is None else x * weight for x in parts]
-        for parts in (
-            [jnp.where(hit, p, 0) for hit, p in zip(share.hits, share.p, strict=True)],
-            [jnp.where(hit, 0, p) for hit, p in zip(share.hits, share.p, strict=True)],
-            [jnp.where(hit, share.miss, 0) for hit in share.hits],
-        )
-    )
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
-    if len(own) == 1:
-        tp, fp, fn = (x[0].sum(space) for x in (own, other, missed))
-        return tp, fp, fn, tp
-    planes = jnp.stack([x.squeeze(axis) for x in (*own, *other, *missed)], 1)
-    sums = planes.sum(range(2, planes.ndim))  # in one loop
-    tp, fp, fn = jnp.split(sums, 3, -1)
+    few = 1 < logits.shape[axis] <= FEWER
+    args = logits, ids, mask, axis
+    # Of masked classes that are last the slopes' loop would be split.
+    in_pairs = few and not (mask is not None and axis == logits.ndim - 1)
+    share = _in_pairs(*args) if in_pairs else _shares(*args, "planes" if few else "kept")
+    each = list(zip(share.hits, share.p, share.missed, strict=True))
+    own = [jnp.where(hit, p, 0) for hit, p, _ in each]
+    other = [jnp.where(hit, 0, p) for hit, p, _ in each]
+    missed = [jnp.where(hit, miss, 0) for hit, _, miss in each]
+    own, other, missed = (
+        [x if weight is None else x * weight for x in parts] for parts in (own, other, missed)
+    )
+    if few:
+        sums = jnp.stack(_sums([*own, *other, *missed], (axis, *space)), -1)
+        tp, fp, fn = jnp.split(sums, 3, -1)
+    else:
+        tp, fp, fn = (x.sum(space) for (x,) in (own, other, missed))
     return tp, fp, fn, tp
+
+
+def _sums(planes: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
+    """Returns the sum of each in one loop, which reads once what they share."""
+    zero = jnp.zeros((), planes[0].dtype)
+    add = lambda one, other: tuple(map(jnp.add, one, other))
+    return jax.lax.reduce(tuple(planes), (zero,) * len(planes), add, axes)
 
 
 def slope_of_counts(
@@ -119,32 +127,72 @@ def slope_of_counts(
     With `s = sum_{c != y} b_c p_c` it is `w p_y ((1 - p_y) a_y - s)` at the target `y` and
     `w p_c (b_c - s - p_y a_y)` elsewhere.
     """
-    last, count = axis == logits.ndim - 1, logits.shape[axis]
+    count, last = logits.shape[axis], axis == logits.ndim - 1
     way: Way = "at once" if last else "planes" if count <= FEW else "kept"
-    share = _shares(logits, ids, mask, axis, way)
+    in_pairs = not last and FEW < count <= FEWER
+    args = logits, ids, mask, axis
+    share = _in_pairs(*args) if in_pairs else _shares(*args, way)
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     sizes = [x.shape[axis] for x in share.hits]
     by_own, by_other = (jax.lax.split(jnp.expand_dims(x, space), sizes, axis) for x in factors[:2])
-    add = functools.partial(functools.reduce, jnp.add)
     each = list(zip(share.hits, share.p, by_own, by_other, strict=True))
-    own = add([jnp.where(h, p * a, 0).sum(axis, keepdims=True) for h, p, a, _ in each])
-    mean = add([jnp.where(h, 0, p * b).sum(axis, keepdims=True) for h, p, _, b in each])
-    slopes = jnp.concatenate(
-        [p * jnp.where(h, share.miss * a - mean, b - mean - own) for h, p, a, b in each], axis
+    own = _over_classes([jnp.where(h, p * a, 0) for h, p, a, _ in each], axis)
+    mean = _over_classes([jnp.where(h, 0, p * b) for h, p, _, b in each], axis)
+    if way == "kept" and not in_pairs:
+        share = _shares(*args, way, after=(own, mean))
+    moves = (
+        jnp.where(h, miss * a - mean, b - mean - own)
+        for h, miss, a, b in zip(share.hits, share.missed, by_own, by_other, strict=True)
     )
-    return (slopes if weight is None else slopes * weight,)
+    slope = jnp.concatenate([p * x for p, x in zip(share.p, moves, strict=True)], axis)
+    return (slope if weight is None else slope * weight,)
 
 
 class _Share(NamedTuple):
-    """The probabilities, in planes or one array, and `1 - p` of the target; 0 where masked."""
+    """The softmax of each position, in planes or one array.
+
+    Attributes:
+      hits: Whether a class is the target.
+      p: Its probability, NaN for a bad id; where masked any number, of weight 0.
+      missed: `1 - p` where it is the target.
+    """
 
     hits: Sequence[Array]
     p: Sequence[Array]
-    miss: Array
+    missed: Sequence[Array]
 
 
-def _shares(logits: Array, ids: Array, mask: Array | None, axis: int, way: Way) -> _Share:
-    """The probabilities in planes, all at once, or of numbers kept in memory for each position."""
+def _in_pairs(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
+    """The probabilities of few classes in planes, each from its differences to the others.
+
+    With `r = sum_{d != c} exp(z_d - z_c)` they are `1 / (1 + r)`, and `1 - p = 1 / (1 + 1 / r)`.
+    The compiler would write exponentials that the classes share to memory.
+    """
+    logits, ids = jax.lax.optimization_barrier((logits, ids))
+    z = _finite(logits, None if mask is None else mask.squeeze(axis), axis)
+    first, *rest = jax.lax.split(z, (1,) * z.shape[axis], axis)
+    parts = [first * labels.poison(ids, mask, z.shape[axis], z.dtype), *rest]
+    ratios = [
+        functools.reduce(jnp.add, [jnp.exp(x - own) for x in parts[:c] + parts[c + 1 :]])
+        for c, own in enumerate(parts)
+    ]
+    p, missed = [1 / (1 + r) for r in ratios], [1 / (1 + 1 / r) for r in ratios]
+    return _Share([ids == c for c in range(len(parts))], p, missed)
+
+
+def _shares(
+    logits: Array,
+    ids: Array,
+    mask: Array | None,
+    axis: int,
+    way: Way,
+    after: Sequence[Array] = (),
+) -> _Share:
+    """The probabilities in planes, all at once, or of numbers kept in memory for each position.
+
+    Those of kept numbers are computed again `after` other arrays, which the compiler does not see
+    to be the same: it would write them to memory for both.
+    """
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     logits, ids = jax.lax.optimization_barrier((logits, ids))
     unrolled = way == "planes" or (way == "kept" and logits.shape[axis] <= PLANES)
@@ -159,10 +207,11 @@ def _shares(logits: Array, ids: Array, mask: Array | None, axis: int, way: Way) 
         unit = jnp.where(jnp.expand_dims(mask, axis), unit, 0)
     miss = target.rest * unit
     if way != "kept":
-        return _Share(target.hits, [x * unit for x in target.shares], miss)
+        return _Share(target.hits, [x * unit for x in target.shares], [miss] * len(target.hits))
     miss, unit, top, ids = jax.lax.optimization_barrier((miss, unit, target.top, ids))
+    logits, _ = jax.lax.optimization_barrier((logits, after))
     hit = labels.is_target(ids, logits.shape, axis)
-    return _Share([hit], [jnp.exp(_finite(logits, mask, axis) - top) * unit], miss)
+    return _Share([hit], [jnp.exp(_finite(logits, mask, axis) - top) * unit], [miss])
 
 
 class _Target(NamedTuple):
@@ -194,16 +243,23 @@ def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes:
     classes = jax.lax.split(jax.lax.broadcasted_iota(ids.dtype, z.shape, axis), sizes, axis)
     hits = [c == jnp.expand_dims(ids, axis) for c in classes]
 
-    def over_classes(reduce: Callable[..., Array], join: Any, values: Sequence[Array]) -> Array:
-        return functools.reduce(join, [reduce(x, axis=axis, keepdims=True) for x in values])
-
-    top = over_classes(jnp.max, jnp.maximum, parts)
+    top = _over_classes(parts, axis, jnp.max, jnp.maximum)
     levels = [x - top for x in parts]
     shares = [jnp.exp(x) for x in levels]
     others = [jnp.where(h, 0, x) for h, x in zip(hits, shares, strict=True)]
     leads = [jnp.where(h, x, 0) for h, x in zip(hits, levels, strict=True)]
-    rest, lead = (over_classes(jnp.sum, jnp.add, x) for x in (others, leads))
+    rest, lead = (_over_classes(x, axis) for x in (others, leads))
     return _Target(shares, hits, jnp.exp(lead), rest, top, lead, removed=lead < -limit / 2)
+
+
+def _over_classes(
+    parts: Sequence[Array],
+    axis: int,
+    reduce: Callable[..., Array] = jnp.sum,
+    join: Callable[..., Array] = jnp.add,
+) -> Array:
+    """Reduces planes, or one array, over the classes."""
+    return functools.reduce(join, [reduce(x, axis=axis, keepdims=True) for x in parts])
 
 
 def _finite(logits: Array, mask: Array | None, axis: int) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxloss import detection
-from jaxloss.detection import _detr, _mask_set
+from jaxloss.detection import _detr, _sampling
 from jaxloss.detection._targets import read_targets
 from tests.compiling import quick_jit
 from tests.detection.scenes import projections, waves
@@ -143,10 +143,10 @@ def test_mask_set(row, dtype, monkeypatch):
     """At the points of the original: any that depend on nothing but their number."""
 
     def spots(key, shape, dtype):
-        points = 0.5 + 0.5 * np.sin(waves((shape[-2], 2), shape[-2], 40.0))
-        return jnp.broadcast_to(jnp.asarray(points, dtype), shape)
+        points = 0.5 + 0.5 * np.sin(waves((shape[-1], 2), shape[-1], 40.0))
+        return jnp.broadcast_to(jnp.asarray(points, dtype), (*shape, 2))
 
-    monkeypatch.setattr(_mask_set, "_uniform", spots)
+    monkeypatch.setattr(_sampling, "anywhere", spots)
     logits, maps, masks = row["shapes"]
     x = [waves(logits, 0), waves(maps, 1, 3.0)]
     true = waves(masks, 2) > 0.5

@@ -172,7 +172,8 @@ def _read_points(points: int, oversample: float, important: float) -> None:
 
 def _anywhere(key: Array, like: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Points (x, y) in images of size 1, `[B, *shape, 2]`, divided over devices as `like` is."""
-    nothing = jnp.zeros_like(like, dtype, shape=(len(like), *[1] * (len(shape) + 1)))
+    nothing = jnp.zeros_like(like[:, :1], dtype)
+    nothing = jnp.expand_dims(nothing, range(2, len(shape) + 2))
     return sampling.anywhere(key, (len(like), *shape), dtype) + nothing
 
 
@@ -181,7 +182,7 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
 
     Some points at a time, whose values stay in the processor's cache.
     """
-    (images, queries), slots, points = maps.shape[:2], truth.shape[1], where.shape[1]
+    images, points = where.shape[:2]
     parts = -(-points // PART)
     size = -(-points // parts)
     where = jnp.pad(where, ((0, 0), (0, parts * size - points), (0, 0)))
@@ -197,7 +198,8 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
         more = both(x), both(p), total(miss), total(p), total(y)
         return tuple(a + b for a, b in zip(sums, more, strict=True)), None
 
-    pairs = jnp.zeros_like(maps, where.dtype, shape=(images, queries, slots))
+    zeros = lambda x: jnp.zeros_like(x[..., 0, 0], where.dtype)
+    pairs = zeros(maps)[..., None] + zeros(truth)[:, None]
     none = pairs, pairs, pairs[..., 0], pairs[..., 0], pairs[:, 0]
     by_part = jnp.moveaxis(where.reshape(images, parts, size, 2), 1, 0)
     (xy, py, miss, p, y), _ = jax.lax.scan(add, none, (by_part, counts))
@@ -208,14 +210,12 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
 def _important(maps: Array, query: Array, where: Array, count: int) -> Array:
     """Those of the points `[B, P, 2]` where each slot's logits are nearest to 0, `[B, M, count, 2]`.
 
-    Slot by slot, so that the values of one slot are all that is held.
+    Slot by slot, as far as a processor's cache reaches.
     """
-
-    def choose(_: None, query: Array) -> tuple[None, Array]:
-        x = sampling.of_one_map_each(maps, query[:, None], where[:, None])[:, 0]
-        return None, gather(where, smallest(jnp.abs(x), count))
-
-    return jax.lax.scan(choose, None, query.T)[1].swapaxes(0, 1)
+    sample = lambda _, query: (None, jnp.abs(sampling.of_one_map(maps, query, where)))
+    choose = lambda _, x: (None, gather(where, smallest(x, count)))
+    x = jax.lax.scan(sample, None, query.T)[1]  # or XLA would sample anew for each use
+    return jax.lax.scan(choose, None, x)[1].swapaxes(0, 1)
 
 
 def _query_of_slots(index: Array, foreground: Array, valid: Array) -> Array:

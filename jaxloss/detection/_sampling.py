@@ -44,19 +44,27 @@ def of_every_map(maps: Array, where: Array) -> Array:
     return _weighted(take, around)
 
 
-@jax.custom_jvp
-def of_one_map_each(maps: Array, channel: Array, where: Array) -> Array:
-    """As `of_every_map`, of the maps `channel` `[B, M]` at other points `[B, M, P, 2]` of each."""
+def of_one_map(maps: Array, channel: Array, where: Array) -> Array:
+    """As `of_every_map`, of the map `channel` `[B]` alone, `[B, P]`."""
     flat = maps.reshape(len(maps), -1)
     around = _around(where, maps.shape)
-    first = channel[..., None] * (maps.shape[2] * maps.shape[3]) + around.index
+    first = channel[:, None] * (maps.shape[2] * maps.shape[3]) + around.index
 
     def take(i: int, j: int) -> tuple[Array, Array]:
         weight = around.by_row[i] * around.by_column[j]
         return gather(flat, first + i * maps.shape[3] + j), weight
 
-    # Compilers would gather anew for each use.
-    return jax.lax.optimization_barrier(_weighted(take, around))
+    return _weighted(take, around)
+
+
+@jax.custom_jvp
+def of_one_map_each(maps: Array, channel: Array, where: Array) -> Array:
+    """As `of_every_map`, of the maps `channel` `[B, M]` at points `[B, M, P, 2]` of each.
+
+    Map by map: of all at once XLA would keep each of the four pixels, and add them for each use.
+    """
+    sample = lambda _, one: (None, of_one_map(maps, *one))
+    return jax.lax.scan(sample, None, (channel.T, where.swapaxes(0, 1)))[1].swapaxes(0, 1)
 
 
 @of_one_map_each.defjvp

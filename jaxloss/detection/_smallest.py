@@ -25,9 +25,8 @@ def smallest(values: Array, count: int) -> Array:
     """
     bits = jax.lax.bitcast_convert_type(values, f"int{8 * values.dtype.itemsize}")
     most = jax.lax.bitcast_convert_type(jnp.full_like(values[:, :1], jnp.inf), bits.dtype)
-    # Ordered as the numbers are. Compilers would compute them anew for each use.
-    bits = jax.lax.optimization_barrier(jnp.minimum(bits, most))
-    limit = _limit(bits, count, most)
+    bits = jnp.minimum(bits, most)  # ordered as the numbers are
+    limit = _limit(bits, count, values.dtype)
     blocks = -(-bits.shape[1] // BITS)
     beyond = (0, 0), (0, blocks * BITS - bits.shape[1])
     pack = lambda mask: _pack(jnp.pad(mask, beyond).reshape(-1, BITS, blocks))
@@ -39,10 +38,10 @@ def smallest(values: Array, count: int) -> Array:
     return _set_bit(gather(words, block), rank) * blocks + block % blocks
 
 
-def _limit(bits: Array, count: int, most: Array) -> Array:
+def _limit(bits: Array, count: int, dtype: jnp.dtype) -> Array:
     """A number of each row, `[B, 1]`, up to which there are `count`, or the `count`-th smallest.
 
-    By interpolation and bisection in turn.
+    By interpolation between the numbers and bisection of their bits in turn.
     """
 
     def unsure(state: tuple[Array, ...]) -> Array:
@@ -52,20 +51,22 @@ def _limit(bits: Array, count: int, most: Array) -> Array:
     def narrow(state: tuple[Array, ...]) -> tuple[Array, ...]:
         low, high, fewer, enough, bisect = state
         gap = high - low
-        share = (count - fewer).astype(jnp.float32) / jnp.maximum(enough - fewer, 1).astype(jnp.float32)
-        step = jnp.where(bisect, gap // 2, (gap.astype(jnp.float32) * share).astype(gap.dtype))
-        middle = low + jnp.clip(step, 1, jnp.maximum(gap - 1, 1))
+        share = (count - fewer).astype(dtype) / jnp.maximum(enough - fewer, 1).astype(dtype)
+        least, most = (jax.lax.bitcast_convert_type(end, dtype) for end in (jnp.maximum(low, 0), high))
+        guess = jax.lax.bitcast_convert_type(least + (most - least) * share, bits.dtype)
+        middle = jnp.where(bisect, low + gap // 2, guess)
+        middle = jnp.clip(middle, low + 1, jnp.maximum(high - 1, low + 1))
         number = (bits <= middle).sum(1, keepdims=True, dtype=jnp.int32)
-        ends, below = gap <= 1, number < count
-        exact = number == count
+        ends, below, exact = gap <= 1, number < count, number == count
         return (
-            jnp.where(ends | ~(below | exact), low, jnp.where(exact, middle - 1, middle)),
+            jnp.where(ends, low, jnp.where(below, middle, jnp.where(exact, middle - 1, low))),
             jnp.where(ends | below, high, middle),
             jnp.where(below, number, fewer),
             jnp.where(below, enough, number),
             ~bisect,
         )
 
+    most = bits.max(1, keepdims=True)
     none = jnp.zeros_like(most, jnp.int32)
     start = most * 0 - 1, most, none, none + bits.shape[1], none > 0
     return jax.lax.while_loop(unsure, narrow, start)[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -66,7 +68,8 @@ def mask_set(
     Every layer of a decoder is matched anew, with a key of its own; sum the layers' losses. On
     several devices give each another key: `jax.random.fold_in(key, jax.lax.axis_index(name))`.
 
-    Memory beside the gradient is that of the points, whatever the size of the masks. An image
+    Memory beside the gradient, which is summed in float32, is that of the points, whatever the
+    size of the masks. An image
     without masks has its classification alone. Invalid slots reach nothing, and NaN costs are
     matched last.
 
@@ -130,18 +133,16 @@ def mask_set(
     if not slots:  # as `targets`, with one that is not valid
         truth = jnp.zeros((images, 1, 1, 1), bool)
 
-    near, candidates, others = jax.random.split(key, 3)
-    mask = targets.valid
-    costs = _costs(jax.lax.stop_gradient(maps), truth, _anywhere(near, mask, (points,), scores.dtype))
+    mask, chosen = targets.valid, int(important * points)
+    shapes = (points,), (int(oversample * points),), (mask.shape[1], points - chosen)
+    shared, candidates, rest = _anywhere(key, mask, shapes, scores.dtype)
+    costs = _costs(jax.lax.stop_gradient(maps), truth, shared)
     cost = cost_class * class_cost(scores, targets.labels)
     cost = cost + cost_mask * costs[0] + cost_dice * costs[1]
     assigned = match_hungarian(jax.lax.stop_gradient(cost), mask)
     query = _query_of_slots(assigned.index, assigned.foreground, mask)
 
-    chosen = int(important * points)
-    where = _anywhere(candidates, mask, (int(oversample * points),), scores.dtype)
-    where = _important(jax.lax.stop_gradient(maps), query, where, chosen)
-    rest = _anywhere(others, mask, (query.shape[1], points - chosen), scores.dtype)
+    where = _important(jax.lax.stop_gradient(maps), query, candidates, chosen)
     where = jnp.concatenate([where, rest], 2)
     slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
     x = jnp.where(mask[..., None], sampling.of_one_map_each(maps, query, where), 0)
@@ -170,11 +171,13 @@ def _read_points(points: int, oversample: float, important: float) -> None:
     checks.interval("important", important, "[0, 1]")
 
 
-def _anywhere(key: Array, like: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Points (x, y) in images of size 1, `[B, *shape, 2]`, divided over devices as `like` is."""
+def _anywhere(
+    key: Array, like: Array, shapes: Sequence[tuple[int, ...]], dtype: jnp.dtype
+) -> list[Array]:
+    """Points in images of size 1, `[B, *shape, 2]`, divided over devices as `like` `[B, M]` is."""
     nothing = jnp.zeros_like(like[:, :1], dtype)
-    nothing = jnp.expand_dims(nothing, range(2, len(shape) + 2))
-    return sampling.anywhere(key, (len(like), *shape), dtype) + nothing
+    points = sampling.anywhere(key, len(like), shapes, dtype)
+    return [x + jnp.expand_dims(nothing, range(2, x.ndim)) for x in points]
 
 
 def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
@@ -208,7 +211,7 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
 
 
 def _important(maps: Array, query: Array, where: Array, count: int) -> Array:
-    """Those of the points `[B, P, 2]` where each slot's logits are nearest to 0, `[B, M, count, 2]`.
+    """The points, of `[B, P, 2]`, where each slot's logits are nearest to 0, `[B, M, count, 2]`.
 
     Slot by slot, as far as a processor's cache reaches.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,18 +15,27 @@ from jaxloss.detection._assignment import gather
 Array = jax.Array
 
 
-def anywhere(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Independent points (x, y) in an image of size 1, `[*shape, 2]`, ordered from top to bottom.
+def anywhere(
+    key: Array, images: int, shapes: Sequence[tuple[int, ...]], dtype: jnp.dtype
+) -> list[Array]:
+    """Independent points (x, y) in images of size 1, `[B, *shape, 2]` for each of the shapes.
 
-    What is gathered at neighbours lies together then. They are drawn in this order, without
-    sorting: sums of exponential gaps over their total are distributed as sorted uniform numbers.
+    The points of the last axis go from top to bottom, so that neighbours are gathered from one
+    place. They are drawn in this order, without sorting: sums of exponential gaps over their total
+    are distributed as sorted uniform numbers. All are drawn at once: it is the generator that takes
+    long to compile.
     """
-    down, across = jax.random.split(key)
-    gaps = (*shape[:-1], shape[-1] + 1)
-    uniform = jax.random.uniform(down, gaps, dtype, minval=jnp.finfo(dtype).tiny)
-    below = jnp.cumsum(-jnp.log(uniform), -1)
-    y = below[..., :-1] / below[..., -1:]
-    return jnp.stack([jax.random.uniform(across, shape, dtype), y], -1)
+    sizes = [math.prod(shape[:-1]) * (2 * shape[-1] + 1) for shape in shapes]
+    low = jnp.finfo(dtype).tiny
+    uniform = jax.random.uniform(key, (images, sum(sizes)), dtype, minval=low)
+    ends = list(itertools.accumulate(sizes))[:-1]
+    points = []
+    for shape, part in zip(shapes, jnp.split(uniform, ends, 1), strict=True):
+        part = part.reshape(images, *shape[:-1], -1)
+        x, gaps = jnp.split(part, shape[-1:], -1)
+        below = jnp.cumsum(-jnp.log(gaps), -1)
+        points.append(jnp.stack([x, below[..., :-1] / below[..., -1:]], -1))
+    return points
 
 
 def of_every_map(maps: Array, where: Array) -> Array:

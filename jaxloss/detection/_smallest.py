@@ -52,7 +52,9 @@ def _limit(bits: Array, count: int, dtype: jnp.dtype) -> Array:
         low, high, fewer, enough, bisect = state
         gap = high - low
         share = (count - fewer).astype(dtype) / jnp.maximum(enough - fewer, 1).astype(dtype)
-        least, most = (jax.lax.bitcast_convert_type(end, dtype) for end in (jnp.maximum(low, 0), high))
+        least, most = (
+            jax.lax.bitcast_convert_type(end, dtype) for end in (jnp.maximum(low, 0), high)
+        )
         guess = jax.lax.bitcast_convert_type(least + (most - least) * share, bits.dtype)
         middle = jnp.where(bisect, low + gap // 2, guess)
         middle = jnp.clip(middle, low + 1, jnp.maximum(high - 1, low + 1))

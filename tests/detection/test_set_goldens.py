@@ -142,9 +142,12 @@ def test_matching_of_detr(row, dtype):
 def test_mask_set(row, dtype, monkeypatch):
     """At the points of the original: any that depend on nothing but their number."""
 
-    def spots(key, shape, dtype):
-        points = 0.5 + 0.5 * np.sin(waves((shape[-1], 2), shape[-1], 40.0))
-        return jnp.broadcast_to(jnp.asarray(points, dtype), (*shape, 2))
+    def spots(key, images, shapes, dtype):
+        points = [0.5 + 0.5 * np.sin(waves((shape[-1], 2), shape[-1], 40.0)) for shape in shapes]
+        spread = [(images, *shape, 2) for shape in shapes]
+        return [
+            jnp.broadcast_to(jnp.asarray(x, dtype), s) for x, s in zip(points, spread, strict=True)
+        ]
 
     monkeypatch.setattr(_sampling, "anywhere", spots)
     logits, maps, masks = row["shapes"]

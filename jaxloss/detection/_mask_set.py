@@ -188,7 +188,8 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
     images, points = where.shape[:2]
     parts = -(-points // PART)
     size = -(-points // parts)
-    where = jnp.pad(where, ((0, 0), (0, parts * size - points), (0, 0)))
+    beyond = (0, 0), (0, parts * size - points), (0, 0)
+    where = jnp.pad(where, beyond, constant_values=2)  # outside of the image, where all is 0
     counts = (jnp.arange(parts * size) < points).astype(where.dtype).reshape(parts, size)
 
     def add(sums: tuple[Array, ...], part: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:

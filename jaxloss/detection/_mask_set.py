@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy
+from jaxloss.detection import _sampling as sampling
 from jaxloss.detection._assignment import at_least_one, gather, lowest
 from jaxloss.detection._declare import detection
 from jaxloss.detection._detr import class_cost, softmax_of_sets
 from jaxloss.detection._hungarian import match_hungarian
+from jaxloss.detection._smallest import smallest
 from jaxloss.detection._targets import finish, read_targets
 from jaxloss.options import NonNegative, Numbers
 
 __all__ = ["mask_set"]
 
 Array = jax.Array
+
+PART = 1024  # points of all queries at a time
 
 
 @detection
@@ -62,7 +68,8 @@ def mask_set(
     Every layer of a decoder is matched anew, with a key of its own; sum the layers' losses. On
     several devices give each another key: `jax.random.fold_in(key, jax.lax.axis_index(name))`.
 
-    Memory beside the gradient is that of the points, whatever the size of the masks. An image
+    Memory beside the gradient, which is summed in float32, is that of the points, whatever the
+    size of the masks. An image
     without masks has its classification alone. Invalid slots reach nothing, and NaN costs are
     matched last.
 
@@ -126,31 +133,20 @@ def mask_set(
     if not slots:  # as `targets`, with one that is not valid
         truth = jnp.zeros((images, 1, 1, 1), bool)
 
-    near, candidates, others = jax.random.split(key, 3)
-    where = _anywhere(near, targets.valid, (1, points), scores.dtype)
-    costs = _costs(
-        jax.lax.stop_gradient(_bilinear(maps, where, scores.dtype)),
-        _bilinear(truth, where, scores.dtype),
-    )
-    cost = (
-        cost_class * class_cost(scores, targets.labels)
-        + cost_mask * costs[0]
-        + cost_dice * costs[1]
-    )
-    assigned = match_hungarian(jax.lax.stop_gradient(cost), targets.valid)
-    query = _query_of_slots(assigned.index, assigned.foreground, targets.valid)
+    mask, chosen = targets.valid, int(important * points)
+    shapes = (points,), (int(oversample * points),), (mask.shape[1], points - chosen)
+    shared, candidates, rest = _anywhere(key, mask, shapes, scores.dtype)
+    costs = _costs(jax.lax.stop_gradient(maps), truth, shared)
+    cost = cost_class * class_cost(scores, targets.labels)
+    cost = cost + cost_mask * costs[0] + cost_dice * costs[1]
+    assigned = match_hungarian(jax.lax.stop_gradient(cost), mask)
+    query = _query_of_slots(assigned.index, assigned.foreground, mask)
 
-    chosen = int(important * points)
-    where = jnp.concatenate(
-        [
-            _important(candidates, maps, query, int(oversample * points), chosen, scores.dtype),
-            _anywhere(others, targets.valid, (query.shape[1], points - chosen), scores.dtype),
-        ],
-        2,
-    )
-    mask = targets.valid
-    x = jnp.where(mask[..., None], _bilinear(maps, where, scores.dtype, query), 0)
-    y = jnp.where(mask[..., None], _bilinear(truth, where, scores.dtype), 0)
+    where = _important(jax.lax.stop_gradient(maps), query, candidates, chosen)
+    where = jnp.concatenate([where, rest], 2)
+    slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
+    x = jnp.where(mask[..., None], sampling.of_one_map_each(maps, query, where), 0)
+    y = jnp.where(mask[..., None], sampling.of_one_map_each(truth, slot, where), 0)
     y = jax.lax.stop_gradient(y)
     entropy = binary_cross_entropy(
         x, y, where=mask[..., None], reduction="sum", axis_name=axis_name
@@ -175,68 +171,55 @@ def _read_points(points: int, oversample: float, important: float) -> None:
     checks.interval("important", important, "[0, 1]")
 
 
-def _anywhere(key: Array, like: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
-    """Points (x, y) in images of size 1, `[B, *shape, 2]`, divided over devices as `like` is."""
+def _anywhere(
+    key: Array, like: Array, shapes: Sequence[tuple[int, ...]], dtype: jnp.dtype
+) -> list[Array]:
+    """Points in images of size 1, `[B, *shape, 2]`, divided over devices as `like` `[B, M]` is."""
     nothing = jnp.zeros_like(like[:, :1], dtype)
-    return _uniform(key, (len(like), *shape, 2), dtype) + nothing[..., None, None]
+    points = sampling.anywhere(key, len(like), shapes, dtype)
+    return [x + jnp.expand_dims(nothing, range(2, x.ndim)) for x in points]
 
 
-def _uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Numbers in [0, 1)."""
-    return jax.random.uniform(key, shape, dtype)
+def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
+    """Cross-entropy and Dice of each map with each true one, at points `[B, P, 2]`, `[B, Q, M]`.
 
-
-def _important(
-    key: Array, maps: Array, query: Array, candidates: int, count: int, dtype: jnp.dtype
-) -> Array:
-    """The points of each slot's map whose logits are nearest to 0, `[B, M, count, 2]`.
-
-    The candidates are the same for all maps of an image. Slot by slot, so that the values of one
-    slot are all that is held.
+    Some points at a time, whose values stay in the processor's cache.
     """
-    maps = jax.lax.stop_gradient(maps)
-    where = _anywhere(key, query, (1, candidates), dtype)
+    images, points = where.shape[:2]
+    parts = -(-points // PART)
+    size = -(-points // parts)
+    beyond = (0, 0), (0, parts * size - points), (0, 0)
+    where = jnp.pad(where, beyond, constant_values=2)  # outside of the image, where all is 0
+    counts = (jnp.arange(parts * size) < points).astype(where.dtype).reshape(parts, size)
 
-    def choose(_: None, query: Array) -> tuple[None, Array]:
-        uncertainty = -numerics.absolute(_bilinear(maps, where, dtype, query[:, None])[:, 0])
-        best = jax.lax.top_k(uncertainty, count)[1]
-        return None, gather(where[:, 0], best)
+    def add(sums: tuple[Array, ...], part: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+        where, counts = part
+        x = sampling.of_every_map(maps, where)
+        y = sampling.of_every_map(truth, where) * counts[None, None]
+        p, (_, miss) = sigmoid.probability_pair(x)[0], sigmoid.log_pair(x)
+        both = lambda a: jnp.einsum("bqp,bmp->bqm", a, y, precision="highest")
+        total = lambda a: jnp.einsum("bqp,p->bq", a, counts, precision="highest")
+        more = both(x), both(p), total(miss), total(p), total(y)
+        return tuple(a + b for a, b in zip(sums, more, strict=True)), None
 
-    return jax.lax.scan(choose, None, query.T)[1].swapaxes(0, 1)
+    zeros = lambda x: jnp.zeros_like(x[..., 0, 0], where.dtype)
+    pairs = zeros(maps)[..., None] + zeros(truth)[:, None]
+    none = pairs, pairs, pairs[..., 0], pairs[..., 0], pairs[:, 0]
+    by_part = jnp.moveaxis(where.reshape(images, parts, size, 2), 1, 0)
+    (xy, py, miss, p, y), _ = jax.lax.scan(add, none, (by_part, counts))
+    entropy = (miss[..., None] - xy) / points
+    return entropy, 1 - (2 * py + 1) / (p[..., None] + y[:, None] + 1)
 
 
-def _bilinear(maps: Array, where: Array, dtype: jnp.dtype, channel: Array | None = None) -> Array:
-    """Values of maps `[B, K, h, w]` at points `[B, K or 1, P, 2]`, `[B, K, P]`.
+def _important(maps: Array, query: Array, where: Array, count: int) -> Array:
+    """The points, of `[B, P, 2]`, where each slot's logits are nearest to 0, `[B, M, count, 2]`.
 
-    Pixels are squares with the value in their middle; beyond the image all is 0. With `channel`,
-    `[B, K']`, the values are those of these maps.
+    Slot by slot, as far as a processor's cache reaches.
     """
-    count, height, width = maps.shape[1:]
-    if channel is None:
-        channel = (
-            jnp.zeros_like(maps[..., 0, 0], jnp.int32) + jnp.arange(count, dtype=jnp.int32)[None]
-        )
-    flat = maps.reshape(len(maps), -1)
-    first = channel[..., None] * (height * width)
-    x, y = where[..., 0] * width - 0.5, where[..., 1] * height - 0.5
-    left, top = jnp.floor(x), jnp.floor(y)
-    value = jnp.zeros((), dtype)
-    for row, by_row in ((top, top + 1 - y), (top + 1, y - top)):
-        for column, by_column in ((left, left + 1 - x), (left + 1, x - left)):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            i, j = (jnp.where(inside, at, 0).astype(jnp.int32) for at in (row, column))
-            corner = gather(flat, first + i * width + j).astype(dtype)
-            value = value + jnp.where(inside, by_row * by_column, 0) * jnp.where(inside, corner, 0)
-    return value
-
-
-def _costs(x: Array, y: Array) -> tuple[Array, Array]:
-    """Cross-entropy and Dice of logits `[B, Q, P]` with true values `[B, M, P]`, `[B, Q, M]`."""
-    both = lambda a: jnp.einsum("bqp,bmp->bqm", a, y, precision="highest")
-    p, (_, miss) = sigmoid.probability_pair(x)[0], sigmoid.log_pair(x)
-    entropy = (miss.sum(-1)[..., None] - both(x)) / x.shape[-1]
-    total = p.sum(-1)[..., None] + y.sum(-1)[:, None]
-    return entropy, 1 - (2 * both(p) + 1) / (total + 1)
+    sample = lambda _, query: (None, jnp.abs(sampling.of_one_map(maps, query, where)))
+    choose = lambda _, x: (None, gather(where, smallest(x, count)))
+    x = jax.lax.scan(sample, None, query.T)[1]  # or XLA would sample anew for each use
+    return jax.lax.scan(choose, None, x)[1].swapaxes(0, 1)
 
 
 def _query_of_slots(index: Array, foreground: Array, valid: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxloss import detection
-from jaxloss.detection import _detr, _mask_set
+from jaxloss.detection import _detr, _sampling
 from jaxloss.detection._targets import read_targets
 from tests.compiling import quick_jit
 from tests.detection.scenes import projections, waves
@@ -142,11 +142,14 @@ def test_matching_of_detr(row, dtype):
 def test_mask_set(row, dtype, monkeypatch):
     """At the points of the original: any that depend on nothing but their number."""
 
-    def spots(key, shape, dtype):
-        points = 0.5 + 0.5 * np.sin(waves((shape[-2], 2), shape[-2], 40.0))
-        return jnp.broadcast_to(jnp.asarray(points, dtype), shape)
+    def spots(key, images, shapes, dtype):
+        points = [0.5 + 0.5 * np.sin(waves((shape[-1], 2), shape[-1], 40.0)) for shape in shapes]
+        spread = [(images, *shape, 2) for shape in shapes]
+        return [
+            jnp.broadcast_to(jnp.asarray(x, dtype), s) for x, s in zip(points, spread, strict=True)
+        ]
 
-    monkeypatch.setattr(_mask_set, "_uniform", spots)
+    monkeypatch.setattr(_sampling, "anywhere", spots)
     logits, maps, masks = row["shapes"]
     x = [waves(logits, 0), waves(maps, 1, 3.0)]
     true = waves(masks, 2) > 0.5

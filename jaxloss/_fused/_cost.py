@@ -73,7 +73,8 @@ def cross_entropy(
     """
     bias, absent = parameters.get("bias"), None
     if bias is not None:
-        absent = jnp.where(bias == -jnp.inf, bias, 0)  # -inf: the class is removed
+        # -inf: the class is removed, a constant.
+        absent = jax.lax.stop_gradient(jnp.where(bias == -jnp.inf, bias, 0))
         logits = logits + expanded(jnp.where(absent == 0, bias, 0), logits.ndim)
     if "soft_cap" in parameters:
         cap = parameters["soft_cap"]

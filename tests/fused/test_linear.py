@@ -383,9 +383,11 @@ def test_explicit_axes(kernel_spec):
     with jax.set_mesh(mesh):
         put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))
         placed = put(TOKENS, "data"), put(VOCABULARY, *kernel_spec), put(TOKEN_IDS, "data")
-        loss = functools.partial(jaxloss.linear_cross_entropy, chunk_size=4)
-        found = jax.jit(jax.value_and_grad(loss, (0, 1)))(*placed)
-    _assert_close(found, _whole()(TOKENS, VOCABULARY, TOKEN_IDS))
+        bias = np.linspace(-1, 1, VOCABULARY.shape[1], dtype=np.float32)
+        loss = lambda x, w, ids, b: jaxloss.linear_cross_entropy(x, w, ids, bias=b, chunk_size=4)
+        run = jax.jit(jax.value_and_grad(loss, (0, 1, 3)))
+        found = run(*placed, put(bias, *kernel_spec[1:]))
+    _assert_close(found, run(TOKENS, VOCABULARY, TOKEN_IDS, bias))
 
 
 # Memory.

@@ -402,6 +402,29 @@ def test_devices_that_split_an_image_exchange_two_numbers_for_each_line(name, ki
     assert sum(rest) <= 4 * MAPS[name] * LINES, found
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("boundary_dou", FEW),
+        pytest.param("shape_aware", 2, marks=pytest.mark.slow),  # of labels, predicted and true
+        pytest.param("hausdorff_erosion", 2 * 10 * FEW, marks=pytest.mark.slow),  # and slopes
+    ],
+)
+def test_devices_that_split_an_image_send_rows_to_their_neighbours(name, classes, kind):
+    """One to each side; the rest are sums, and what a distance map needs."""
+    mesh = _mesh(kind)
+    rows = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    logits = jax.ShapeDtypeStruct((1, ROWS, LINES, FEW), jnp.float32, sharding=rows)
+    target = jax.ShapeDtypeStruct(logits.shape[:-1], jnp.int32, sharding=rows)
+    with jax.set_mesh(mesh):
+        run = quick_jit(jax.value_and_grad(getattr(jaxloss, name)), out_shardings=(None, rows))
+        found = collectives.read(run.lower(logits, target).compile().as_text())
+    sent = [one for one in found if one.kind == "collective-permute"]
+    assert 0 < sum(one.total for one in sent) <= 2 * classes * LINES, found
+    assert {one.kind for one in found} <= {"collective-permute", "all-reduce", "all-gather"}, found
+
+
 @pytest.mark.parametrize(
     ("name", "loops"), [("dice", False), ("focal", True), ("noise_robust_dice", True)]
 )

@@ -286,6 +286,11 @@ TOO_MUCH = {
     Row("lovasz_hinge", "classes"): _LOOP,
     Row("lovasz_softmax", "classes"): _LOOP,
 }
+# Numbers of each position in one exchange, if classes are apart. The compiler sends at once what two
+# losses need: Dice its softmax's normaliser, and to divide once more what others take of the target
+# by it; the cross-entropy of every class against the rest that normaliser, and it less its largest
+# term. It does not see that three of these are the same.
+IN_ONE, OF_TWO_LOSSES = 4, {"combo": 5}
 # Classes sharded on a mesh with Explicit axes: refused by JAX while tracing.
 REFUSED = {
     "boundary": "the slice that drops the background",
@@ -363,7 +368,8 @@ def test_devices_exchange_sums_not_pixels(row):
         assert all(collective.numbers <= BATCH * CLASSES for collective in found), found
         assert found[0].total <= POSITIONS / 4, found
     else:
-        assert found[0].total <= 4 * POSITIONS + BATCH * CLASSES, found
+        each = OF_TWO_LOSSES.get(row.name, IN_ONE)
+        assert found[0].total <= each * POSITIONS + BATCH * CLASSES, found
 
 
 ROWS, LINES, FEW = 128, 24, 3  # of an image, whose rows are split; and its classes

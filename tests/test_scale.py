@@ -286,10 +286,10 @@ TOO_MUCH = {
     Row("lovasz_hinge", "classes"): _LOOP,
     Row("lovasz_softmax", "classes"): _LOOP,
 }
-# Numbers of each position in one exchange, if classes are apart. The compiler sends at once what two
-# losses need: Dice its softmax's normaliser, and to divide once more what others take of the target
-# by it; the cross-entropy of every class against the rest that normaliser, and it less its largest
-# term. It does not see that three of these are the same.
+# Numbers of each position in one exchange, if classes are apart. What two losses need the compiler
+# sends at once: Dice its softmax's normaliser, and to divide once more what others take of the
+# target by it; the cross-entropy of every class against the rest the normaliser, and it less its
+# largest term. It does not see that three of these are the same.
 IN_ONE, OF_TWO_LOSSES = 4, {"combo": 5}
 # Classes sharded on a mesh with Explicit axes: refused by JAX while tracing.
 REFUSED = {

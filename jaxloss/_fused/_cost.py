@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels
+from jaxloss._core import checks, labels, sharding
 from jaxloss._core.reduction import AxisName, everywhere
 
 Array = jax.Array
@@ -73,7 +74,8 @@ def cross_entropy(
     """
     bias, absent = parameters.get("bias"), None
     if bias is not None:
-        absent = jnp.where(bias == -jnp.inf, bias, 0)  # -inf: the class is removed
+        # -inf: the class is removed, a constant.
+        absent = jax.lax.stop_gradient(jnp.where(bias == -jnp.inf, bias, 0))
         logits = logits + expanded(jnp.where(absent == 0, bias, 0), logits.ndim)
     if "soft_cap" in parameters:
         cap = parameters["soft_cap"]
@@ -191,11 +193,19 @@ def is_target(
 def of_target(per_class: Array, ids: Array, axis_name: AxisName | None = None) -> Array:
     """Returns the number of each position's class, that of some class for a bad id."""
     if axis_name is None:
-        return per_class.at[ids].get(mode="clip")
+        return _taken(per_class, ids)
     classes = len(per_class)
     ids = ids - jax.lax.axis_index(axis_name) * classes
     here = (ids >= 0) & (ids < classes)
-    return everywhere(jnp.where(here, per_class.at[ids].get(mode="clip"), 0), axis_name)
+    return everywhere(jnp.where(here, _taken(per_class, ids), 0), axis_name)
+
+
+def _taken(per_class: Array, ids: Array) -> Array:
+    """Takes the nearest class for a bad id; on a mesh of Explicit axes it is placed as the ids."""
+    placed = jax.typeof(ids).sharding
+    explicit = AxisType.Explicit in placed.mesh.axis_types
+    per_class = sharding.whole(per_class, (0,))
+    return per_class.at[ids].get(mode="clip", out_sharding=placed if explicit else None)
 
 
 def count(

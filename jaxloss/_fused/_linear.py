@@ -187,17 +187,24 @@ def _with_slopes(
             ).sum()
 
         logits = _logits(x, kernel)
-        moved = {name: arrays[name] for name in moving if name not in ("features", "kernel")}
+        of_logits = ("features", "kernel", "bias")  # whose slopes are made of those of the logits
+        moved = {name: arrays[name] for name in moving if name not in of_logits}
         if not moving:
             return {"total": total(logits, moved)}, {}
         sum_, (slope, slopes) = jax.value_and_grad(total, (0, 1))(logits, moved)
+        tokens = tuple(range(x.ndim - 1))
+        if "bias" in moving:
+            # A product: a GPU's compiler would join a sum with what makes the slopes, which it then
+            # does not write over the logits.
+            ones = jnp.ones_like(ids, slope.dtype)
+            contracted, exact = (tokens, tokens), jax.lax.Precision.HIGHEST
+            slopes["bias"] = _product(ones, slope, contracted, arrays["bias"], exact)
         slope = slope.astype(way.slopes)
         if "features" in moving:
             seen = kernel.astype(x.dtype).astype(slope.dtype)
             back = _product(slope, seen, ((x.ndim - 1,), (1,)), x)
             slopes["features"] = back.astype(x.dtype)
         if "kernel" in moving:
-            tokens = tuple(range(x.ndim - 1))
             slopes["kernel"] = _product(x.astype(slope.dtype), slope, (tokens, tokens), kernel)
         each = {name: slopes.pop(name) for name in OF_TOKENS if name in slopes}
         return {"total": sum_} | slopes, each
@@ -209,7 +216,13 @@ def _logits(x: Array, kernel: Array) -> Array:
     return _product(x, kernel.astype(x.dtype), ((x.ndim - 1,), (0,)))
 
 
-def _product(a: Array, b: Array, contracted: tuple[Any, Any], like: Array | None = None) -> Array:
+def _product(
+    a: Array,
+    b: Array,
+    contracted: tuple[Any, Any],
+    like: Array | None = None,
+    precision: jax.lax.Precision | None = None,
+) -> Array:
     """A matrix product with sums in float32; on a mesh of Explicit axes it is placed as `like`."""
     placed = None if like is None else jax.typeof(like).sharding
     if placed is not None and AxisType.Explicit not in placed.mesh.axis_types:
@@ -218,6 +231,7 @@ def _product(a: Array, b: Array, contracted: tuple[Any, Any], like: Array | None
         a,
         b,
         (contracted, ((), ())),
+        precision,
         preferred_element_type=checks.compute_dtype(a),
         out_sharding=placed,
     )
@@ -273,13 +287,33 @@ def _scan(
 
     def body(sums: Arrays, chunk: tuple[Any, ...]) -> tuple[Arrays, Arrays]:
         step, ids, part = chunk
-        new, each = of_chunk(step, ids, part | still)
+        kernel = {"kernel": _read_anew(still["kernel"], step, part["features"].dtype)}
+        new, each = of_chunk(step, ids, part | still | kernel)
         return jax.tree.map(jnp.add, sums, new), each
 
     step, first, part = jax.tree.map(lambda a: a[0], chunks)
     like_sums, _ = of_chunk(step, first, part | still)  # of which only shapes and places are used
     sums, each = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, like_sums), chunks)
     return sums | {name: _merge(a, axis, ids.shape[axis]) for name, a in each.items()}
+
+
+def _read_anew(kernel: Array, step: Array, dtype: Any) -> Array:
+    """Returns the kernel as a step of the loop reads it.
+
+    A TPU multiplies float32 as bfloat16, and of a kernel that is the same at each step its compiler
+    would keep a copy in bfloat16, of half its size.
+    """
+    if kernel.dtype != jnp.float32 or dtype != jnp.float32:
+        return kernel
+    return jax.lax.platform_dependent(kernel, step, tpu=_plus_zero, default=_unchanged)
+
+
+def _plus_zero(kernel: Array, step: Array) -> Array:
+    return kernel + (step < 0).astype(kernel.dtype)
+
+
+def _unchanged(kernel: Array, step: Array) -> Array:
+    return kernel
 
 
 def _split(a: Array, axis: int, n: int, fill: int) -> Array:

@@ -377,15 +377,25 @@ def test_under_jit_a_kernel_split_along_its_classes_exchanges_a_few_numbers_per_
     assert sum(sizes) <= 4 * (3 + D) + 8, sizes
 
 
+RATES = np.linspace(-1, 1, VOCABULARY.shape[1], dtype=np.float32)
+
+
+def _of_tokens(x, w, ids, bias, weights):
+    """With what each class has."""
+    options = {"bias": bias, "class_weights": weights, "chunk_size": 4}
+    return jaxloss.linear_cross_entropy(x, w, ids, **options)
+
+
 @pytest.mark.parametrize("kernel_spec", [(), (None, "model")])
 def test_explicit_axes(kernel_spec):
     mesh = _mesh(AxisType.Explicit)
     with jax.set_mesh(mesh):
         put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))
         placed = put(TOKENS, "data"), put(VOCABULARY, *kernel_spec), put(TOKEN_IDS, "data")
-        loss = functools.partial(jaxloss.linear_cross_entropy, chunk_size=4)
-        found = jax.jit(jax.value_and_grad(loss, (0, 1)))(*placed)
-    _assert_close(found, _whole()(TOKENS, VOCABULARY, TOKEN_IDS))
+        run = jax.jit(jax.value_and_grad(_of_tokens, (0, 1, 3, 4)))
+        of_classes = put(RATES, *kernel_spec[1:]), put(RATES + 2, *kernel_spec[1:])
+        found = run(*placed, *of_classes)
+    _assert_close(found, run(TOKENS, VOCABULARY, TOKEN_IDS, RATES, RATES + 2))
 
 
 # Memory.

@@ -195,7 +195,9 @@ def decode_distribution(logits: ArrayLike) -> Array:
     scores = checks.floating("logits", logits)
     checks.minimum_rank("logits", scores, 1, "the last holds the bins")
     scores = scores.astype(checks.compute_dtype(scores))
-    return jax.nn.softmax(scores, -1) @ jnp.arange(scores.shape[-1], dtype=scores.dtype)
+    shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    bins = jax.lax.broadcasted_iota(scores.dtype, scores.shape, scores.ndim - 1)
+    return (shares * bins).sum(-1) / shares.sum(-1)
 
 
 def _pair(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,21 @@ def assign_task_aligned(
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=score.dtype)
     point = read_points(points, predicted)
     numbers = top_k, alpha, beta, minimum_side
-    return poisoned(task_aligned(score, predicted, point, targets, *numbers), targets)
+    return poisoned(task_aligned(score, predicted, point, targets, *numbers).every, targets)
+
+
+class Aligned(NamedTuple):
+    """Points assigned by alignment, `K` of them being all that may have a box.
+
+    Attributes:
+      every: The assignment of all points.
+      place: The indices of `K` points, `[B, K]`.
+      chosen: Their assignment, `[B, K]`: a point that is there twice is foreground once.
+    """
+
+    every: Assignment
+    place: Array
+    chosen: Assignment
 
 
 def task_aligned(
@@ -105,7 +120,7 @@ def task_aligned(
     alpha: Array,
     beta: Array,
     minimum_side: Array,
-) -> Assignment:
+) -> Aligned:
     """`assign_task_aligned` of arrays that are checked."""
     described = with_angle(predicted), with_angle(targets.boxes)
     return align(
@@ -125,7 +140,7 @@ def align(
     alpha: Array,
     beta: Array,
     minimum_side: Array,
-) -> Assignment:
+) -> Aligned:
     """Assigns points by alignment with boxes of any kind.
 
     Args:
@@ -165,25 +180,28 @@ def align(
     by_slot = targets.labels.T, targets.valid.T, jnp.stack(boxes, -1).swapaxes(0, 1)
     _, (values, taken) = jax.lax.scan(best, None, by_slot)
 
-    def holder(taken: Array) -> Array:
-        x, y, *near = _taken(
-            (*(of_each_image(a, scores[..., 0]) for a in points.T), *predicted), taken
-        )
-        score = lambda valid, box: similarity(_columns(box), valid[:, None], tuple(near), x, y)
+    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
+    place = taken.reshape(len(taken), -1)
+    row = predicted[0]
+    x, y, *near = _taken((*(of_each_image(a, row) for a in points.T), *predicted), place)
+    near = tuple(near)
+
+    def holder(_: Array) -> Array:
+        score = lambda valid, box: similarity(_columns(box), valid[:, None], near, x, y)
         return best_slot(score, (targets.valid, jnp.stack(boxes, -1)), unroll=1)[0]
 
-    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
-    index, foreground = settle(taken, values > 0, scores[..., 0], holder)
-
-    u = similarity(_taken(boxes, index), foreground, predicted, x, y)
-    label = gather(targets.labels, index)
-    t = metric(jnp.take_along_axis(scores, label[..., None], -1)[..., 0], u)
-    both = jnp.where(foreground[..., None], jnp.stack([t, u], -1), 0)
+    settled = settle(taken, values > 0, row, holder)
+    index, stands = gather(settled.index, place), settled.stands
+    u = similarity(_taken(boxes, index), stands, near, x, y)
+    t = metric(_of_class(by_class, gather(targets.labels, index), place), u)
+    both = jnp.where(stands[..., None], jnp.stack([t, u], -1), 0)
     least = jnp.zeros_like(targets.labels, both.dtype)  # placed as they are
     most = jnp.stack([least, least], -1)
     most_t, most_u = pairs.columns(gather(highest(most, index, both), index))
-    weight = t / (most_t + _LEAST) * most_u
-    return assignment(index, foreground, scores.dtype, weight=weight)
+    chosen = assignment(index, stands, row.dtype, weight=t / (most_t + _LEAST) * most_u)
+    weight = highest(jnp.zeros_like(row), place, chosen.weight)
+    every = assignment(settled.index, settled.foreground, row.dtype, weight=weight)
+    return Aligned(every, place, chosen)
 
 
 def with_angle(boxes: Array) -> Boxes:
@@ -227,6 +245,12 @@ def _ciou(box: Boxes, predicted: Boxes) -> Array:
 def _columns(boxes: Array) -> Boxes:
     """The numbers of one slot of each image, `[B, K]`, as `[B, 1]` each."""
     return tuple(number[:, None] for number in pairs.columns(boxes))
+
+
+@jax.vmap
+def _of_class(by_class: Array, label: Array, place: Array) -> Array:
+    """The scores `[B, K]` that places give to classes."""
+    return by_class.at[label, place].get(mode="promise_in_bounds")
 
 
 def _taken(columns: Boxes, index: Array) -> Boxes:

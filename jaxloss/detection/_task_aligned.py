@@ -94,7 +94,8 @@ def assign_task_aligned(
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=score.dtype)
     point = read_points(points, predicted)
     numbers = top_k, alpha, beta, minimum_side
-    return poisoned(task_aligned(score, predicted, point, targets, *numbers).every, targets)
+    by_class = score.swapaxes(1, 2)
+    return poisoned(task_aligned(by_class, predicted, point, targets, *numbers).every, targets)
 
 
 class Aligned(NamedTuple):
@@ -112,7 +113,7 @@ class Aligned(NamedTuple):
 
 
 def task_aligned(
-    scores: Array,
+    by_class: Array,
     predicted: Array,
     points: Array,
     targets: Targets,
@@ -121,17 +122,17 @@ def task_aligned(
     beta: Array,
     minimum_side: Array,
 ) -> Aligned:
-    """`assign_task_aligned` of arrays that are checked."""
+    """`assign_task_aligned` of arrays that are checked, with the scores `[B, C, N]`."""
     described = with_angle(predicted), with_angle(targets.boxes)
     return align(
-        _inside, _ciou, scores, *described, points, targets, top_k, alpha, beta, minimum_side
+        _inside, _ciou, by_class, *described, points, targets, top_k, alpha, beta, minimum_side
     )
 
 
 def align(
     inside: Callable[[Boxes, Array, Array, Array], Array],
     overlap: Callable[[Boxes, Boxes], Array],
-    scores: Array,
+    by_class: Array,
     predicted: Boxes,
     boxes: Boxes,
     points: Array,
@@ -146,7 +147,7 @@ def align(
     Args:
       inside: Of boxes, `x`, `y` and the least side: whether they hold the points.
       overlap: Of boxes and predicted boxes: the similarity `u`, cut at 0 here.
-      scores: Probabilities `[B, N, C]`.
+      by_class: Probabilities `[B, C, N]`.
       predicted: What describes the predicted boxes to `overlap`, `[B, N]` each.
       boxes: What describes the boxes to both, `[B, M]` each.
       points: Points `[N, 2]`.
@@ -157,9 +158,8 @@ def align(
       minimum_side: What `inside` takes.
     """
     checks.integer("top_k", top_k, 1)
-    scores, predicted = jax.lax.stop_gradient((scores, predicted))
-    places = scores.shape[1]
-    by_class = scores.swapaxes(1, 2)
+    by_class, predicted = jax.lax.stop_gradient((by_class, predicted))
+    places = by_class.shape[2]
 
     def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
         """`u` of pairs, 0 for a point outside of the box and where it is NaN."""

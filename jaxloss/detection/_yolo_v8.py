@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import _boxes
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core import checks, numerics
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, distribution_focal
 from jaxloss.detection._assignment import (
@@ -106,8 +106,8 @@ def yolo_v8(
     checks.option("box_loss", box_loss, _BOX_LOSSES)
 
     predicted = decode_distances(head.distances, head.points[None], strides=head.strides[None])
-    scores = sigmoid.probability_pair(head.logits)[0]
-    found = task_aligned(scores, predicted, head.points, targets, top_k, alpha, beta, head.least)
+    numbers = top_k, alpha, beta, head.least
+    found = task_aligned(head.by_class, predicted, head.points, targets, *numbers)
     chosen, at = found.chosen, head.at(found)
     box = gather(targets.boxes, chosen.index)
     apart = _BOX_LOSSES[box_loss](
@@ -170,6 +170,11 @@ class Head(NamedTuple):
     def distances(self) -> Array:
         """The distances of the sides from the points, in strides, `[B, N, 4]`, constants."""
         return _distances(jax.lax.stop_gradient(self.bins))
+
+    @property
+    def by_class(self) -> Array:
+        """The probabilities of the classes, `[B, C, N]`, constants."""
+        return jax.lax.logistic(jax.lax.stop_gradient(self.logits).swapaxes(1, 2))
 
     def at(self, found: Aligned) -> Sides:
         """What is predicted at the chosen points, nothing where they have no box."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._boxes import probiou
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core import checks, numerics
 from jaxloss._core.polygons import turned
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss.detection._assignment import gather
@@ -104,11 +104,10 @@ def yolo_v8_rotated(
     units = head.strides[None, :, None]
     points = head.points[None] / units
     in_pixels = _scaled(_decode(head.distances, angle, points), units)
-    scores = sigmoid.probability_pair(head.logits)[0]
     found = align(
         _inside,
         _probiou,
-        scores,
+        head.by_class,
         _spread(in_pixels),
         _spread(targets.boxes),
         head.points,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxloss import _boxes
 from jaxloss._core import checks, numerics
 from jaxloss._core.reduction import AxisName, everywhere
-from jaxloss._distribution import binary_cross_entropy, distribution_focal
+from jaxloss._distribution import binary_cross_entropy
+from jaxloss._distribution._dense_detection import distribution_cost
 from jaxloss.detection._assignment import (
     Assignment,
     at_least_one,
@@ -246,18 +247,12 @@ def distribution(
     away = jnp.where(assigned.foreground[..., None], away, 0)
     bins = sides.bins.shape[-1]
     if bins > 1:
-        costs = distribution_focal(
-            sides.bins,
-            jnp.clip(away, 0, bins - 1 - _SHORT_OF_LAST),
-            where=assigned.foreground[..., None],
-            weights=assigned.weight[..., None],
-            reduction="sum",
-            axis_name=axis_name,
-        )
-        return costs / 4
-    unit = sides.strides[..., None] / jnp.asarray(size * 2, away.dtype)[None, None]
-    apart = numerics.absolute(sides.distances - away) * unit
-    costs = jnp.where(assigned.foreground, assigned.weight * apart.mean(-1), 0)
+        inside = jnp.clip(away, 0, bins - 1 - _SHORT_OF_LAST)
+        costs = distribution_cost(sides.bins, inside, {"axis": -1})[0].now()
+    else:
+        unit = sides.strides[..., None] / jnp.asarray(size * 2, away.dtype)[None, None]
+        costs = numerics.absolute(sides.distances - away) * unit
+    costs = jnp.where(assigned.foreground, assigned.weight * costs.mean(-1), 0)
     return everywhere(costs.sum(), axis_name)
 
 

@@ -26,6 +26,8 @@ class Candidates(NamedTuple):
     """Pairs of a box and a place of one level, for `A` anchors and 3 cells.
 
     Attributes:
+      row: The row of the cell, `[B, 3, M]`.
+      column: Its column, `[B, 3, M]`.
       place: The index of anchor, row and column in their order, `[B, A, 3, M]`.
       offset: The centre of the box from the corner of the cell, and its sides, in cells,
         `[B, A, 3, M, 4]`.
@@ -33,6 +35,8 @@ class Candidates(NamedTuple):
         an edge.
     """
 
+    row: Array
+    column: Array
     place: Array
     offset: Array
     times: Array
@@ -144,6 +148,8 @@ def candidates(
     first = jnp.arange(len(anchors), dtype=jnp.int32)[None, :, None, None] * (grid[0] * grid[1])
     place = first + (row * grid[1] + column)[:, None]
     return Candidates(
+        row=row,
+        column=column,
         place=place,
         offset=jnp.broadcast_to(offset[:, None], (*place.shape, 4)),
         times=jnp.where(fits[:, :, None], times[:, None], 0),

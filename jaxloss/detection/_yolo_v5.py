@@ -12,7 +12,7 @@ from jaxloss import _boxes
 from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
-from jaxloss.detection._assignment import at_least_one, gather, highest
+from jaxloss.detection._assignment import at_least_one, highest
 from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
 from jaxloss.detection._places import one_per_level
@@ -195,19 +195,28 @@ def _pairs(
     axis_name: AxisName | None,
 ) -> _Pairs:
     """The pairs of one level."""
-    images, _, rows, columns, numbers = level.shape
+    images, _, rows, columns, _ = level.shape
     pairs = candidates(targets.boxes, targets.valid, anchors, stride, (rows, columns), threshold)
     times, full = pairs.times.astype(level.dtype), pairs.place.shape
     sides = (anchors / stride)[None, :, None, None]
     filled = _Pairs(
         place=pairs.place,
-        chosen=gather(level.reshape(images, -1, numbers), pairs.place),
+        chosen=_at_cells(level, pairs.row, pairs.column),
         offset=pairs.offset,
         anchor=jnp.broadcast_to(sides, (*full, 2)),
         label=jnp.broadcast_to(targets.labels[:, None, None], full),
         share=times / at_least_one(times.sum(), axis_name),
     )
     return _Pairs(*(x.reshape(images, -1, *x.shape[4:]) for x in filled))
+
+
+@jax.vmap
+def _at_cells(level: Array, row: Array, column: Array) -> Array:
+    """What all anchors predict in cells, `[B, A, 3, M, 5 + C]`.
+
+    The gradient has the shape of the level, so that a CPU adds to it in place.
+    """
+    return level.at[:, row, column].get(mode="promise_in_bounds")
 
 
 def _decode(raw: Array, anchors: Array) -> Array:

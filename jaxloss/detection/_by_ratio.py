@@ -23,15 +23,15 @@ ShapeRatio: TypeAlias = Annotated[Number, Interval("(1, inf)")]
 
 
 class Candidates(NamedTuple):
-    """Pairs of a box and a place of one level, for `A` anchors and 3 cells.
+    """Pairs of a box and a place of one level, for 3 cells and `A` anchors.
 
     Attributes:
       row: The row of the cell, `[B, 3, M]`.
       column: Its column, `[B, 3, M]`.
-      place: The index of anchor, row and column in their order, `[B, A, 3, M]`.
+      place: The index of anchor, row and column in their order, `[B, 3, M, A]`.
       offset: The centre of the box from the corner of the cell, and its sides, in cells,
-        `[B, A, 3, M, 4]`.
-      times: How often the pair counts, `[B, A, 3, M]`: 0, 1, and up to 3 where the centre is on
+        `[B, 3, M, A, 4]`.
+      times: How often the pair counts, `[B, 3, M, A]`: 0, 1, and up to 3 where the centre is on
         an edge.
     """
 
@@ -89,7 +89,7 @@ def assign_by_anchor_ratio(
     read_grids(grids, strides=strides)
     shapes = read_shapes(anchors, len(grids), box)
     most = anchor_threshold.astype(box.dtype)
-    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1)
+    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, -1, 1)
     levels = []
     for anchor, stride, grid in zip(shapes, strides, grids, strict=True):
         pairs = candidates(box, mask, anchor, stride, grid, most)
@@ -127,9 +127,9 @@ def candidates(
     centre = corner + size / 2
     limit = jnp.asarray(grid[::-1], boxes.dtype).reshape(1, 1, 2)
 
-    ratio = size[:, None] / (anchors / unit)[None, :, None]
+    ratio = size[:, :, None] / (anchors / unit)[None, None]
     fits = jnp.maximum(ratio, 1 / ratio).max(-1) < threshold
-    fits &= valid[:, None]
+    fits &= valid[..., None]
 
     before = (jnp.mod(centre, 1) < 0.5) & (centre > 1)
     after = (jnp.mod(limit - centre, 1) < 0.5) & (limit - centre > 1)
@@ -145,14 +145,14 @@ def candidates(
     sides = jnp.broadcast_to(size[:, None], cell.shape)
     offset = jnp.concatenate([centre[:, None] - cell, sides], -1)
     column, row = (cell[..., axis].astype(jnp.int32) for axis in (0, 1))
-    first = jnp.arange(len(anchors), dtype=jnp.int32)[None, :, None, None] * (grid[0] * grid[1])
-    place = first + (row * grid[1] + column)[:, None]
+    first = jnp.arange(len(anchors), dtype=jnp.int32).reshape(1, 1, 1, -1) * (grid[0] * grid[1])
+    place = first + (row * grid[1] + column)[..., None]
     return Candidates(
         row=row,
         column=column,
         place=place,
-        offset=jnp.broadcast_to(offset[:, None], (*place.shape, 4)),
-        times=jnp.where(fits[:, :, None], times[:, None], 0),
+        offset=jnp.broadcast_to(offset[..., None, :], (*place.shape, 4)),
+        times=jnp.where(fits[:, None], times[..., None], 0),
     )
 
 

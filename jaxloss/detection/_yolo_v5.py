@@ -141,7 +141,7 @@ def yolo_v5(
     objectness = jnp.concatenate(logits, 1)
 
     taken = pairs.share > 0
-    decoded = _decode(jnp.where(taken[..., None], pairs.chosen[..., :4], 0), pairs.anchor)
+    decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
     costs = _BOX_LOSSES[box_loss](
         decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
     )
@@ -155,7 +155,7 @@ def yolo_v5(
     }
     if classes > 1:
         parts["classification"] = entropy(
-            pairs.chosen[..., 5:],
+            pairs.logits,
             pairs.label[..., None] == jnp.arange(classes, dtype=jnp.int32).reshape(1, 1, -1),
             where=taken[..., None],
             weights=pairs.share[..., None] / classes,
@@ -171,7 +171,8 @@ class _Pairs(NamedTuple):
 
     Attributes:
       place: The index of the place.
-      chosen: What is predicted there, `[B, K, 5 + C]`.
+      raw: What is predicted there of the box, `[B, K, 4]`.
+      logits: And of the classes, `[B, K, C]`.
       offset: The box, `[B, K, 4]`, in cells from the place's.
       anchor: The sides of the place's anchor, `[B, K, 2]`, in cells.
       label: The class of the box.
@@ -179,7 +180,8 @@ class _Pairs(NamedTuple):
     """
 
     place: Array
-    chosen: Array
+    raw: Array
+    logits: Array
     offset: Array
     anchor: Array
     label: Array
@@ -198,13 +200,15 @@ def _pairs(
     images, _, rows, columns, _ = level.shape
     pairs = candidates(targets.boxes, targets.valid, anchors, stride, (rows, columns), threshold)
     times, full = pairs.times.astype(level.dtype), pairs.place.shape
-    sides = (anchors / stride)[None, :, None, None]
+    sides = (anchors / stride)[None, None, None]
+    chosen = _at_cells(level, pairs.row, pairs.column)
     filled = _Pairs(
         place=pairs.place,
-        chosen=_at_cells(level, pairs.row, pairs.column),
+        raw=chosen[..., :4],
+        logits=chosen[..., 5:],
         offset=pairs.offset,
         anchor=jnp.broadcast_to(sides, (*full, 2)),
-        label=jnp.broadcast_to(targets.labels[:, None, None], full),
+        label=jnp.broadcast_to(targets.labels[:, None, :, None], full),
         share=times / at_least_one(times.sum(), axis_name),
     )
     return _Pairs(*(x.reshape(images, -1, *x.shape[4:]) for x in filled))
@@ -212,11 +216,11 @@ def _pairs(
 
 @jax.vmap
 def _at_cells(level: Array, row: Array, column: Array) -> Array:
-    """What all anchors predict in cells, `[B, A, 3, M, 5 + C]`.
+    """What all anchors predict in cells, `[B, 3, M, A, 5 + C]`.
 
     The gradient has the shape of the level, so that a CPU adds to it in place.
     """
-    return level.at[:, row, column].get(mode="promise_in_bounds")
+    return jnp.moveaxis(level.at[:, row, column].get(mode="promise_in_bounds"), 0, 2)
 
 
 def _decode(raw: Array, anchors: Array) -> Array:

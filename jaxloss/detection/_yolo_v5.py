@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -127,18 +128,13 @@ def yolo_v5(
         return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
-    found, logits, factors, start = [], [], [], 0
-    for level, anchor, stride, factor in zip(levels, shapes, strides, balance, strict=True):
-        unit = jnp.asarray(stride, dtype)
-        pairs = _pairs(level, targets, anchor, unit, anchor_threshold, axis_name)
-        found.append(pairs._replace(place=start + pairs.place))
-        logits.append(level[..., 4].reshape(images, -1))
-        places = logits[-1].shape[1]
-        mean = jnp.asarray(factor, dtype) / (places * batch)
-        factors.append(jnp.broadcast_to(mean, (1, places)))
-        start += places
-    pairs = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *found)
-    objectness = jnp.concatenate(logits, 1)
+    pairs = _pairs(levels, targets, shapes, strides, anchor_threshold, axis_name)
+    objectness = jnp.concatenate([level[..., 4].reshape(images, -1) for level in levels], 1)
+    factors = [
+        jnp.full((1, math.prod(level.shape[1:4])), factor, dtype) / math.prod(level.shape[1:4])
+        for level, factor in zip(levels, balance, strict=True)
+    ]
+    weights = jnp.concatenate(factors, 1) / batch
 
     taken = pairs.share > 0
     decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
@@ -150,7 +146,7 @@ def yolo_v5(
     truth = highest(jnp.zeros_like(objectness), pairs.place, quality)
     parts = {
         "box": everywhere((pairs.share * costs).sum(), axis_name),
-        "objectness": entropy(objectness, truth, axis=None, weights=jnp.concatenate(factors, 1)),
+        "objectness": entropy(objectness, truth, axis=None, weights=weights),
         "classification": jnp.zeros((), dtype),
     }
     if classes > 1:
@@ -189,29 +185,33 @@ class _Pairs(NamedTuple):
 
 
 def _pairs(
-    level: Array,
+    levels: list[Array],
     targets: Targets,
     anchors: Array,
-    stride: Array,
+    strides: Sequence[float],
     threshold: Array,
     axis_name: AxisName | None,
 ) -> _Pairs:
-    """The pairs of one level."""
-    images, _, rows, columns, _ = level.shape
-    pairs = candidates(targets.boxes, targets.valid, anchors, stride, (rows, columns), threshold)
-    times, full = pairs.times.astype(level.dtype), pairs.place.shape
-    sides = (anchors / stride)[None, None, None]
-    chosen = _at_cells(level, pairs.row, pairs.column)
+    """The pairs of all levels."""
+    grids = [level.shape[2:4] for level in levels]
+    pairs = candidates(targets.boxes, targets.valid, anchors, strides, grids, threshold)
+    times, full = pairs.times.astype(anchors.dtype), pairs.place.shape
+    counts = at_least_one(times.sum((0, 2, 3, 4), keepdims=True), axis_name)
+    sides = anchors / jnp.asarray(strides, anchors.dtype)[:, None, None]
+    chosen = [
+        _at_cells(level, pairs.row[:, i], pairs.column[:, i]) for i, level in enumerate(levels)
+    ]
+    joined = lambda numbers: jnp.stack([rows[..., numbers] for rows in chosen], 1)
     filled = _Pairs(
         place=pairs.place,
-        raw=chosen[..., :4],
-        logits=chosen[..., 5:],
+        raw=joined(slice(4)),
+        logits=joined(slice(5, None)),
         offset=pairs.offset,
-        anchor=jnp.broadcast_to(sides, (*full, 2)),
-        label=jnp.broadcast_to(targets.labels[:, None, :, None], full),
-        share=times / at_least_one(times.sum(), axis_name),
+        anchor=jnp.broadcast_to(sides[None, :, None, None], (*full, 2)),
+        label=jnp.broadcast_to(targets.labels[:, None, None, :, None], full),
+        share=times / counts,
     )
-    return _Pairs(*(x.reshape(images, -1, *x.shape[4:]) for x in filled))
+    return _Pairs(*(x.reshape(len(x), -1, *x.shape[5:]) for x in filled))
 
 
 @jax.vmap

@@ -19,6 +19,7 @@ from jaxloss.options import Interval, Number, Numbers
 __all__ = ["assign_by_anchor_ratio"]
 
 Array = jax.Array
+_MOVED = ((False, False), (True, False), (False, True))  # along x and y, for each of three cells
 ShapeRatio: TypeAlias = Annotated[Number, Interval("(1, inf)")]
 
 
@@ -26,8 +27,7 @@ class Candidates(NamedTuple):
     """Pairs of a box and a place, for `L` levels, 3 cells and `A` anchors.
 
     Attributes:
-      row: The row of the cell, `[B, L, 3, M]`.
-      column: Its column, `[B, L, 3, M]`.
+      cell: The index of row and column in their order, `[B, L, 3, M]`.
       place: The index of level, anchor, row and column in their order, `[B, L, 3, M, A]`.
       offset: The centre of the box from the corner of the cell, and its sides, in cells,
         `[B, L, 3, M, A, 4]`.
@@ -35,8 +35,7 @@ class Candidates(NamedTuple):
         an edge.
     """
 
-    row: Array
-    column: Array
+    cell: Array
     place: Array
     offset: Array
     times: Array
@@ -145,29 +144,32 @@ def _of_level(
     fits = jnp.maximum(ratio, 1 / ratio).max(-1) < threshold
     fits &= valid[..., None]
 
-    before = (jnp.mod(centre, 1) < 0.5) & (centre > 1)
-    after = (jnp.mod(limit - centre, 1) < 0.5) & (limit - centre > 1)
-    own = 1 + (before & after).sum(-1, dtype=jnp.int32)
-    beside = (before | after).astype(jnp.int32)
-    times = jnp.stack([own, beside[..., 0], beside[..., 1]], 1)
+    before = (_fraction(centre) < 0.5) & (centre > 1)
+    after = (_fraction(limit - centre) < 0.5) & (limit - centre > 1)
+    moved = jnp.asarray(_MOVED).reshape(1, 3, 1, 2)
+    own = ~moved.any(-1)
+    again = jnp.where(own[..., None], (before & after)[:, None], moved & (before | after)[:, None])
+    times = own + again.sum(-1, dtype=jnp.int32)
 
     half = jnp.asarray(0.5, boxes.dtype)
     step = jnp.where(before, -half, jnp.where(after, half, 0))
-    x, y, none = step[..., 0], step[..., 1], jnp.zeros_like(step[..., 0])
-    steps = jnp.stack([jnp.stack(pair, -1) for pair in ((none, none), (x, none), (none, y))], 1)
-    cell = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])
-    sides = jnp.broadcast_to(size[:, None], cell.shape)
-    offset = jnp.concatenate([centre[:, None] - cell, sides], -1)
-    column, row = (cell[..., axis].astype(jnp.int32) for axis in (0, 1))
+    steps = jnp.where(moved, step[:, None], 0)
+    corner = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])
+    sides = jnp.broadcast_to(size[:, None], corner.shape)
+    offset = jnp.concatenate([centre[:, None] - corner, sides], -1)
+    column, row = (corner[..., axis].astype(jnp.int32) for axis in (0, 1))
+    cell = row * grid[1] + column
     anchor = jnp.arange(len(anchors), dtype=jnp.int32).reshape(1, 1, 1, -1)
-    place = first + anchor * (grid[0] * grid[1]) + (row * grid[1] + column)[..., None]
     return Candidates(
-        row=row,
-        column=column,
-        place=place,
-        offset=jnp.broadcast_to(offset[..., None, :], (*place.shape, 4)),
+        cell=cell,
+        place=first + anchor * (grid[0] * grid[1]) + cell[..., None],
+        offset=jnp.broadcast_to(offset[..., None, :], (*cell.shape, len(anchors), 4)),
         times=jnp.where(fits[:, None], times[..., None], 0),
     )
+
+
+def _fraction(x: Array) -> Array:
+    return x - jnp.floor(x)
 
 
 def read_shapes(anchors: Numbers, levels: int, boxes: Array) -> Array:

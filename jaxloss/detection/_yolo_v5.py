@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +15,7 @@ from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, highest
 from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import one_per_level
+from jaxloss.detection._places import Grids, one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Share
 
@@ -108,7 +107,7 @@ def yolo_v5(
       Jocher. YOLOv5, 2020. https://doi.org/10.5281/zenodo.3908559
       Zheng et al. Distance-IoU Loss. AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    levels = _read_levels(predictions)
+    levels, grids = _read_levels(predictions)
     dtype, images, classes = levels[0].dtype, len(levels[0]), levels[0].shape[-1] - 5
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
     shapes = read_shapes(anchors, len(levels), targets.boxes)
@@ -128,11 +127,12 @@ def yolo_v5(
         return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
-    pairs = _pairs(levels, targets, shapes, strides, anchor_threshold, axis_name)
+    pairs = _pairs(levels, grids, targets, shapes, strides, anchor_threshold, axis_name)
     objectness = jnp.concatenate([level[..., 4].reshape(images, -1) for level in levels], 1)
+    counts = [level.shape[1] * level.shape[2] for level in levels]
     factors = [
-        jnp.full((1, math.prod(level.shape[1:4])), factor, dtype) / math.prod(level.shape[1:4])
-        for level, factor in zip(levels, balance, strict=True)
+        jnp.full((1, count), factor, dtype) / count
+        for count, factor in zip(counts, balance, strict=True)
     ]
     weights = jnp.concatenate(factors, 1) / batch
 
@@ -186,20 +186,20 @@ class _Pairs(NamedTuple):
 
 def _pairs(
     levels: list[Array],
+    grids: Grids,
     targets: Targets,
     anchors: Array,
     strides: Sequence[float],
     threshold: Array,
     axis_name: AxisName | None,
 ) -> _Pairs:
-    """The pairs of all levels."""
-    grids = [level.shape[2:4] for level in levels]
+    """The pairs of all levels, whose rows and columns are one axis."""
     pairs = candidates(targets.boxes, targets.valid, anchors, strides, grids, threshold)
     times, full = pairs.times.astype(anchors.dtype), pairs.place.shape
     counts = at_least_one(times.sum((0, 2, 3, 4), keepdims=True), axis_name)
     sides = anchors / jnp.asarray(strides, anchors.dtype)[:, None, None]
     chosen = [
-        _at_cells(level, pairs.row[:, i], pairs.column[:, i]) for i, level in enumerate(levels)
+        _at_cells(level, pairs.cell[:, i]) for i, level in enumerate(levels)
     ]
     joined = lambda numbers: jnp.stack([rows[..., numbers] for rows in chosen], 1)
     filled = _Pairs(
@@ -215,12 +215,9 @@ def _pairs(
 
 
 @jax.vmap
-def _at_cells(level: Array, row: Array, column: Array) -> Array:
-    """What all anchors predict in cells, `[B, 3, M, A, 5 + C]`.
-
-    The gradient has the shape of the level, so that a CPU adds to it in place.
-    """
-    return jnp.moveaxis(level.at[:, row, column].get(mode="promise_in_bounds"), 0, 2)
+def _at_cells(level: Array, cell: Array) -> Array:
+    """What all anchors of a level `[B, A, N, 5 + C]` predict in cells, `[B, 3, M, A, 5 + C]`."""
+    return jnp.moveaxis(level.at[:, cell].get(mode="promise_in_bounds"), 0, 2)
 
 
 def _decode(raw: Array, anchors: Array) -> Array:
@@ -229,8 +226,12 @@ def _decode(raw: Array, anchors: Array) -> Array:
     return jnp.concatenate([2 * p[..., :2] - 0.5, (2 * p[..., 2:]) ** 2 * anchors], -1)
 
 
-def _read_levels(predictions: Levels) -> list[Array]:
-    """Requires predictions `[B, A, H, W, 5 + C]` of each level, alike but for their grids."""
+def _read_levels(predictions: Levels) -> tuple[list[Array], Grids]:
+    """Requires predictions `[B, A, H, W, 5 + C]` of each level, alike but for their grids.
+
+    They are returned as `[B, A, H W, 5 + C]`: of a gradient in one shape for all that is read, a
+    CPU makes no copy.
+    """
     levels = [checks.floating("predictions", level) for level in predictions]
     if not levels:
         checks.fail(ValueError, "predictions", "empty", "one array for each level")
@@ -241,4 +242,5 @@ def _read_levels(predictions: Levels) -> list[Array]:
         meaning = "images, anchors, rows, columns, and box, objectness and classes"
         expected = (*first[:2], *grid, max(first[4], 6))
         checks.shape("predictions", level, expected, meaning)
-    return [level.astype(dtype) for level in levels]
+    grids = [level.shape[2:4] for level in levels]
+    return [level.reshape(*first[:2], -1, first[4]).astype(dtype) for level in levels], grids

@@ -149,7 +149,7 @@ def _of_level(
     moved = jnp.asarray(_MOVED).reshape(1, 3, 1, 2)
     own = ~moved.any(-1)
     again = jnp.where(own[..., None], (before & after)[:, None], moved & (before | after)[:, None])
-    times = own + again.sum(-1, dtype=jnp.int32)
+    times = own.astype(jnp.int32) + again.sum(-1, dtype=jnp.int32)
 
     half = jnp.asarray(0.5, boxes.dtype)
     step = jnp.where(before, -half, jnp.where(after, half, 0))

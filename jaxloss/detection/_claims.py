@@ -27,9 +27,7 @@ class Settled(NamedTuple):
     stands: Array
 
 
-def settle(
-    taken: Array, wanted: Array, like: Array, prefer: Callable[[Array], Array]
-) -> Settled:
+def settle(taken: Array, wanted: Array, like: Array, prefer: Callable[[Array], Array]) -> Settled:
     """Gives every place to the slot that asks for it; one that several ask for to the preferred.
 
     Args:

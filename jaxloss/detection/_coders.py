@@ -196,7 +196,8 @@ def decode_distribution(logits: ArrayLike) -> Array:
     checks.minimum_rank("logits", scores, 1, "the last holds the bins")
     scores = scores.astype(checks.compute_dtype(scores))
     shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    bins = jax.lax.broadcasted_iota(scores.dtype, scores.shape, scores.ndim - 1)
+    row = (1,) * (scores.ndim - 1) + scores.shape[-1:]
+    bins = jnp.arange(row[-1], dtype=scores.dtype).reshape(row)
     return (shares * bins).sum(-1) / shares.sum(-1)
 
 

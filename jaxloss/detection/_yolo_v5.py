@@ -198,9 +198,7 @@ def _pairs(
     times, full = pairs.times.astype(anchors.dtype), pairs.place.shape
     counts = at_least_one(times.sum((0, 2, 3, 4), keepdims=True), axis_name)
     sides = anchors / jnp.asarray(strides, anchors.dtype)[:, None, None]
-    chosen = [
-        _at_cells(level, pairs.cell[:, i]) for i, level in enumerate(levels)
-    ]
+    chosen = [_at_cells(level, pairs.cell[:, i]) for i, level in enumerate(levels)]
     joined = lambda numbers: jnp.stack([rows[..., numbers] for rows in chosen], 1)
     filled = _Pairs(
         place=pairs.place,

@@ -239,9 +239,18 @@ def distribution_focal(
       Li et al. Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense
       Object Detection. NeurIPS 2020, equation 6. https://arxiv.org/abs/2006.04388
     """
+    every = {**options, "axis": axis, "class_weights": class_weights}
+    cost, data = distribution_cost(logits, target, every)
+    return reduce(cost, options, data)
+
+
+def distribution_cost(
+    logits: Numbers, target: Numbers, options: Mapping[str, Any]
+) -> tuple[Cost, Competing]:
+    """Returns what each distance costs, and what was read."""
     scores = checks.floating("logits", logits)
     checks.minimum_rank("logits", scores, 1, "one of them holds the bins")
-    axis = checks.axis(axis, scores.ndim)
+    axis = checks.axis(options["axis"], scores.ndim)
     t = checks.real("target", target, checks.compute_dtype(scores))
     meaning = "that of the logits without the bins"
     checks.shape("target", t, checks.without(scores.shape, axis), meaning)
@@ -250,10 +259,9 @@ def distribution_focal(
         checks.fail(ValueError, "logits", f"of shape {scores.shape}", "two bins or more")
     t = jnp.where((t >= 0) & (t <= last), t, jnp.nan)
     shares = _between_bins(jnp.expand_dims(t, axis), scores.shape, axis)
-    every = {**options, "axis": axis, "class_weights": class_weights}
-    data = competing(scores, shares, every)
+    data = competing(scores, shares, options)
     # The target is no id, but has the shape of ids: the shares fill the memory of a part only.
-    return reduce(per_position(_distribution_focal, data._replace(labels=t)), options, data)
+    return per_position(_distribution_focal, data._replace(labels=t)), data
 
 
 def _quality_focal(x: Array, q: Array, beta: Array, *, probabilities: bool) -> Array:

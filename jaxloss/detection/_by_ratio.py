@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss.detection._assignment import Assignment, assignment, lowest
@@ -19,20 +19,23 @@ from jaxloss.options import Interval, Number, Numbers
 __all__ = ["assign_by_anchor_ratio"]
 
 Array = jax.Array
+_MOVED = ((False, False), (True, False), (False, True))  # along x and y, for each of three cells
 ShapeRatio: TypeAlias = Annotated[Number, Interval("(1, inf)")]
 
 
 class Candidates(NamedTuple):
-    """Pairs of a box and a place of one level, for `A` anchors and 3 cells.
+    """Pairs of a box and a place, for `L` levels, 3 cells and `A` anchors.
 
     Attributes:
-      place: The index of anchor, row and column in their order, `[B, A, 3, M]`.
+      cell: The index of row and column in their order, `[B, L, 3, M]`.
+      place: The index of level, anchor, row and column in their order, `[B, L, 3, M, A]`.
       offset: The centre of the box from the corner of the cell, and its sides, in cells,
-        `[B, A, 3, M, 4]`.
-      times: How often the pair counts, `[B, A, 3, M]`: 0, 1, and up to 3 where the centre is on
+        `[B, L, 3, M, A, 4]`.
+      times: How often the pair counts, `[B, L, 3, M, A]`: 0, 1, and up to 3 where the centre is on
         an edge.
     """
 
+    cell: Array
     place: Array
     offset: Array
     times: Array
@@ -85,15 +88,12 @@ def assign_by_anchor_ratio(
     read_grids(grids, strides=strides)
     shapes = read_shapes(anchors, len(grids), box)
     most = anchor_threshold.astype(box.dtype)
-    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1)
-    levels = []
-    for anchor, stride, grid in zip(shapes, strides, grids, strict=True):
-        pairs = candidates(box, mask, anchor, stride, grid, most)
-        claims = jnp.where(pairs.times > 0, slot, slot.size)
-        places = len(anchor) * grid[0] * grid[1]
-        unclaimed = jnp.full_like(claims, slot.size, shape=(len(box), places))
-        levels.append(lowest(unclaimed, pairs.place, claims))
-    index = jnp.concatenate(levels, 1)
+    slot = jnp.arange(box.shape[1], dtype=jnp.int32).reshape(1, 1, 1, -1, 1)
+    pairs = candidates(box, mask, shapes, strides, grids, most)
+    claims = jnp.where(pairs.times > 0, slot, slot.size)
+    places = shapes.shape[1] * sum(rows * columns for rows, columns in grids)
+    unclaimed = jnp.full_like(claims, slot.size, shape=(len(box), places))
+    index = lowest(unclaimed, pairs.place, claims)
     return assignment(index, index < slot.size, box.dtype)
 
 
@@ -101,53 +101,75 @@ def candidates(
     boxes: Array,
     valid: Array,
     anchors: Array,
-    stride: ArrayLike,
-    grid: tuple[int, int],
+    strides: Sequence[float],
+    grids: Grids,
     threshold: Array,
 ) -> Candidates:
-    """Returns the pairs of boxes and places of one level.
+    """Returns the pairs of boxes and places.
 
     A box has its own cell, one beside it, left or right, and one above or below. A centre on the
     edge of two cells has both neighbours of that axis, one of them its own cell once more.
 
     Args:
       valid: Which slots hold a box.
-      anchors: Sides in pixels, `[A, 2]`.
-      stride: Pixels per cell.
-      grid: Rows and columns.
+      anchors: Sides in pixels, `[L, A, 2]`.
+      strides: Pixels per cell of each level.
+      grids: Rows and columns of each level.
       threshold: The ratio of sides from which on they do not fit.
     """
-    unit = jnp.asarray(stride, boxes.dtype)
+    sizes = jnp.asarray(grids, jnp.int32)
+    places = [0, *(anchors.shape[1] * rows * columns for rows, columns in grids[:-1])]
+    first = jnp.cumsum(jnp.asarray(places, jnp.int32))
+    units = jnp.asarray(strides, boxes.dtype)
+    return _of_level(boxes, valid, anchors, units, sizes, first, threshold)
+
+
+@functools.partial(jax.vmap, in_axes=(None, None, 0, 0, 0, 0, None), out_axes=1)
+def _of_level(
+    boxes: Array,
+    valid: Array,
+    anchors: Array,
+    unit: Array,
+    grid: Array,
+    first: Array,
+    threshold: Array,
+) -> Candidates:
+    """The pairs of one level, whose places are counted from `first` on."""
     corner, end = boxes[..., :2] / unit, boxes[..., 2:] / unit
     size = end - corner
     centre = corner + size / 2
-    limit = jnp.asarray(grid[::-1], boxes.dtype).reshape(1, 1, 2)
+    limit = grid[::-1].astype(boxes.dtype).reshape(1, 1, 2)
 
-    ratio = size[:, None] / (anchors / unit)[None, :, None]
+    ratio = size[:, :, None] / (anchors / unit)[None, None]
     fits = jnp.maximum(ratio, 1 / ratio).max(-1) < threshold
-    fits &= valid[:, None]
+    fits &= valid[..., None]
 
-    before = (jnp.mod(centre, 1) < 0.5) & (centre > 1)
-    after = (jnp.mod(limit - centre, 1) < 0.5) & (limit - centre > 1)
-    own = 1 + (before & after).sum(-1, dtype=jnp.int32)
-    beside = (before | after).astype(jnp.int32)
-    times = jnp.stack([own, beside[..., 0], beside[..., 1]], 1)
+    before = (_fraction(centre) < 0.5) & (centre > 1)
+    after = (_fraction(limit - centre) < 0.5) & (limit - centre > 1)
+    moved = jnp.asarray(_MOVED).reshape(1, 3, 1, 2)
+    own = ~moved.any(-1)
+    again = jnp.where(own[..., None], (before & after)[:, None], moved & (before | after)[:, None])
+    times = own.astype(jnp.int32) + again.sum(-1, dtype=jnp.int32)
 
     half = jnp.asarray(0.5, boxes.dtype)
     step = jnp.where(before, -half, jnp.where(after, half, 0))
-    x, y, none = step[..., 0], step[..., 1], jnp.zeros_like(step[..., 0])
-    steps = jnp.stack([jnp.stack(pair, -1) for pair in ((none, none), (x, none), (none, y))], 1)
-    cell = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])
-    sides = jnp.broadcast_to(size[:, None], cell.shape)
-    offset = jnp.concatenate([centre[:, None] - cell, sides], -1)
-    column, row = (cell[..., axis].astype(jnp.int32) for axis in (0, 1))
-    first = jnp.arange(len(anchors), dtype=jnp.int32)[None, :, None, None] * (grid[0] * grid[1])
-    place = first + (row * grid[1] + column)[:, None]
+    steps = jnp.where(moved, step[:, None], 0)
+    corner = jnp.clip(jnp.trunc(centre[:, None] + steps), 0, (limit - 1)[:, None])
+    sides = jnp.broadcast_to(size[:, None], corner.shape)
+    offset = jnp.concatenate([centre[:, None] - corner, sides], -1)
+    column, row = (corner[..., axis].astype(jnp.int32) for axis in (0, 1))
+    cell = row * grid[1] + column
+    anchor = jnp.arange(len(anchors), dtype=jnp.int32).reshape(1, 1, 1, -1)
     return Candidates(
-        place=place,
-        offset=jnp.broadcast_to(offset[:, None], (*place.shape, 4)),
-        times=jnp.where(fits[:, :, None], times[:, None], 0),
+        cell=cell,
+        place=first + anchor * (grid[0] * grid[1]) + cell[..., None],
+        offset=jnp.broadcast_to(offset[..., None, :], (*cell.shape, len(anchors), 4)),
+        times=jnp.where(fits[:, None], times[..., None], 0),
     )
+
+
+def _fraction(x: Array) -> Array:
+    return x - jnp.floor(x)
 
 
 def read_shapes(anchors: Numbers, levels: int, boxes: Array) -> Array:

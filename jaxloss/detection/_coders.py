@@ -195,7 +195,10 @@ def decode_distribution(logits: ArrayLike) -> Array:
     scores = checks.floating("logits", logits)
     checks.minimum_rank("logits", scores, 1, "the last holds the bins")
     scores = scores.astype(checks.compute_dtype(scores))
-    return jax.nn.softmax(scores, -1) @ jnp.arange(scores.shape[-1], dtype=scores.dtype)
+    shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    row = (1,) * (scores.ndim - 1) + scores.shape[-1:]
+    bins = jnp.arange(row[-1], dtype=scores.dtype).reshape(row)
+    return (shares * bins).sum(-1) / shares.sum(-1)
 
 
 def _pair(

@@ -160,6 +160,6 @@ def _assign(
 
     _, (taken, wanted) = jax.lax.scan(ask, None, by_slot)
     taken, wanted = taken.swapaxes(0, 1), wanted.swapaxes(0, 1)
-    index, foreground = settle(taken, wanted, background, cheapest)
+    index, foreground, *_ = settle(taken, wanted, background, cheapest)
     weight = overlaps(predicted, gather(targets.boxes, index))
     return assignment(index, foreground, scores.dtype, weight=weight)

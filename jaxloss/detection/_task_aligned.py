@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,11 +94,26 @@ def assign_task_aligned(
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=score.dtype)
     point = read_points(points, predicted)
     numbers = top_k, alpha, beta, minimum_side
-    return poisoned(task_aligned(score, predicted, point, targets, *numbers), targets)
+    by_class = score.swapaxes(1, 2)
+    return poisoned(task_aligned(by_class, predicted, point, targets, *numbers).every, targets)
+
+
+class Aligned(NamedTuple):
+    """Points assigned by alignment, `K` of them being all that may have a box.
+
+    Attributes:
+      every: The assignment of all points.
+      place: The indices of `K` points, `[B, K]`.
+      chosen: Their assignment, `[B, K]`: a point that is there twice is foreground once.
+    """
+
+    every: Assignment
+    place: Array
+    chosen: Assignment
 
 
 def task_aligned(
-    scores: Array,
+    by_class: Array,
     predicted: Array,
     points: Array,
     targets: Targets,
@@ -105,18 +121,18 @@ def task_aligned(
     alpha: Array,
     beta: Array,
     minimum_side: Array,
-) -> Assignment:
-    """`assign_task_aligned` of arrays that are checked."""
+) -> Aligned:
+    """`assign_task_aligned` of arrays that are checked, with the scores `[B, C, N]`."""
     described = with_angle(predicted), with_angle(targets.boxes)
     return align(
-        _inside, _ciou, scores, *described, points, targets, top_k, alpha, beta, minimum_side
+        _inside, _ciou, by_class, *described, points, targets, top_k, alpha, beta, minimum_side
     )
 
 
 def align(
     inside: Callable[[Boxes, Array, Array, Array], Array],
     overlap: Callable[[Boxes, Boxes], Array],
-    scores: Array,
+    by_class: Array,
     predicted: Boxes,
     boxes: Boxes,
     points: Array,
@@ -125,13 +141,13 @@ def align(
     alpha: Array,
     beta: Array,
     minimum_side: Array,
-) -> Assignment:
+) -> Aligned:
     """Assigns points by alignment with boxes of any kind.
 
     Args:
       inside: Of boxes, `x`, `y` and the least side: whether they hold the points.
       overlap: Of boxes and predicted boxes: the similarity `u`, cut at 0 here.
-      scores: Probabilities `[B, N, C]`.
+      by_class: Probabilities `[B, C, N]`.
       predicted: What describes the predicted boxes to `overlap`, `[B, N]` each.
       boxes: What describes the boxes to both, `[B, M]` each.
       points: Points `[N, 2]`.
@@ -142,9 +158,8 @@ def align(
       minimum_side: What `inside` takes.
     """
     checks.integer("top_k", top_k, 1)
-    scores, predicted = jax.lax.stop_gradient((scores, predicted))
-    places = scores.shape[1]
-    by_class = scores.swapaxes(1, 2)
+    by_class, predicted = jax.lax.stop_gradient((by_class, predicted))
+    places = by_class.shape[2]
 
     def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
         """`u` of pairs, 0 for a point outside of the box and where it is NaN."""
@@ -165,25 +180,28 @@ def align(
     by_slot = targets.labels.T, targets.valid.T, jnp.stack(boxes, -1).swapaxes(0, 1)
     _, (values, taken) = jax.lax.scan(best, None, by_slot)
 
-    def holder(taken: Array) -> Array:
-        x, y, *near = _taken(
-            (*(of_each_image(a, scores[..., 0]) for a in points.T), *predicted), taken
-        )
-        score = lambda valid, box: similarity(_columns(box), valid[:, None], tuple(near), x, y)
+    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
+    place = taken.reshape(len(taken), -1)
+    row = predicted[0]
+    x, y, *near = _taken((*(of_each_image(a, row) for a in points.T), *predicted), place)
+    near = tuple(near)
+
+    def holder(_: Array) -> Array:
+        score = lambda valid, box: similarity(_columns(box), valid[:, None], near, x, y)
         return best_slot(score, (targets.valid, jnp.stack(boxes, -1)), unroll=1)[0]
 
-    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
-    index, foreground = settle(taken, values > 0, scores[..., 0], holder)
-
-    u = similarity(_taken(boxes, index), foreground, predicted, x, y)
-    label = gather(targets.labels, index)
-    t = metric(jnp.take_along_axis(scores, label[..., None], -1)[..., 0], u)
-    both = jnp.where(foreground[..., None], jnp.stack([t, u], -1), 0)
+    settled = settle(taken, values > 0, row, holder)
+    index, stands = gather(settled.index, place), settled.stands
+    u = similarity(_taken(boxes, index), stands, near, x, y)
+    t = metric(_of_class(by_class, gather(targets.labels, index), place), u)
+    both = jnp.where(stands[..., None], jnp.stack([t, u], -1), 0)
     least = jnp.zeros_like(targets.labels, both.dtype)  # placed as they are
     most = jnp.stack([least, least], -1)
     most_t, most_u = pairs.columns(gather(highest(most, index, both), index))
-    weight = t / (most_t + _LEAST) * most_u
-    return assignment(index, foreground, scores.dtype, weight=weight)
+    chosen = assignment(index, stands, row.dtype, weight=t / (most_t + _LEAST) * most_u)
+    weight = highest(jnp.zeros_like(row), place, chosen.weight)
+    every = assignment(settled.index, settled.foreground, row.dtype, weight=weight)
+    return Aligned(every, place, chosen)
 
 
 def with_angle(boxes: Array) -> Boxes:
@@ -227,6 +245,12 @@ def _ciou(box: Boxes, predicted: Boxes) -> Array:
 def _columns(boxes: Array) -> Boxes:
     """The numbers of one slot of each image, `[B, K]`, as `[B, 1]` each."""
     return tuple(number[:, None] for number in pairs.columns(boxes))
+
+
+@jax.vmap
+def _of_class(by_class: Array, label: Array, place: Array) -> Array:
+    """The scores `[B, K]` that places give to classes."""
+    return by_class.at[label, place].get(mode="promise_in_bounds")
 
 
 def _taken(columns: Boxes, index: Array) -> Boxes:

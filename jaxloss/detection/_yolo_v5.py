@@ -12,10 +12,10 @@ from jaxloss import _boxes
 from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
-from jaxloss.detection._assignment import at_least_one, gather, highest
+from jaxloss.detection._assignment import at_least_one, highest
 from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import one_per_level
+from jaxloss.detection._places import Grids, one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Share
 
@@ -107,7 +107,7 @@ def yolo_v5(
       Jocher. YOLOv5, 2020. https://doi.org/10.5281/zenodo.3908559
       Zheng et al. Distance-IoU Loss. AAAI 2020. https://arxiv.org/abs/1911.08287
     """
-    levels = _read_levels(predictions)
+    levels, grids = _read_levels(predictions)
     dtype, images, classes = levels[0].dtype, len(levels[0]), levels[0].shape[-1] - 5
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
     shapes = read_shapes(anchors, len(levels), targets.boxes)
@@ -127,21 +127,17 @@ def yolo_v5(
         return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
-    found, logits, factors, start = [], [], [], 0
-    for level, anchor, stride, factor in zip(levels, shapes, strides, balance, strict=True):
-        unit = jnp.asarray(stride, dtype)
-        pairs = _pairs(level, targets, anchor, unit, anchor_threshold, axis_name)
-        found.append(pairs._replace(place=start + pairs.place))
-        logits.append(level[..., 4].reshape(images, -1))
-        places = logits[-1].shape[1]
-        mean = jnp.asarray(factor, dtype) / (places * batch)
-        factors.append(jnp.broadcast_to(mean, (1, places)))
-        start += places
-    pairs = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *found)
-    objectness = jnp.concatenate(logits, 1)
+    pairs = _pairs(levels, grids, targets, shapes, strides, anchor_threshold, axis_name)
+    objectness = jnp.concatenate([level[..., 4].reshape(images, -1) for level in levels], 1)
+    counts = [level.shape[1] * level.shape[2] for level in levels]
+    factors = [
+        jnp.full((1, count), factor, dtype) / count
+        for count, factor in zip(counts, balance, strict=True)
+    ]
+    weights = jnp.concatenate(factors, 1) / batch
 
     taken = pairs.share > 0
-    decoded = _decode(jnp.where(taken[..., None], pairs.chosen[..., :4], 0), pairs.anchor)
+    decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
     costs = _BOX_LOSSES[box_loss](
         decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
     )
@@ -150,12 +146,12 @@ def yolo_v5(
     truth = highest(jnp.zeros_like(objectness), pairs.place, quality)
     parts = {
         "box": everywhere((pairs.share * costs).sum(), axis_name),
-        "objectness": entropy(objectness, truth, axis=None, weights=jnp.concatenate(factors, 1)),
+        "objectness": entropy(objectness, truth, axis=None, weights=weights),
         "classification": jnp.zeros((), dtype),
     }
     if classes > 1:
         parts["classification"] = entropy(
-            pairs.chosen[..., 5:],
+            pairs.logits,
             pairs.label[..., None] == jnp.arange(classes, dtype=jnp.int32).reshape(1, 1, -1),
             where=taken[..., None],
             weights=pairs.share[..., None] / classes,
@@ -171,7 +167,8 @@ class _Pairs(NamedTuple):
 
     Attributes:
       place: The index of the place.
-      chosen: What is predicted there, `[B, K, 5 + C]`.
+      raw: What is predicted there of the box, `[B, K, 4]`.
+      logits: And of the classes, `[B, K, C]`.
       offset: The box, `[B, K, 4]`, in cells from the place's.
       anchor: The sides of the place's anchor, `[B, K, 2]`, in cells.
       label: The class of the box.
@@ -179,7 +176,8 @@ class _Pairs(NamedTuple):
     """
 
     place: Array
-    chosen: Array
+    raw: Array
+    logits: Array
     offset: Array
     anchor: Array
     label: Array
@@ -187,27 +185,37 @@ class _Pairs(NamedTuple):
 
 
 def _pairs(
-    level: Array,
+    levels: list[Array],
+    grids: Grids,
     targets: Targets,
     anchors: Array,
-    stride: Array,
+    strides: Sequence[float],
     threshold: Array,
     axis_name: AxisName | None,
 ) -> _Pairs:
-    """The pairs of one level."""
-    images, _, rows, columns, numbers = level.shape
-    pairs = candidates(targets.boxes, targets.valid, anchors, stride, (rows, columns), threshold)
-    times, full = pairs.times.astype(level.dtype), pairs.place.shape
-    sides = (anchors / stride)[None, :, None, None]
+    """The pairs of all levels, whose rows and columns are one axis."""
+    pairs = candidates(targets.boxes, targets.valid, anchors, strides, grids, threshold)
+    times, full = pairs.times.astype(anchors.dtype), pairs.place.shape
+    counts = at_least_one(times.sum((0, 2, 3, 4), keepdims=True), axis_name)
+    sides = anchors / jnp.asarray(strides, anchors.dtype)[:, None, None]
+    chosen = [_at_cells(level, pairs.cell[:, i]) for i, level in enumerate(levels)]
+    joined = lambda numbers: jnp.stack([rows[..., numbers] for rows in chosen], 1)
     filled = _Pairs(
         place=pairs.place,
-        chosen=gather(level.reshape(images, -1, numbers), pairs.place),
+        raw=joined(slice(4)),
+        logits=joined(slice(5, None)),
         offset=pairs.offset,
-        anchor=jnp.broadcast_to(sides, (*full, 2)),
-        label=jnp.broadcast_to(targets.labels[:, None, None], full),
-        share=times / at_least_one(times.sum(), axis_name),
+        anchor=jnp.broadcast_to(sides[None, :, None, None], (*full, 2)),
+        label=jnp.broadcast_to(targets.labels[:, None, None, :, None], full),
+        share=times / counts,
     )
-    return _Pairs(*(x.reshape(images, -1, *x.shape[4:]) for x in filled))
+    return _Pairs(*(x.reshape(len(x), -1, *x.shape[5:]) for x in filled))
+
+
+@jax.vmap
+def _at_cells(level: Array, cell: Array) -> Array:
+    """What all anchors of a level `[B, A, N, 5 + C]` predict in cells, `[B, 3, M, A, 5 + C]`."""
+    return jnp.moveaxis(level.at[:, cell].get(mode="promise_in_bounds"), 0, 2)
 
 
 def _decode(raw: Array, anchors: Array) -> Array:
@@ -216,8 +224,12 @@ def _decode(raw: Array, anchors: Array) -> Array:
     return jnp.concatenate([2 * p[..., :2] - 0.5, (2 * p[..., 2:]) ** 2 * anchors], -1)
 
 
-def _read_levels(predictions: Levels) -> list[Array]:
-    """Requires predictions `[B, A, H, W, 5 + C]` of each level, alike but for their grids."""
+def _read_levels(predictions: Levels) -> tuple[list[Array], Grids]:
+    """Requires predictions `[B, A, H, W, 5 + C]` of each level, alike but for their grids.
+
+    They are returned as `[B, A, H W, 5 + C]`: of a gradient in one shape for all that is read, a
+    CPU makes no copy.
+    """
     levels = [checks.floating("predictions", level) for level in predictions]
     if not levels:
         checks.fail(ValueError, "predictions", "empty", "one array for each level")
@@ -228,4 +240,5 @@ def _read_levels(predictions: Levels) -> list[Array]:
         meaning = "images, anchors, rows, columns, and box, objectness and classes"
         expected = (*first[:2], *grid, max(first[4], 6))
         checks.shape("predictions", level, expected, meaning)
-    return [level.astype(dtype) for level in levels]
+    grids = [level.shape[2:4] for level in levels]
+    return [level.reshape(*first[:2], -1, first[4]).astype(dtype) for level in levels], grids

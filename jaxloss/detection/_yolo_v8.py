@@ -9,15 +9,22 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import _boxes
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core import checks, numerics
 from jaxloss._core.reduction import AxisName, everywhere
-from jaxloss._distribution import binary_cross_entropy, distribution_focal
-from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
+from jaxloss._distribution import binary_cross_entropy
+from jaxloss._distribution._dense_detection import distribution_cost
+from jaxloss.detection._assignment import (
+    Assignment,
+    at_least_one,
+    class_targets,
+    gather,
+    of_each_image,
+)
 from jaxloss.detection._coders import decode_distances, decode_distribution, encode_distances
 from jaxloss.detection._declare import BoxLoss, detection
 from jaxloss.detection._places import grid_points
 from jaxloss.detection._targets import Targets, finish, read_targets
-from jaxloss.detection._task_aligned import task_aligned
+from jaxloss.detection._task_aligned import Aligned, task_aligned
 from jaxloss.options import Levels, NonNegative, Numbers
 
 __all__ = ["yolo_v8"]
@@ -100,25 +107,45 @@ def yolo_v8(
     checks.option("box_loss", box_loss, _BOX_LOSSES)
 
     predicted = decode_distances(head.distances, head.points[None], strides=head.strides[None])
-    scores = sigmoid.probability_pair(head.logits)[0]
-    assigned = task_aligned(scores, predicted, head.points, targets, top_k, alpha, beta, head.least)
-    box = gather(targets.boxes, assigned.index)
-    away = encode_distances(box, head.points[None], strides=head.strides[None])
+    numbers = top_k, alpha, beta, head.least
+    found = task_aligned(head.by_class, predicted, head.points, targets, *numbers)
+    chosen, at = found.chosen, head.at(found)
+    box = gather(targets.boxes, chosen.index)
     apart = _BOX_LOSSES[box_loss](
-        predicted,
+        decode_distances(at.distances, at.points, strides=at.strides),
         box,
-        where=assigned.foreground,
-        weights=assigned.weight,
+        where=chosen.foreground,
+        weights=chosen.weight,
         reduction="sum",
         axis_name=axis_name,
     )
+    away = encode_distances(box, at.points, strides=at.strides)
     sums = {
         "box": apart,
-        "classification": classification(head.logits, targets, assigned, axis_name),
-        "distribution": distribution(head, away, assigned, axis_name),
+        "classification": classification(head.logits, targets, found.every, axis_name),
+        "distribution": distribution(at, away, chosen, head.size, axis_name),
     }
     gains = box_gain, class_gain, distribution_gain
-    return finish(gained(sums, gains, assigned, axis_name), targets, axis_name)
+    return finish(gained(sums, gains, found.every, axis_name), targets, axis_name)
+
+
+class Sides(NamedTuple):
+    """What a head predicts of boxes' sides at points.
+
+    Attributes:
+      bins: The scores of the distances' bins, `[B, K, 4, reg_max]`.
+      points: Where the points are, in pixels, `[B, K, 2]`.
+      strides: Pixels per cell of each point's level, `[B, K]`.
+    """
+
+    bins: Array
+    points: Array
+    strides: Array
+
+    @property
+    def distances(self) -> Array:
+        """The distances of the sides from the points, in strides, `[B, K, 4]`."""
+        return _distances(self.bins)
 
 
 class Head(NamedTuple):
@@ -142,14 +169,32 @@ class Head(NamedTuple):
 
     @property
     def distances(self) -> Array:
-        """The distances of the sides from the points, in strides, `[B, N, 4]`."""
-        return self.bins[..., 0] if self.bins.shape[-1] == 1 else decode_distribution(self.bins)
+        """The distances of the sides from the points, in strides, `[B, N, 4]`, constants."""
+        return _distances(jax.lax.stop_gradient(self.bins))
+
+    @property
+    def by_class(self) -> Array:
+        """The probabilities of the classes, `[B, C, N]`, constants."""
+        return jax.lax.logistic(jax.lax.stop_gradient(self.logits).swapaxes(1, 2))
+
+    def at(self, found: Aligned) -> Sides:
+        """What is predicted at the chosen points, nothing where they have no box."""
+        row, (images, count) = self.logits[..., 0], found.place.shape
+        columns = [of_each_image(a, row) for a in (*self.points.T, self.strides)]
+        x, y, unit = (gather(jnp.stack(columns, -1), found.place)[..., i] for i in range(3))
+        bins = gather(self.bins.reshape(*row.shape, -1), found.place)
+        bins = jnp.where(found.chosen.foreground[..., None], bins, 0)
+        return Sides(bins.reshape(images, count, 4, -1), jnp.stack([x, y], -1), unit)
 
     def targets(self, boxes: Numbers, labels: Numbers, valid: Numbers, numbers: int = 4) -> Targets:
         """The true boxes, checked."""
         images, _, classes = self.logits.shape
         shape = {"images": images, "classes": classes, "numbers": numbers}
         return read_targets(boxes, labels, valid, dtype=self.logits.dtype, **shape)
+
+
+def _distances(bins: Array) -> Array:
+    return bins[..., 0] if bins.shape[-1] == 1 else decode_distribution(bins)
 
 
 def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> Head:
@@ -166,15 +211,15 @@ def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> He
         grid = (*level.shape, 0, 0, 0)[1:3]
         checks.shape("predictions", level, (first[0], *grid, max(first[3], bins + 1)), meaning)
     whole = [level.reshape(len(level), -1, level.shape[-1]).astype(dtype) for level in levels]
-    joined = jnp.concatenate(whole, 1)
+    scores = jnp.concatenate([level[..., :bins] for level in whole], 1)
     grids = [(level.shape[1], level.shape[2]) for level in levels]
     units = [
         jnp.full(level.shape[1], stride, dtype)
         for level, stride in zip(whole, strides, strict=True)
     ]
     return Head(
-        bins=joined[..., :bins].reshape(*joined.shape[:2], 4, reg_max),
-        logits=joined[..., bins:],
+        bins=scores.reshape(*scores.shape[:2], 4, reg_max),
+        logits=jnp.concatenate([level[..., bins:] for level in whole], 1),
         points=grid_points(grids, strides).astype(dtype),
         strides=jnp.concatenate(units),
         size=(grids[0][1] * strides[0], grids[0][0] * strides[0]),
@@ -192,24 +237,22 @@ def classification(
 
 
 def distribution(
-    head: Head, away: Array, assigned: Assignment, axis_name: AxisName | None
+    sides: Sides,
+    away: Array,
+    assigned: Assignment,
+    size: tuple[float, float],
+    axis_name: AxisName | None,
 ) -> Array:
     """The weighted sum of the sides' mean DFL, or L1 without bins; `away` are the distances."""
     away = jnp.where(assigned.foreground[..., None], away, 0)
-    bins = head.bins.shape[-1]
+    bins = sides.bins.shape[-1]
     if bins > 1:
-        costs = distribution_focal(
-            head.bins,
-            jnp.clip(away, 0, bins - 1 - _SHORT_OF_LAST),
-            where=assigned.foreground[..., None],
-            weights=assigned.weight[..., None],
-            reduction="sum",
-            axis_name=axis_name,
-        )
-        return costs / 4
-    unit = head.strides[:, None] / jnp.asarray(head.size * 2, away.dtype)[None]
-    apart = numerics.absolute(head.distances - away) * unit[None]
-    costs = jnp.where(assigned.foreground, assigned.weight * apart.mean(-1), 0)
+        inside = jnp.clip(away, 0, bins - 1 - _SHORT_OF_LAST)
+        costs = distribution_cost(sides.bins, inside, {"axis": -1})[0].now()
+    else:
+        unit = sides.strides[..., None] / jnp.asarray(size * 2, away.dtype)[None, None]
+        costs = numerics.absolute(sides.distances - away) * unit
+    costs = jnp.where(assigned.foreground, assigned.weight * costs.mean(-1), 0)
     return everywhere(costs.sum(), axis_name)
 
 

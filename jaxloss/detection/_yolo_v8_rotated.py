@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._boxes import probiou
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core import checks, numerics
 from jaxloss._core.polygons import turned
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss.detection._assignment import gather
@@ -103,13 +103,11 @@ def yolo_v8_rotated(
 
     units = head.strides[None, :, None]
     points = head.points[None] / units
-    predicted = _decode(head.distances, angle, points)
-    scores = sigmoid.probability_pair(head.logits)[0]
-    in_pixels = _scaled(predicted, units)
-    assigned = align(
+    in_pixels = _scaled(_decode(head.distances, angle, points), units)
+    found = align(
         _inside,
         _probiou,
-        scores,
+        head.by_class,
         _spread(in_pixels),
         _spread(targets.boxes),
         head.points,
@@ -119,10 +117,13 @@ def yolo_v8_rotated(
         beta,
         head.least,
     )
-    box = _scaled(gather(targets.boxes, assigned.index), 1 / units)
-    foreground, weight = assigned.foreground, assigned.weight
+    at, foreground, weight = head.at(found), found.chosen.foreground, found.chosen.weight
+    units = at.strides[..., None]
+    points = at.points / units
+    angle = jnp.where(foreground, gather(angle, found.place), 0)
+    box = _scaled(gather(targets.boxes, found.chosen.index), 1 / units)
     apart = probiou(
-        _enlarged(predicted, foreground),
+        _enlarged(_decode(at.distances, angle, points), foreground),
         _enlarged(box, foreground),
         where=foreground,
         weights=weight,
@@ -134,12 +135,14 @@ def yolo_v8_rotated(
     squareness = jnp.exp(-((jnp.log(w / h) / _ASPECT) ** 2))
     sums = {
         "box": apart,
-        "classification": classification(head.logits, targets, assigned, axis_name),
-        "distribution": distribution(head, _distances(box, points), assigned, axis_name),
+        "classification": classification(head.logits, targets, found.every, axis_name),
+        "distribution": distribution(
+            at, _distances(box, points), found.chosen, head.size, axis_name
+        ),
         "angle": everywhere((weight * squareness * jnp.sin(2 * turn) ** 2).sum(), axis_name),
     }
     gains = box_gain, class_gain, distribution_gain, angle_gain
-    return finish(gained(sums, gains, assigned, axis_name), targets, axis_name)
+    return finish(gained(sums, gains, found.every, axis_name), targets, axis_name)
 
 
 def _read_angles(angles: Levels, predictions: Levels, head: Head) -> Array:

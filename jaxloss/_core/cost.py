@@ -620,8 +620,8 @@ def _chunked(
 
     rows = x.shape[axis] // cut.blocks
     turns = min(most, x.size // CHUNK) if axes is None else most
-    # A few less where they leave no rest: half as much to compile.
-    exact = (fewer for fewer in range(turns, turns * 3 // 4, -1) if rows % fewer == 0)
+    # A few more where they leave no rest: half as much to compile.
+    exact = (more for more in range(turns, turns * 5 // 4 + 1) if rows % more == 0)
     step = -(-rows // next(exact, turns))
     whole, rest = divmod(rows, step)
     result = jax.tree.map(functools.partial(cut.empty, x), of_part(0, step))

@@ -60,6 +60,8 @@ ROWS = [
     *(("dice", 21, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
     ("dice", 3, -1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("dice", 3, 2, {"per_image": False}),
+    *(("dice", classes, axis, {}) for classes, axis in [(2, 1), (4, -1), (4, 1), (8, 1)]),
+    *(("dice", 4, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
 ]
 
 
@@ -77,6 +79,33 @@ def test_value_and_gradient(name, classes, axis, options):
     digits = 1e-6 if "dice" in name else 1e-9
     largest = np.abs(np.asarray(slope)).max()
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=digits * largest)
+
+
+COUNTS = jnp.array([901.0, 37.3, 5.7])
+OF_HALF = {
+    "cross_entropy": {},
+    "softmax_focal": {},
+    "dice": {},
+    "dice_cross_entropy": {},
+    "logit_adjusted": {"priors": COUNTS},
+    "ldam": {"class_counts": COUNTS},
+    "cosface": {},
+    "arcface": {},
+}
+
+
+@pytest.mark.parametrize("name", OF_HALF)
+def test_half_precision_is_read_and_nothing_rounded(name):
+    """As of the same logits in float32, also where a loss computes others from them."""
+    logits, ids = batch(3, -1)
+    logits = jnp.tanh(logits) if name in ("cosface", "arcface") else logits
+    logits = logits.astype(jnp.bfloat16)
+    run = jax.value_and_grad(functools.partial(getattr(jaxloss, name), **OF_HALF[name]))
+    value, gradient = run(logits, ids)
+    expected, slope = run(logits.astype(jnp.float32), ids)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(gradient.astype(jnp.float32), slope, rtol=2**-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("classes", [3, 21])

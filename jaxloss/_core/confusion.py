@@ -98,11 +98,13 @@ class _Form(NamedTuple):
       activation: `"softmax"`, `"sigmoid"` or None.
       has_ids: Whether labels are ids, with size 1 at the class axis.
       without_background: Whether class 0 is left out.
+      given: The dtype of half precision in which the logits came, or None.
     """
 
     activation: str | None
     has_ids: bool
     without_background: bool = False
+    given: Any = None
 
     def __call__(
         self, z: Array, y: Array, mask: Array | None, *, axis: int | None
@@ -118,7 +120,7 @@ class _Form(NamedTuple):
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
             y = labels.one_hot(ids, valid, z, axis)
             if self.activation == "softmax":
-                p, fn = jax.nn.softmax(z, axis), softmax.missed(z, ids, valid, axis)
+                p, fn = jax.nn.softmax(z, axis), softmax.missed(z, ids, valid, axis, self.given)
                 q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
                 return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
         elif mask is not None:
@@ -271,7 +273,7 @@ def _competing(
         None if x is None else jnp.expand_dims(x, data.axis) for x in (data.mask, data.weights)
     )
     y = jnp.expand_dims(data.labels, data.axis) if data.has_ids else data.labels
-    return _Form("softmax", data.has_ids), (data.logits, y, mask), mask, weight
+    return _Form("softmax", data.has_ids, given=data.given), (data.logits, y, mask), mask, weight
 
 
 class Beside(NamedTuple):
@@ -343,7 +345,9 @@ def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
     axis = pixels.axis
     if axis is None or axis == 0 or pixels.frame.rank < 3 or pixels.form.without_background:
         return None
-    on_gpu = None if beside is not None else _pair(gpu.counts, gpu.slope_of_counts, pixels)
+    given = {"given": pixels.form.given}
+    counts, slope = bind(gpu.counts, **given), bind(gpu.slope_of_counts, **given)
+    on_gpu = None if beside is not None else _pair(counts, slope, pixels)
     return cost.Written(on_gpu, _by_cpu(pixels, axis, beside))
 
 

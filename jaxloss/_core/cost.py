@@ -50,12 +50,14 @@ class Source(NamedTuple):
       statistics: `statistics(logits, ids, mask)`, the first three arrays of the cost.
       total: `total(logits, weights, ids, mask, *others)`, the weighted sum of the cost.
       with_slope: Beside it its derivative by the logits, written out.
+      given: The dtype of half precision in which the logits came, or None.
     """
 
     logits: Array
     statistics: Callable[..., tuple[Array, ...]]
     total: Callable[..., Array]
     with_slope: Callable[..., tuple[Array, Array]]
+    given: Any = None
 
 
 class Cost(NamedTuple):
@@ -122,7 +124,7 @@ class Cost(NamedTuple):
         chunks they stay in its cache. There value and gradient are each one loop.
         """
         if self.source is not None and self.source.logits.size >= CHUNKED_FROM:
-            logits, *ways = self.source
+            logits, *ways, _ = self.source
             number = _of_logits(self.formula, *ways)
             return number(logits, denominator, weights, *self.arrays[3:])
         if self.classes is not None and weights is not None:
@@ -141,9 +143,9 @@ class Cost(NamedTuple):
         """
         if self.source is None:
             return self
-        hidden = jax.lax.optimization_barrier((self.source.logits, self.arrays[3:]))
-        source = self.source._replace(logits=hidden[0])
-        return self._replace(arrays=(*self.arrays[:3], *hidden[1]), source=source)
+        logits, rest = numerics.hidden(self.source.logits, self.source.given, self.arrays[3:])
+        source = self.source._replace(logits=logits)
+        return self._replace(arrays=(*self.arrays[:3], *rest), source=source)
 
     def times(self, factors: Array) -> Cost:
         """Returns the cost times factors in its shape; a factor of 0 makes nothing of infinity."""

@@ -54,6 +54,7 @@ def with_slope(
     formula: Formula,
     axis: int,
     simple: bool,
+    given: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum `L`, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`.
 
@@ -65,17 +66,17 @@ def with_slope(
     odds = _odds(logits, ids, mask, axis)
     odds = odds if simple else hide(odds)
     sum_ = _sum_of_odds(odds, weights, mask, *others, formula=formula)
-    logits, ids, mask, *others = hide((logits, ids, mask, *others))
+    logits, ids, mask, *rest = numerics.hidden(logits, given, ids, mask, *others)
     target = _target(logits, ids, mask, axis, in_planes=axis != logits.ndim - 1)
     if simple:
         unit = (jnp.ones_like(odds),) * 2
-        by_hit, _ = jax.grad(bind(_weighted_sum, formula=formula))(unit, weights, mask, *others)
+        by_hit, _ = jax.grad(bind(_weighted_sum, formula=formula))(unit, weights, mask, *rest)
         factor = by_hit * labels.poison(ids, mask, logits.shape[axis], logits.dtype)
         miss = target.rest / (target.own + target.rest)
         rate = jnp.where(target.removed, 0, -jnp.expand_dims(factor, axis) * miss)
     else:
         again = hide(odds)
-        rate = jax.grad(bind(_sum_of_odds, formula=formula))(again, weights, mask, *others)
+        rate = jax.grad(bind(_sum_of_odds, formula=formula))(again, weights, mask, *rest)
         rate = jnp.expand_dims(hide(jnp.where(again == -jnp.inf, 0, rate)), axis)
     moves = (
         jnp.where(hit, 1, jnp.where(share == 0, 0, -share / target.rest))
@@ -85,7 +86,13 @@ def with_slope(
 
 
 def counts(
-    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *, axis: int
+    logits: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *,
+    axis: int,
+    given: Any = None,
 ) -> tuple[Array, ...]:
     """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y`: `[B, C]` each.
 
@@ -93,7 +100,7 @@ def counts(
     """
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     few = 1 < logits.shape[axis] <= FEWER
-    args = logits, ids, mask, axis
+    args = logits, ids, mask, axis, given
     # Of masked classes that are last the slopes' loop would be split.
     in_pairs = few and not (mask is not None and axis == logits.ndim - 1)
     share = _in_pairs(*args) if in_pairs else _shares(*args, "planes" if few else "kept")
@@ -120,7 +127,13 @@ def _sums(planes: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
 
 
 def slope_of_counts(
-    logits: Array, ids: Array, mask: Array | None, weight: Array | None, *factors: Array, axis: int
+    logits: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *factors: Array,
+    axis: int,
+    given: Any = None,
 ) -> tuple[Array]:
     """Returns the derivative of the counts times factors, of which the first two are `a` and `b`.
 
@@ -130,7 +143,7 @@ def slope_of_counts(
     count, last = logits.shape[axis], axis == logits.ndim - 1
     way: Way = "at once" if last else "planes" if count <= FEW else "kept"
     in_pairs = not last and FEW < count <= FEWER
-    args = logits, ids, mask, axis
+    args = logits, ids, mask, axis, given
     share = _in_pairs(*args) if in_pairs else _shares(*args, way)
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     sizes = [x.shape[axis] for x in share.hits]
@@ -162,13 +175,13 @@ class _Share(NamedTuple):
     missed: Sequence[Array]
 
 
-def _in_pairs(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
+def _in_pairs(logits: Array, ids: Array, mask: Array | None, axis: int, given: Any) -> _Share:
     """The probabilities of few classes in planes, each from its differences to the others.
 
     With `r = sum_{d != c} exp(z_d - z_c)` they are `1 / (1 + r)`, and `1 - p = 1 / (1 + 1 / r)`.
     The compiler would write exponentials that the classes share to memory.
     """
-    logits, ids = jax.lax.optimization_barrier((logits, ids))
+    logits, ids = numerics.hidden(logits, given, ids)
     z = _finite(logits, None if mask is None else mask.squeeze(axis), axis)
     first, *rest = jax.lax.split(z, (1,) * z.shape[axis], axis)
     parts = [first * labels.poison(ids, mask, z.shape[axis], z.dtype), *rest]
@@ -185,6 +198,7 @@ def _shares(
     ids: Array,
     mask: Array | None,
     axis: int,
+    given: Any,
     way: Way,
     after: Sequence[Array] = (),
 ) -> _Share:
@@ -194,7 +208,7 @@ def _shares(
     to be the same: it would write them to memory for both.
     """
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
-    logits, ids = jax.lax.optimization_barrier((logits, ids))
+    logits, ids = numerics.hidden(logits, given, ids)
     unrolled = way == "planes" or (way == "kept" and logits.shape[axis] <= PLANES)
     target = _target(logits, ids, mask, axis, unrolled)
     # One more reduction over the last axis would split the loop; of planes it is one step less.
@@ -209,7 +223,7 @@ def _shares(
     if way != "kept":
         return _Share(target.hits, [x * unit for x in target.shares], [miss] * len(target.hits))
     miss, unit, top, ids = jax.lax.optimization_barrier((miss, unit, target.top, ids))
-    logits, _ = jax.lax.optimization_barrier((logits, after))
+    logits, _ = numerics.hidden(logits, given, after)
     hit = labels.is_target(ids, logits.shape, axis)
     return _Share([hit], [jnp.exp(_finite(logits, mask, axis) - top) * unit], [miss])
 

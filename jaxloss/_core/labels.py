@@ -6,6 +6,8 @@ target ids or a soft distribution over the class axis: `Competing`. Where target
 `where` and `ignore_index` into one mask, which the primitives apply where they read the logits.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +32,10 @@ class Competing(NamedTuple):
 
     Ids are as they came: a masked one may be any number, and one outside `[0, C)` that is not
     masked makes value and gradient NaN.
+
+    Attributes:
+      given: The dtype of half precision in which the logits came; None: it is theirs, or they were
+        computed.
     """
 
     logits: Array
@@ -39,6 +45,11 @@ class Competing(NamedTuple):
     class_weights: Array | None
     axis: int
     are_probabilities: bool = False
+    given: Any = None
+
+    def of(self, logits: Array) -> Competing:
+        """The same positions with other logits, computed from these."""
+        return self._replace(logits=logits, given=None)
 
     @property
     def has_ids(self) -> bool:
@@ -237,7 +248,7 @@ def competing(
     checks.minimum_rank(prediction, scores, 1, "one of them holds the classes")
     axis = checks.axis(options["axis"], scores.ndim)
     targets = _matching(labels, scores, axis, prediction)
-    scores = scores.astype(checks.compute_dtype(scores))
+    given, scores = scores.dtype, scores.astype(checks.compute_dtype(scores))
     positions = checks.without(scores.shape, axis)
 
     mask = read_mask(options.get("where"), positions)
@@ -254,6 +265,7 @@ def competing(
         weights=read_weights(options.get("weights"), positions, mask, scores.dtype),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         axis=axis,
+        given=None if given == scores.dtype else given,
     )
 
 

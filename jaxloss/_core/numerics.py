@@ -3,6 +3,9 @@
 None of these adds an epsilon: each gives the limit, in value and in derivative.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -24,6 +27,28 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     # quotient must not meet the zero tangent of a constant denominator.
     slope = jnp.where(jnp.isinf(quotient), 0, quotient)
     return quotient, divide(tangents[0] - slope * tangents[1], denominator)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def hidden(x: Array, given: Any, *others: Any) -> tuple[Any, ...]:
+    """Returns arrays that a compiler does not find equal to these: it shares nothing of them.
+
+    Args:
+      x: An array.
+      given: The dtype of half precision in which it came, so that it is hidden before it is cast,
+        as the cast would be written to memory; None: it was not.
+      *others: More arrays, or trees of them.
+    """
+    kept = x if given is None else x.astype(given)
+    kept, *others = jax.lax.optimization_barrier((kept, *others))
+    return kept.astype(x.dtype), *others
+
+
+@hidden.defjvp
+def _(
+    given: Any, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return hidden(primals[0], given, *primals[1:]), tangents
 
 
 @jax.custom_jvp

@@ -113,12 +113,12 @@ def probability_pair(logits: Array, axis: int) -> tuple[Array, Array]:
     return p, q + (jax.lax.stop_gradient(p) - p)  # the derivative needs nothing but p
 
 
-def missed(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
+def missed(logits: Array, ids: Array, mask: Array | None, axis: int, given: Any = None) -> Array:
     """Returns `(1 - p) y` of ids, a constant: what other classes take of each position's target.
 
     A GPU gets it as one number for each position, of which it then sums those of each class.
     """
-    logits, ids = jax.lax.optimization_barrier(jax.lax.stop_gradient((logits, ids)))
+    logits, ids = numerics.hidden(jax.lax.stop_gradient(logits), given, ids)
     share = jnp.exp(logits - logits.max(axis, keepdims=True))
     hit = labelled.is_target(ids, logits.shape, axis)
     if is_split(logits, axis):  # a selection would have to be split as the logits are
@@ -367,8 +367,9 @@ def _of_targets(
         return Cost(fixed, arrays, of_statistics=True)
     written: dict[str, Any] = {"formula": formula, "axis": data.axis}
     total = bind(gpu.total, **written)
-    with_slope = bind(gpu.with_slope, **written, simple=formula is surprise)
-    source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope)
+    simple = formula is surprise
+    with_slope = bind(gpu.with_slope, **written, simple=simple, given=data.given)
+    source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope, data.given)
     return Cost(fixed, arrays, of_statistics=True, source=source)
 
 

@@ -193,7 +193,7 @@ def _ldam(part: Competing, scale: Array, margin: Array, smoothing: Array | None)
 
 def _logit_adjusted(part: Competing, shift: Array, smoothing: Array | None) -> Cost:
     shifted = jnp.where(shift == -jnp.inf, -jnp.inf, centred(part).logits + shift)
-    return softmax.cross_entropy(part._replace(logits=shifted), smoothing)
+    return softmax.cross_entropy(part.of(shifted), smoothing)
 
 
 def _seesaw(part: Competing, smoothing: Array | None, *constants: Array) -> Array:

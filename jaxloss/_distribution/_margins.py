@@ -130,7 +130,7 @@ def cosface(
 
 
 def _arcface(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
-    part = part._replace(logits=_within_ends(part.unmasked_logits()))
+    part = part.of(_within_ends(part.unmasked_logits()))
     # Any finite value does for a removed class, whose own cost is infinite.
     cosine = jnp.where(part.logits == -jnp.inf, 0, part.logits)
     if part.has_ids and smoothing is None:
@@ -141,7 +141,7 @@ def _arcface(part: Competing, scale: Array, margin: Array, smoothing: Array | No
 
 
 def _cosface(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
-    part = part._replace(logits=_within_ends(part.unmasked_logits()))
+    part = part.of(_within_ends(part.unmasked_logits()))
     return margin_entropy(part, scale, margin, smoothing)
 
 
@@ -158,7 +158,7 @@ def margin_entropy(data: Competing, scale: Array, margin: Array, smoothing: Arra
         broadcasts to the logits.
       smoothing: `y` becomes `(1 - e) y + e / C`; None: 0.
     """
-    scaled = data._replace(logits=numerics.product(scale, data.unmasked_logits()))
+    scaled = data.of(numerics.product(scale, data.unmasked_logits()))
     return softmax.cost(_lowered, scaled, scale * margin, label_smoothing=smoothing)
 
 
@@ -177,7 +177,7 @@ def centred(data: Competing) -> Competing:
         zero = jnp.expand_dims(of_ids(logits, data.labels, data.axis), data.axis)
     else:
         zero = logits.max(data.axis, keepdims=True)
-    return data._replace(logits=data.logits - jnp.where(jnp.isinf(zero), 0, zero))
+    return data.of(data.logits - jnp.where(jnp.isinf(zero), 0, zero))
 
 
 @jax.custom_jvp

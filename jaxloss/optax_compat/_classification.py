@@ -208,7 +208,7 @@ def softmax_cross_entropy_with_integer_labels(
         return softmax.cost(_surprise, data).each().astype(dtype)
     own = is_target(data.labels, data.logits.shape, data.axis)
     classes = jnp.broadcast_to(found.classes, data.logits.shape)
-    data = data._replace(logits=jnp.where(classes | own, data.logits, -jnp.inf))
+    data = data.of(jnp.where(classes | own, data.logits, -jnp.inf))
     among = (classes & own).any(data.axis)
     return softmax.cost(_surprise_among, data, among).each().astype(dtype)
 

@@ -91,6 +91,9 @@ OF_HALF = {
     "ldam": {"class_counts": COUNTS},
     "cosface": {},
     "arcface": {},
+    "binary_cross_entropy": {},
+    "sigmoid_focal": {},
+    "balanced_binary_cross_entropy": {},
 }
 
 

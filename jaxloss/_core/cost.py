@@ -78,6 +78,7 @@ class Cost(NamedTuple):
       on_cpu: `on_cpu(x, weights, *others)`, the weighted sum of the values and its derivative by
         `x`, as a CPU computes them; None: as all others do.
       whole: Whether it does so at once, where a chunk would be slower.
+      given: The dtype of half precision in which `x` came, or None.
     """
 
     formula: Callable[..., Array]
@@ -88,6 +89,7 @@ class Cost(NamedTuple):
     unrolled: bool = False
     on_cpu: Callable[..., tuple[Array, Array]] | None = None
     whole: bool = False
+    given: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -114,7 +116,7 @@ class Cost(NamedTuple):
     def each(self) -> Array:
         """Returns every value."""
         evaluate = None if self.unrolled else in_chunks(self.formula, self._cut)
-        values = recomputed(self.formula, evaluate)(*self.arrays)
+        values = recomputed(self.formula, evaluate, self.given)(*self.arrays)
         return values if self.classes is None else values.squeeze(self.classes)
 
     def over(self, denominator: Array, weights: Array | None) -> Array:
@@ -133,7 +135,7 @@ class Cost(NamedTuple):
         total = bind(_weighted_sum, formula=self.formula)
         unrolled = self.classes if self.unrolled else None
         written = (self.on_cpu, () if self.whole else self._cut) if self.on_cpu else None
-        quotient = _quotient(total, self._cut, unrolled, written)
+        quotient = _quotient(total, self._cut, unrolled, written, self.given)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -224,7 +226,9 @@ def _product(x: Array, factors: Array, *others: Any, formula: Callable[..., Arra
 
 @functools.cache
 def recomputed(
-    formula: Callable[..., Any], evaluate: Callable[..., Any] | None = None
+    formula: Callable[..., Any],
+    evaluate: Callable[..., Any] | None = None,
+    given: Any = None,
 ) -> Callable[..., Any]:
     """Makes a function whose derivative, of any order and in both modes, is recomputed.
 
@@ -236,6 +240,7 @@ def recomputed(
     Args:
       formula: A function of arrays, to one or several.
       evaluate: Another way to compute its value; the derivatives are those of `formula`.
+      given: The dtype of half precision in which the first argument came, or None.
     """
 
     @jax.custom_jvp
@@ -244,7 +249,7 @@ def recomputed(
 
     def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         moving = _moving(tangents)
-        linear = _linear(formula, moving)
+        linear = _linear(formula, moving, given)
         return function(*primals), linear(primals, tuple(tangents[i] for i in moving))
 
     function.defjvp(jvp, symbolic_zeros=True)
@@ -252,12 +257,19 @@ def recomputed(
 
 
 @functools.cache
-def _linear(formula: Callable[..., Any], moving: tuple[int, ...]) -> Callable[..., Any]:
+def _linear(
+    formula: Callable[..., Any], moving: tuple[int, ...], given: Any = None
+) -> Callable[..., Any]:
     """The derivative of a function along a direction of the arguments that move, recomputed."""
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Any:
-        return _along(formula, primals, moving, directions)
+        hidden = (_hide(primals[0], given), *primals[1:])
+
+        def moved(*values: Array) -> Any:
+            return formula(*_replaced(hidden, moving, values))
+
+        return jax.jvp(moved, tuple(hidden[i] for i in moving), directions)[1]
 
     return linear
 
@@ -271,6 +283,7 @@ def _quotient(
     axes: tuple[int, ...] | None,
     unrolled: int | None,
     on_cpu: OnCpu | None,
+    given: Any,
 ) -> Callable[..., Array]:
     """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
 
@@ -279,6 +292,7 @@ def _quotient(
       axes: Those that may be cut; None: it is a sum of elements.
       unrolled: The axis along which each derivative is computed by itself; None: none.
       on_cpu: How a CPU computes the sum beside its derivative by `x`, and the axes it may cut then.
+      given: The dtype of half precision in which `x` came, or None.
     """
     evaluate = in_chunks(total, axes) if unrolled is None else total
     if on_cpu is not None:
@@ -295,7 +309,7 @@ def _quotient(
         directions = tuple(tangents[i] for i in moving)
         if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
             by_hand = on_cpu if moving == (0,) else None
-            sum_, *slopes = _with_slopes(total, axes, moving, unrolled, by_hand)(*primals)
+            sum_, *slopes = _with_slopes(total, axes, moving, unrolled, by_hand, given)(*primals)
             return numerics.divide(sum_, primals[1]), _dot(slopes, directions)
         at_once = bind(_over, total=total)
         return quotient(*primals), _linear(at_once, moving)(primals, directions)
@@ -326,6 +340,7 @@ def _with_slopes(
     moving: tuple[int, ...],
     unrolled: int | None,
     on_cpu: OnCpu | None,
+    given: Any,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(_sum_and_slopes, total=total, moving=moving)
@@ -341,8 +356,9 @@ def _with_slopes(
             function, bind(_joined, function=columns, count=len(moving), axis=unrolled)
         )
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
-    apart = bind(_sum_apart, total=total, moving=moving) if axes is None else function
-    return recomputed(function, in_chunks(function, axes, apart))
+    apart = bind(_sum_apart, total=total, moving=moving, given=given)
+    default = apart if axes is None else function
+    return recomputed(function, in_chunks(function, axes, default))
 
 
 def _sum_and_slopes(
@@ -394,9 +410,15 @@ def _joined(
 
 
 def _sum_apart(
-    x: Array, denominator: Array, *others: Any, total: Callable[..., Array], moving: tuple[int, ...]
+    x: Array,
+    denominator: Array,
+    *others: Any,
+    total: Callable[..., Array],
+    moving: tuple[int, ...],
+    given: Any,
 ) -> tuple[Array, ...]:
-    slopes = _sum_and_slopes(_hide(x), denominator, *others, total=total, moving=moving)[1:]
+    again = _hide(x, given)
+    slopes = _sum_and_slopes(again, denominator, *others, total=total, moving=moving)[1:]
     return total(x, *others), *slopes
 
 
@@ -740,21 +762,6 @@ def _moving(tangents: tuple[Any, ...]) -> tuple[int, ...]:
     )
 
 
-def _along(
-    cost: Callable[..., Any],
-    primals: tuple[Any, ...],
-    moving: tuple[int, ...],
-    directions: tuple[Array, ...],
-) -> Any:
-    """The derivative of a cost along a direction of the arguments that move."""
-    hidden = (_hide(primals[0]), *primals[1:])
-
-    def moved(*values: Array) -> Array:
-        return cost(*_replaced(hidden, moving, values))
-
-    return jax.jvp(moved, tuple(hidden[i] for i in moving), directions)[1]
-
-
 def _replaced(values: Sequence[Any], places: tuple[int, ...], news: Sequence[Any]) -> list[Any]:
     """The values with others in some places."""
     result = list(values)
@@ -763,11 +770,11 @@ def _replaced(values: Sequence[Any], places: tuple[int, ...], news: Sequence[Any
     return result
 
 
-def _hide(x: Array) -> Array:
+def _hide(x: Array, given: Any) -> Array:
     """Returns `x` in a form that the compiler does not find equal to `x`.
 
     The barrier serves a GPU; a CPU's compiler removes it too early, but does not see that the
     condition always holds.
     """
-    x = jax.lax.optimization_barrier(x)
+    (x,) = numerics.hidden(x, given)
     return jnp.where((x == x) | (x != x), x, 0)

@@ -110,6 +110,7 @@ class Independent(NamedTuple):
         these are numbers.
       are_probabilities: Whether `logits` already are probabilities.
       axis: The class axis; None: there is none.
+      given: The dtype of half precision in which the logits came, or None.
     """
 
     logits: Array
@@ -120,6 +121,7 @@ class Independent(NamedTuple):
     classes: Array | None = None
     are_probabilities: bool = False
     axis: int | None = None
+    given: Any = None
 
     @property
     def labels(self) -> Array:
@@ -282,7 +284,7 @@ def independent(
     if options["axis"] is not None and scores.ndim > 0:
         axis = checks.axis(options["axis"], scores.ndim)
     targets = _matching(labels, scores, axis)
-    scores = scores.astype(checks.compute_dtype(scores))
+    given, scores = scores.dtype, scores.astype(checks.compute_dtype(scores))
 
     mask = read_mask(options.get("where"), scores.shape, axis)
     at = axis if targets.ndim < scores.ndim else None  # the axis that ids do not have
@@ -307,6 +309,7 @@ def independent(
         classes=classes,
         are_probabilities=activation is None,
         axis=axis,
+        given=None if given == scores.dtype else given,
     )
 
 

@@ -129,7 +129,7 @@ def cost(
       *parameters: Arrays that broadcast to the logits, or None; derivatives reach them.
     """
     read = (data.logits, data.targets, data.classes, data.mask, data.class_weights)
-    return Cost(bind(_weighted, formula=formula), (*read, *parameters))
+    return Cost(bind(_weighted, formula=formula), (*read, *parameters), given=data.given)
 
 
 def _weighted(

@@ -16,9 +16,9 @@ a TPU v5e or this machine's CPU, float32; `L` is the bytes of its prediction:
 
 Some losses at 2 to 1,000 classes on the last axis and on the second; every loss at 21 classes on
 the last, the distance maps, and losses of Optax and of plain JAX; some on ids with a mask (`where`)
-or label smoothing, and on targets in the prediction's shape. `--all` adds every loss at all class
-counts. Losses whose logits never exist stand in `fused.py`. The table is results/compiled.csv, the
-worst ratio first, written as it grows.
+or label smoothing, on targets in the prediction's shape, and of a prediction in bfloat16. `--all`
+adds every loss at all class counts. Losses whose logits never exist stand in `fused.py`. The table
+is results/compiled.csv, the worst ratio first, written as it grows.
 """
 
 import argparse

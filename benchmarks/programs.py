@@ -55,7 +55,8 @@ class Key(NamedTuple):
       device: `"h100"`, `"v5e"` or `"cpu"`.
       loss: Its name, or that of a distance map.
       form: `"ids"`, `"masked"` (with `where`), `"smoothed"` or `"dense"` (a target in the
-        prediction's shape); `"map"`; or a peer, on what is usual.
+        prediction's shape); `"half"`, the first of these of a prediction in bfloat16; `"map"`; or
+        a peer, on what is usual.
       classes: How many, 0 where there are none.
       layout: Where their axis stands, `"last"` or `"first"`; empty where there are none.
     """
@@ -84,6 +85,8 @@ def samples(loss: str) -> dict[str, Sample]:
         found["masked"] = found["ids"]
         if "label_smoothing" in parameters:
             found["smoothed"] = found["ids"]
+    if loss in HEADS:
+        found["half"] = next(iter(found.values()))
     return found
 
 
@@ -147,7 +150,8 @@ def program(key: Key) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     positions = shape[:at] + shape[at + 1 :]
     whole = sample.target.ndim == sample.prediction.ndim
     dtype = jnp.int32 if sample.has_ids else jnp.float32
-    prediction = jax.ShapeDtypeStruct(shape, jnp.float32)
+    precision = jnp.bfloat16 if key.form == "half" else jnp.float32
+    prediction = jax.ShapeDtypeStruct(shape, precision)
     arguments = [prediction, jax.ShapeDtypeStruct(shape if whole else positions, dtype)]
     if key.form == "masked":
         arguments.append(jax.ShapeDtypeStruct(positions, jnp.bool_))
@@ -188,7 +192,9 @@ def floor(arguments: tuple[Any, ...], passes: int) -> int:
     A map has no gradient: it is written once, in float32.
     """
     inputs = sum(a.dtype.itemsize * math.prod(a.shape) for a in arguments)
-    return passes * inputs + 4 * math.prod(arguments[0].shape)
+    first = arguments[0]
+    written = 4 if first.dtype == bool else first.dtype.itemsize
+    return passes * inputs + written * math.prod(first.shape)
 
 
 def processor_seconds() -> float:

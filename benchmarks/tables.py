@@ -14,7 +14,13 @@ from results import Row
 PAGES = ("README.md", "docs/benchmarks.md")
 SHOWN = 20  # rows of a table in the README
 LABELS = {"h100": "H100", "v5e": "v5e", "cpu": "CPU"}
-TARGETS = {"ids": "ids", "masked": "ids, mask", "smoothed": "ids, smoothing", "dense": "same shape"}
+TARGETS = {
+    "ids": "ids",
+    "masked": "ids, mask",
+    "smoothed": "ids, smoothing",
+    "dense": "same shape",
+    "half": "in bfloat16",
+}
 
 
 def table(head: str, rows: Iterable[Iterable[object]]) -> str:

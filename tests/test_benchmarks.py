@@ -74,6 +74,7 @@ def test_every_loss_is_in_the_plan(module):
         ("ids", 21, "last", [(8, 512, 512, 21), (8, 512, 512)]),
         ("masked", 4, "first", [(42, 4, 512, 512), (42, 512, 512), (42, 512, 512)]),
         ("dense", 1000, "last", [(1, 210, 210, 1000)] * 2),
+        ("half", 2, "last", [(84, 512, 512, 2), (84, 512, 512)]),
         ("Optax", 21, "last", [(8, 512, 512, 21), (8, 512, 512)]),
     ],
 )
@@ -83,6 +84,7 @@ def test_programs_of_a_loss(module, form, classes, layout, shapes):
     assert [a.shape for a in arguments] == shapes
     value, gradient = jax.eval_shape(run, *arguments)
     assert (value.shape, gradient.shape) == ((), shapes[0])
+    assert (gradient.dtype == jnp.bfloat16) == (form == "half")
 
 
 def test_arguments_are_read_twice_where_slopes_depend_on_other_positions(module):

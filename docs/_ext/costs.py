@@ -11,6 +11,7 @@ FORMS = {
     "masked": "ids and a mask",
     "smoothed": "ids, smoothed",
     "dense": "targets in the prediction's shape",
+    "half": "logits in bfloat16",
 }
 USUAL = {("21", "last"), ("0", "")}  # classes and their axis, or none
 

@@ -98,32 +98,28 @@ def counts(
 
     The last two are constants for the derivative.
     """
-    space = tuple(i for i in range(1, logits.ndim) if i != axis)
-    few = 1 < logits.shape[axis] <= FEWER
-    args = logits, ids, mask, axis, given
+    count, args = logits.shape[axis], (logits, ids, mask, axis, given)
     # Of masked classes that are last the slopes' loop would be split.
-    in_pairs = few and not (mask is not None and axis == logits.ndim - 1)
-    share = _in_pairs(*args) if in_pairs else _shares(*args, "planes" if few else "kept")
+    in_pairs = FEW < count <= FEWER and not (mask is not None and axis == logits.ndim - 1)
+    way: Way = "planes" if count <= FEWER else "kept"
+    share = _in_pairs(*args) if in_pairs else _shares(*args, way)
     each = list(zip(share.hits, share.p, share.missed, strict=True))
-    own = [jnp.where(hit, p, 0) for hit, p, _ in each]
-    other = [jnp.where(hit, 0, p) for hit, p, _ in each]
-    missed = [jnp.where(hit, miss, 0) for hit, _, miss in each]
     own, other, missed = (
-        [x if weight is None else x * weight for x in parts] for parts in (own, other, missed)
+        [x if weight is None else x * weight for x in parts]
+        for parts in (
+            [jnp.where(hit, p, 0) for hit, p, _ in each],
+            [jnp.where(hit, 0, p) for hit, p, _ in each],
+            [jnp.where(hit, miss, 0) for hit, _, miss in each],
+        )
     )
-    if few:
-        sums = jnp.stack(_sums([*own, *other, *missed], (axis, *space)), -1)
-        tp, fp, fn = jnp.split(sums, 3, -1)
-    else:
+    space = tuple(i for i in range(1, logits.ndim) if i != axis)
+    if len(each) == 1:
         tp, fp, fn = (x.sum(space) for (x,) in (own, other, missed))
+        return tp, fp, fn, tp
+    planes = jnp.stack([x.squeeze(axis) for x in (*own, *other, *missed)], 1)
+    sums = planes.sum(range(2, planes.ndim))  # in one loop
+    tp, fp, fn = jnp.split(sums, 3, -1)
     return tp, fp, fn, tp
-
-
-def _sums(planes: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
-    """Returns the sum of each in one loop, which reads once what they share."""
-    zero = jnp.zeros((), planes[0].dtype)
-    add = lambda one, other: tuple(map(jnp.add, one, other))
-    return jax.lax.reduce(tuple(planes), (zero,) * len(planes), add, axes)
 
 
 def slope_of_counts(

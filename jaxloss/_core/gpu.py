@@ -99,8 +99,10 @@ def counts(
     The last two are constants for the derivative.
     """
     count, args = logits.shape[axis], (logits, ids, mask, axis, given)
-    # Of masked classes that are last the slopes' loop would be split.
-    in_pairs = FEW < count <= FEWER and not (mask is not None and axis == logits.ndim - 1)
+    # Of two or three the exponentials cost less, unless they are wider than the logits. Of masked
+    # classes that are last the slopes' loop would be split.
+    least = FEW + 1 if given is None else 2
+    in_pairs = least <= count <= FEWER and (mask is None or axis != logits.ndim - 1)
     way: Way = "planes" if count <= FEWER else "kept"
     share = _in_pairs(*args) if in_pairs else _shares(*args, way)
     each = list(zip(share.hits, share.p, share.missed, strict=True))

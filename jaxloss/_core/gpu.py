@@ -118,10 +118,21 @@ def counts(
     if len(each) == 1:
         tp, fp, fn = (x.sum(space) for (x,) in (own, other, missed))
         return tp, fp, fn, tp
-    planes = jnp.stack([x.squeeze(axis) for x in (*own, *other, *missed)], 1)
-    sums = planes.sum(range(2, planes.ndim))  # in one loop
+    planes = [x.squeeze(axis) for x in (*own, *other, *missed)]
+    if in_pairs:
+        sums = jnp.stack(_sums(planes), -1)
+    else:
+        sums = jnp.stack(planes, 1).sum(range(2, logits.ndim))  # in one loop
     tp, fp, fn = jnp.split(sums, 3, -1)
     return tp, fp, fn, tp
+
+
+def _sums(planes: Sequence[Array]) -> list[Array]:
+    """Returns the sums of each image in one loop, which reads once what the planes share."""
+    zero = jnp.zeros((), planes[0].dtype)
+    add = lambda one, other: tuple(map(jnp.add, one, other))
+    axes = tuple(range(1, planes[0].ndim))
+    return jax.lax.reduce(tuple(planes), (zero,) * len(planes), add, axes)
 
 
 def slope_of_counts(

@@ -2,7 +2,6 @@
 
 import functools
 
-import figures
 import numpy as np
 import trials
 
@@ -20,7 +19,7 @@ LOSSES = {
 
 
 def table():
-    """Returns the mean accuracy over the seeds, losses by shares."""
+    """Returns the mean accuracy over the seeds, of each loss by shares."""
     (x, y), test = trials.digits()
     found = np.zeros((len(LOSSES), len(SHARES), SEEDS))
     for j, share in enumerate(SHARES):
@@ -31,20 +30,14 @@ def table():
             for i, loss in enumerate(LOSSES.values()):
                 weights = trials.train(loss, x, labels, seed)
                 found[i, j, seed] = trials.accuracies(weights, *test).mean()
-    return found.mean(-1)
+    return dict(zip(LOSSES, found.mean(-1), strict=True))
 
 
 def draw():
     """Draws accuracy by the share of wrong labels."""
-    found = table()
-    fig, ax = figures.figure(size=(4.6, 2.6))
-    for name, row in zip(LOSSES, found, strict=True):
-        ax.plot(SHARES, row, "o-", ms=3, label=name)
-    ax.set(xlabel="share of wrong labels", ylabel="accuracy on clean digits")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return fig
+    labels = {"xlabel": "share of wrong labels", "ylabel": "accuracy on clean digits"}
+    return trials.by_share(SHARES, table(), **labels)
 
 
 if __name__ == "__main__":
-    for name, row in zip(LOSSES, table(), strict=True):
-        print(f"| `{name}` | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    trials.show(table())

@@ -2,12 +2,12 @@
 
 import functools
 
-import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import sklearn.datasets
+import trials
 
 import jaxloss
 
@@ -39,7 +39,7 @@ def fit(loss, x, y, steps=1500):
 
 
 def table():
-    """Returns the mean absolute error over the seeds, losses by shares."""
+    """Returns the mean absolute error over the seeds, of each loss by shares."""
     x, y = sklearn.datasets.load_diabetes(return_X_y=True)
     x, y = ((a - a.mean(0)) / a.std(0) for a in (x.astype(np.float32), y.astype(np.float32)))
     found = np.zeros((len(LOSSES), len(SHARES), SEEDS))
@@ -52,20 +52,14 @@ def table():
             for i, loss in enumerate(LOSSES.values()):
                 slopes, offset = fit(loss, x[train], targets)
                 found[i, j, seed] = np.abs(x[test] @ slopes + offset - y[test]).mean()
-    return found.mean(-1)
+    return dict(zip(LOSSES, found.mean(-1), strict=True))
 
 
 def draw():
     """Draws the error by the share of wrong numbers."""
-    found = table()
-    fig, ax = figures.figure(size=(4.8, 2.6))
-    for name, row in zip(LOSSES, found, strict=True):
-        ax.plot(SHARES, row, "o-", ms=3, label=name)
-    ax.set(xlabel="share of wrong numbers", ylabel="error on clean ones")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return fig
+    labels = {"xlabel": "share of wrong numbers", "ylabel": "error on clean ones"}
+    return trials.by_share(SHARES, table(), **labels)
 
 
 if __name__ == "__main__":
-    for name, row in zip(LOSSES, table(), strict=True):
-        print(f"| `{name}` | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    trials.show(table())

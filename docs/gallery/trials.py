@@ -2,6 +2,7 @@
 
 import functools
 
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +53,19 @@ def accuracies(weights, x, y):
     """Returns the accuracy on each class."""
     right = np.asarray(apply(weights, x).argmax(-1) == y)
     return np.array([right[y == c].mean() for c in range(CLASSES)])
+
+
+def by_share(shares, rows, **labels):
+    """Draws a line for each named row of numbers, by the share of what is wrong."""
+    fig, ax = figures.figure(size=(4.8, 2.6))
+    for name, row in rows.items():
+        ax.plot(shares, row, "o-", ms=3, label=name)
+    ax.set(**labels)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return fig
+
+
+def show(rows):
+    """Prints the rows of a page's table."""
+    for name, row in rows.items():
+        print(f"| `{name}` | " + " | ".join(f"{value:.3f}" for value in row) + " |")

@@ -18,7 +18,7 @@ from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 Formula = Callable[..., Array]
-Way = Literal["planes", "at once", "kept"]
+Way = Literal["planes", "in pairs", "at once", "kept"]
 
 FEW = 3  # classes: up to here the slopes are one loop over planes
 FEWER = 4  # up to here sums are
@@ -98,13 +98,14 @@ def counts(
 
     The last two are constants for the derivative.
     """
-    count, args = logits.shape[axis], (logits, ids, mask, axis, given)
+    count = logits.shape[axis]
+    way: Way = "planes" if count <= FEWER else "kept"
     # Of two or three the exponentials cost less, unless they are wider than the logits. Of masked
     # classes that are last the slopes' loop would be split.
     least = FEW + 1 if given is None else 2
-    in_pairs = least <= count <= FEWER and (mask is None or axis != logits.ndim - 1)
-    way: Way = "planes" if count <= FEWER else "kept"
-    share = _in_pairs(*args) if in_pairs else _shares(*args, way)
+    if least <= count <= FEWER and (mask is None or axis != logits.ndim - 1):
+        way = "in pairs"
+    share = _shares(logits, ids, mask, axis, given, way)
     each = list(zip(share.hits, share.p, share.missed, strict=True))
     own, other, missed = (
         [x if weight is None else x * weight for x in parts]
@@ -119,7 +120,7 @@ def counts(
         tp, fp, fn = (x.sum(space) for (x,) in (own, other, missed))
         return tp, fp, fn, tp
     planes = [x.squeeze(axis) for x in (*own, *other, *missed)]
-    if in_pairs:
+    if way == "in pairs":
         sums = jnp.stack(_sums(planes), -1)
     else:
         sums = jnp.stack(planes, 1).sum(range(2, logits.ndim))  # in one loop
@@ -150,18 +151,18 @@ def slope_of_counts(
     `w p_c (b_c - s - p_y a_y)` elsewhere.
     """
     count, last = logits.shape[axis], axis == logits.ndim - 1
-    way: Way = "at once" if last else "planes" if count <= FEW else "kept"
-    in_pairs = not last and FEW < count <= FEWER
-    args = logits, ids, mask, axis, given
-    share = _in_pairs(*args) if in_pairs else _shares(*args, way)
+    few: Way = "planes" if count <= FEW else "in pairs"
+    way: Way = "at once" if last else few if count <= FEWER else "kept"
+    args = logits, ids, mask, axis, given, way
+    share = _shares(*args)
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     sizes = [x.shape[axis] for x in share.hits]
     by_own, by_other = (jax.lax.split(jnp.expand_dims(x, space), sizes, axis) for x in factors[:2])
     each = list(zip(share.hits, share.p, by_own, by_other, strict=True))
     own = _over_classes([jnp.where(h, p * a, 0) for h, p, a, _ in each], axis)
     mean = _over_classes([jnp.where(h, 0, p * b) for h, p, _, b in each], axis)
-    if way == "kept" and not in_pairs:
-        share = _shares(*args, way, after=(own, mean))
+    if way == "kept":
+        share = _shares(*args, after=(own, mean))
     moves = (
         jnp.where(h, miss * a - mean, b - mean - own)
         for h, miss, a, b in zip(share.hits, share.missed, by_own, by_other, strict=True)
@@ -184,16 +185,16 @@ class _Share(NamedTuple):
     missed: Sequence[Array]
 
 
-def _in_pairs(logits: Array, ids: Array, mask: Array | None, axis: int, given: Any) -> _Share:
+def _in_pairs(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
     """The probabilities of few classes in planes, each from its differences to the others.
 
     With `r = sum_{d != c} exp(z_d - z_c)` they are `1 / (1 + r)`, and `1 - p = 1 / (1 + 1 / r)`.
     The compiler would write exponentials that the classes share to memory.
     """
-    logits, ids = numerics.hidden(logits, given, ids)
-    z = _finite(logits, None if mask is None else mask.squeeze(axis), axis)
+    z = _finite(logits, mask, axis)
     first, *rest = jax.lax.split(z, (1,) * z.shape[axis], axis)
-    parts = [first * labels.poison(ids, mask, z.shape[axis], z.dtype), *rest]
+    bad = labels.poison(ids, mask, z.shape[axis], z.dtype)
+    parts, ids = [first * jnp.expand_dims(bad, axis), *rest], jnp.expand_dims(ids, axis)
     ratios = [
         functools.reduce(jnp.add, [jnp.exp(x - own) for x in parts[:c] + parts[c + 1 :]])
         for c, own in enumerate(parts)
@@ -211,13 +212,15 @@ def _shares(
     way: Way,
     after: Sequence[Array] = (),
 ) -> _Share:
-    """The probabilities in planes, all at once, or of numbers kept in memory for each position.
+    """The probabilities in planes or pairs, at once, or of numbers kept in memory of each position.
 
     Those of kept numbers are computed again `after` other arrays, which the compiler does not see
     to be the same: it would write them to memory for both.
     """
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     logits, ids = numerics.hidden(logits, given, ids)
+    if way == "in pairs":
+        return _in_pairs(logits, ids, mask, axis)
     unrolled = way == "planes" or (way == "kept" and logits.shape[axis] <= PLANES)
     target = _target(logits, ids, mask, axis, unrolled)
     # One more reduction over the last axis would split the loop; of planes it is one step less.

@@ -250,7 +250,7 @@ def competing(
     checks.minimum_rank(prediction, scores, 1, "one of them holds the classes")
     axis = checks.axis(options["axis"], scores.ndim)
     targets = _matching(labels, scores, axis, prediction)
-    given, scores = scores.dtype, scores.astype(checks.compute_dtype(scores))
+    scores, given = _computed(scores)
     positions = checks.without(scores.shape, axis)
 
     mask = read_mask(options.get("where"), positions)
@@ -267,7 +267,7 @@ def competing(
         weights=read_weights(options.get("weights"), positions, mask, scores.dtype),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         axis=axis,
-        given=None if given == scores.dtype else given,
+        given=given,
     )
 
 
@@ -284,7 +284,7 @@ def independent(
     if options["axis"] is not None and scores.ndim > 0:
         axis = checks.axis(options["axis"], scores.ndim)
     targets = _matching(labels, scores, axis)
-    given, scores = scores.dtype, scores.astype(checks.compute_dtype(scores))
+    scores, given = _computed(scores)
 
     mask = read_mask(options.get("where"), scores.shape, axis)
     at = axis if targets.ndim < scores.ndim else None  # the axis that ids do not have
@@ -309,8 +309,14 @@ def independent(
         classes=classes,
         are_probabilities=activation is None,
         axis=axis,
-        given=None if given == scores.dtype else given,
+        given=given,
     )
+
+
+def _computed(scores: Array) -> tuple[Array, Any]:
+    """Scores in the dtype of computing, and the one in which they came if that is another."""
+    dtype = checks.compute_dtype(scores)
+    return scores.astype(dtype), None if scores.dtype == dtype else scores.dtype
 
 
 class Paired(NamedTuple):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Array = jax.Array
 
@@ -40,6 +40,12 @@ def blocks(x: Array, axis: int) -> int:
     while count > _MANY and count % 2 == 0:
         count //= 2
     return count
+
+
+def placed(like: Array) -> NamedSharding | None:
+    """Where an array lies on a mesh of Explicit axes, as `out_sharding` wants it; else None."""
+    sharding = jax.typeof(like).sharding
+    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
 
 
 def whole(x: Array, axes: Sequence[int]) -> Array:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, labels, sharding
@@ -202,10 +201,8 @@ def of_target(per_class: Array, ids: Array, axis_name: AxisName | None = None) -
 
 def _taken(per_class: Array, ids: Array) -> Array:
     """Takes the nearest class for a bad id; on a mesh of Explicit axes it is placed as the ids."""
-    placed = jax.typeof(ids).sharding
-    explicit = AxisType.Explicit in placed.mesh.axis_types
     per_class = sharding.whole(per_class, (0,))
-    return per_class.at[ids].get(mode="clip", out_sharding=placed if explicit else None)
+    return per_class.at[ids].get(mode="clip", out_sharding=sharding.placed(ids))
 
 
 def count(

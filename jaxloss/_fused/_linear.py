@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
-from jaxloss._core import checks, numerics
+from jaxloss._core import checks, numerics, sharding
 from jaxloss._core.declare import linear
 from jaxloss._core.reduction import REDUCTIONS, AxisName, everywhere
 from jaxloss._fused import _cost, _pass
@@ -224,16 +223,13 @@ def _product(
     precision: jax.lax.Precision | None = None,
 ) -> Array:
     """A matrix product with sums in float32; on a mesh of Explicit axes it is placed as `like`."""
-    placed = None if like is None else jax.typeof(like).sharding
-    if placed is not None and AxisType.Explicit not in placed.mesh.axis_types:
-        placed = None
     return jax.lax.dot_general(
         a,
         b,
         (contracted, ((), ())),
         precision,
         preferred_element_type=checks.compute_dtype(a),
-        out_sharding=placed,
+        out_sharding=None if like is None else sharding.placed(like),
     )
 
 

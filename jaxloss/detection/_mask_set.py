@@ -69,9 +69,8 @@ def mask_set(
     several devices give each another key: `jax.random.fold_in(key, jax.lax.axis_index(name))`.
 
     Memory beside the gradient, which is summed in float32, is that of the points, whatever the
-    size of the masks. An image
-    without masks has its classification alone. Invalid slots reach nothing, and NaN costs are
-    matched last.
+    size of the masks. An image without masks has its classification alone. Invalid slots reach
+    nothing, and NaN costs are matched last.
 
     Args:
       logits: Scores `[B, Q, C + 1]`, the last that of the background, floating.

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from jaxloss._core import cost, matrix, planes
+from jaxloss._core import cost, planes, rows
 from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
@@ -49,13 +49,13 @@ every_call = pytest.mark.parametrize(
 def chunks(monkeypatch):
     """Makes the chunks small enough for small arrays: of 7 rows two chunks of 3 and a rest.
 
-    What goes class by class instead is in `test_platforms.py`.
+    What goes by classes or by rows instead is in `test_platforms.py`.
     """
     monkeypatch.setattr(cost, "CHUNKS", 3)
-    monkeypatch.setattr(matrix, "CHUNKS", 3)
     monkeypatch.setattr(cost, "CHUNK", 1)
     monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
-    monkeypatch.setattr(planes, "pays", lambda *_: False)
+    for way in (planes, rows):
+        monkeypatch.setattr(way, "pays", lambda *_: False)
     jax.clear_caches()  # of the losses' own programs
     yield
     jax.clear_caches()

@@ -132,6 +132,27 @@ def test_soft_labels(classes, axis, smoothing):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
 
 
+@pytest.mark.parametrize("kind", ["shares", "smoothed shares", "smoothed ids", "a bad id"])
+@pytest.mark.parametrize("infinite", [True, False])
+def test_plain_soft_labels(kind, infinite):
+    """Of whole positions, where a CPU asks whether all logits are finite."""
+    logits, labels = batch(21, -1)
+    if not infinite:
+        logits = jnp.where(logits > -jnp.inf, logits, -80)
+    if kind == "a bad id":
+        labels = labels.at[0, 0, 0].set(21)
+    elif "shares" in kind:
+        labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits))
+    options = {} if kind == "shares" else {"label_smoothing": 0.1}
+    loss = functools.partial(jaxloss.cross_entropy, **options)
+    value, gradient = jax.value_and_grad(loss)(logits, labels)
+    jax.clear_caches()
+    expected, slope = in_float64(loss, logits, np.asarray(labels))
+    assert jnp.isnan(expected) == (kind == "a bad id")
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice"])
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_bad_ids_and_masked_numbers(name, axis):

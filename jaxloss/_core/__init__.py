@@ -10,7 +10,7 @@ To read it, go from the call inwards:
 4. `cost`: what a loss costs at each value, with derivatives of any order and little memory.
 5. `reduction`: the mean, the sum or every value, on one device or many.
 6. What some platforms compute otherwise, because they are faster so: `gpu` for costs and counts of
-   ids on a GPU; `planes`, `matrix` and `soft` for counts of ids and soft labels on a CPU.
+   ids on a GPU; `planes`, `rows` and `soft` for counts of ids and soft labels on a CPU.
 
 Beside them: `numerics` for arithmetic that stays differentiable, `transform`, `blocks` and `maps`
 for exact distances.

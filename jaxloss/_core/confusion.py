@@ -19,10 +19,10 @@ from jaxloss._core import (
     cost,
     gpu,
     labels,
-    matrix,
     numerics,
     planes,
     reduction,
+    rows,
     sigmoid,
     softmax,
 )
@@ -352,12 +352,10 @@ def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
 
 
 def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
-    cut = pixels.frame.summed
     if planes.pays(pixels.arrays[0], axis):
         sums, slope = _pair(planes.counts, planes.slope_of_counts, pixels)
-        cut = ()
-    elif matrix.pays(pixels.arrays[0], axis):
-        sums, slope = _pair(matrix.counts, matrix.slope_of_counts, pixels)
+    elif rows.pays(pixels.arrays[0], axis):
+        sums, slope = _pair(rows.counts, rows.slope_of_counts, pixels)
     else:
         return None
     if beside is not None:
@@ -368,7 +366,7 @@ def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
         costs = bind(_sums_of_cost, summed=pixels.frame.summed, **fixed)
         sums = bind(_counts_and_cost, counts=sums, costs=costs)
         slope = bind(_their_slope, of_counts=slope, costs=costs)
-    return cost.chunked(sums, cut, matrix.CHUNKS), cost.chunked(slope, cut, matrix.CHUNKS)
+    return sums, slope
 
 
 def _pair(
@@ -502,14 +500,14 @@ def _of_statistics(
     axis: int,
     **cost_of: Any,
 ) -> tuple[Array, ...]:
-    rows, values = _rows_and_cost(z, ids, mask, *rest, axis=axis, **cost_of)
+    three, values = _statistics_and_cost(z, ids, mask, *rest, axis=axis, **cost_of)
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
-    tp, fp, fn, y = softmax.shares(rows, z, ids, mask, axis)
+    tp, fp, fn, y = softmax.shares(three, z, ids, mask, axis)
     p, q = tp + fp, fn + (1 - y) * (1 - fp)
     return tp, fp, fn, p, q, y, values
 
 
-def _rows_and_cost(
+def _statistics_and_cost(
     z: Array,
     ids: Array,
     mask: Array | None,
@@ -522,8 +520,8 @@ def _rows_and_cost(
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     each = zip(rest, of_position, strict=True)
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
-    rows = softmax.statistics(z, ids, mask, axis)
-    return rows, jnp.expand_dims(formula(*rows, *rest), axis)
+    three = softmax.statistics(z, ids, mask, axis)
+    return three, jnp.expand_dims(formula(*three, *rest), axis)
 
 
 def _counts_and_cost(
@@ -554,7 +552,7 @@ def _sums_of_cost(
     summed: tuple[int, ...],
     **cost_of: Any,
 ) -> Array:
-    _, values = _rows_and_cost(z, ids, mask, *rest, **cost_of)
+    _, values = _statistics_and_cost(z, ids, mask, *rest, **cost_of)
     return (values if weight is None else values * weight).sum(summed)
 
 

@@ -21,7 +21,7 @@ Array = jax.Array
 
 CHUNKS = 32  # at most
 CHUNK = 2**17  # elements at least, where each is by itself: turns of the loop take their time
-CHUNKED_FROM = 2**18  # elements; what is smaller fits into a processor's cache
+CHUNKED_FROM = 2**18  # elements
 
 
 def bind(function: Callable[..., Any], /, **fixed: Hashable) -> Callable[..., Any]:
@@ -60,6 +60,9 @@ class Source(NamedTuple):
     given: Any = None
 
 
+OnCpu = Callable[..., tuple[Array, Array]]
+
+
 class Cost(NamedTuple):
     """What each element or position costs, not computed until it is known what is wanted.
 
@@ -75,9 +78,9 @@ class Cost(NamedTuple):
       unrolled: Whether the derivative by each class is computed by itself: of few, in a long
         formula, where one loop over all of them would repeat what they share for each. A CPU
         computes the values alone of such a formula faster at once.
-      on_cpu: `on_cpu(x, weights, *others)`, the weighted sum of the values and its derivative by
-        `x`, as a CPU computes them; None: as all others do.
-      whole: Whether it does so at once, where a chunk would be slower.
+      on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the
+        derivative by `x` of that over the denominator, as a CPU computes them; None: as all others
+        do.
       given: The dtype of half precision in which `x` came, or None.
     """
 
@@ -87,8 +90,7 @@ class Cost(NamedTuple):
     of_statistics: bool = False
     source: Source | None = None
     unrolled: bool = False
-    on_cpu: Callable[..., tuple[Array, Array]] | None = None
-    whole: bool = False
+    on_cpu: OnCpu | None = None
     given: Any = None
 
     @property
@@ -125,7 +127,7 @@ class Cost(NamedTuple):
         A CPU's compiler writes the operands of a sum, and much of a long formula, to memory; in
         chunks they stay in its cache. There value and gradient are each one loop.
         """
-        if self.source is not None and self.source.logits.size >= CHUNKED_FROM:
+        if self.source is not None and is_large(self.source.logits):
             logits, *ways, _ = self.source
             number = _of_logits(self.formula, *ways)
             return number(logits, denominator, weights, *self.arrays[3:])
@@ -134,8 +136,7 @@ class Cost(NamedTuple):
         x, *others = self.arrays
         total = bind(_weighted_sum, formula=self.formula)
         unrolled = self.classes if self.unrolled else None
-        written = (self.on_cpu, () if self.whole else self._cut) if self.on_cpu else None
-        quotient = _quotient(total, self._cut, unrolled, written, self.given)
+        quotient = _quotient(total, self._cut, unrolled, self.on_cpu, self.given)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -274,9 +275,6 @@ def _linear(
     return linear
 
 
-OnCpu = tuple[Callable[..., tuple[Array, Array]], tuple[int, ...] | None]
-
-
 @functools.cache
 def _quotient(
     total: Callable[..., Array],
@@ -291,18 +289,14 @@ def _quotient(
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
       unrolled: The axis along which each derivative is computed by itself; None: none.
-      on_cpu: How a CPU computes the sum beside its derivative by `x`, and the axes it may cut then.
+      on_cpu: How a CPU computes the sum beside the derivative by `x`; None: as others do.
       given: The dtype of half precision in which `x` came, or None.
     """
-    evaluate = in_chunks(total, axes) if unrolled is None else total
+    evaluate = bind(_over, total=in_chunks(total, axes) if unrolled is None else total)
     if on_cpu is not None:
-        both, cut = on_cpu
-        evaluate = bind(_on_cpu, cpu=chunked(bind(_first, both=both), cut), default=total)
-
-    def value(x: Array, denominator: Array, *others: Any) -> Array:
-        return numerics.divide(evaluate(x, *others), denominator)
-
-    quotient = jax.custom_jvp(value)
+        by_hand = bind(_first_over, both=on_cpu)
+        evaluate = bind(_on_cpu, cpu=by_hand, default=bind(_over, total=total))
+    quotient = jax.custom_jvp(evaluate)
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
         moving = _moving(tangents)
@@ -318,15 +312,8 @@ def _quotient(
     return quotient
 
 
-def _first(*arrays: Any, both: Callable[..., tuple[Array, Array]]) -> Array:
-    return both(*arrays)[0]
-
-
-def _slope_over(
-    x: Array, denominator: Array, *others: Any, both: Callable[..., tuple[Array, Array]]
-) -> tuple[Array, Array]:
-    sum_, slope = both(x, *others)
-    return sum_, numerics.divide(slope, denominator)
+def _first_over(x: Array, denominator: Array, *others: Any, both: OnCpu) -> Array:
+    return numerics.divide(both(x, denominator, *others)[0], denominator)
 
 
 def _over(x: Array, denominator: Array, *others: Any, total: Callable[..., Array]) -> Array:
@@ -345,9 +332,7 @@ def _with_slopes(
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(_sum_and_slopes, total=total, moving=moving)
     if on_cpu is not None:
-        both, cut = on_cpu
-        by_hand = chunked(bind(_slope_over, both=both), cut)
-        return recomputed(function, bind(_on_cpu, cpu=by_hand, default=function))
+        return recomputed(function, bind(_on_cpu, cpu=on_cpu, default=function))
     if unrolled is not None:
         by_column = bind(_sum_and_columns, total=total, moving=moving, axis=unrolled)
         at_once = bind(_split, function=function, axis=unrolled)
@@ -469,7 +454,7 @@ def of_sums(
     summed = axes if summed is None else summed
     total = bind(_totals, terms=terms, summed=summed)
     in_chunk = bind(_totals, terms=of_chunk or terms, summed=summed)
-    if written is None or arrays[0].size < CHUNKED_FROM:
+    if written is None or not is_large(arrays[0]):
         written = Written()
     finished = _finished(total, in_chunk, axes, finish, len(arrays), written)
     return finished(*arrays, *parameters)
@@ -597,7 +582,7 @@ def _evaluated(
     axes: tuple[int, ...] | None,
     default: Callable[..., Any],
 ) -> Any:
-    if _is_small(x, axes):
+    if _is_whole(x, axes):
         return function(x, *others)
     return _on_cpu(x, *others, cpu=chunked(function, axes), default=default)
 
@@ -616,13 +601,18 @@ def _cut_up(
     axes: tuple[int, ...] | None,
     most: int | None,
 ) -> Any:
-    if _is_small(x, axes):
+    if _is_whole(x, axes):
         return function(x, *others)
     return _chunked(x, *others, function=function, axes=axes, most=most or CHUNKS)
 
 
-def _is_small(x: Array, axes: tuple[int, ...] | None) -> bool:
-    return x.size < CHUNKED_FROM or not _long_axes(x, axes)
+def is_large(x: Array) -> bool:
+    """Whether an array does not fit into a processor's cache."""
+    return x.size >= CHUNKED_FROM
+
+
+def _is_whole(x: Array, axes: tuple[int, ...] | None) -> bool:
+    return not (is_large(x) and _long_axes(x, axes))
 
 
 def _chunked(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, numerics, planes
+from jaxloss._core import classes, labels, numerics, planes
 
 Array = jax.Array
 _Sums = tuple[Array, Array, Array]
@@ -40,23 +40,58 @@ def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Ar
     row = (_by_class if planes.pays(z, axis) else _at_once)(z, y, axis)
     cost = row.mass * jnp.log1p(row.rest) - row.lead
     level = classes.above(z, row.top)
-    share, unit = jnp.exp(level), 1 / (1 + row.rest)
-    p, q = share * unit, (row.rest + (1 - share)) * unit
-    slope = jnp.where(level == -jnp.inf, 0, p * (row.mass - y) - y * q)
+    slope = jnp.where(level == -jnp.inf, 0, _slope(level, row.rest, row.mass, y))
     if weights is not None:
         cost, slope = cost * weights, slope * weights
     return cost.sum(), slope
 
 
+def of_finite(
+    z: Array, denominator: Array, target: Array, smoothing: Array | None, *, has_ids: bool
+) -> tuple[Array, Array]:
+    """Returns `L` and its slope over `denominator`, of classes that lie last.
+
+    No difference of logits may be infinite. Sums of what holds no select, and no number of a
+    position but those of its classes, a compiler makes without writing what it sums to memory.
+    """
+    axis, count = z.ndim - 1, z.shape[-1]
+    level = z - z.max(axis, keepdims=True)
+    rest = _rest(jnp.exp(level), axis)
+    if has_ids:
+        ids = target.squeeze(axis)
+        y, mass = labels.one_hot(ids, None, z, axis), labels.poison(ids, None, count, z.dtype)
+        mass = jnp.expand_dims(mass, axis)
+        lead = labels.of_ids(level, ids, axis).sum()
+    else:
+        y, mass, lead = target, target.sum(axis, keepdims=True), (target * level).sum()
+    if smoothing is not None:
+        y, mass = (1 - smoothing) * y + smoothing / count, (1 - smoothing) * mass + smoothing
+        lead = (1 - smoothing) * lead + smoothing / count * level.sum()
+    slope = _slope(level, rest, mass, y)
+    return (mass * jnp.log1p(rest)).sum() - lead, numerics.divide(slope, denominator)
+
+
+def _rest(share: Array, axis: int) -> Array:
+    """Returns `sum_c share_c - 1` of shares of which the largest is 1, exactly."""
+    # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
+    total, below = (x.sum(axis, keepdims=True) for x in (share, share - jnp.floor(share)))
+    several = total > 1.5  # of them are the largest
+    return jnp.where(several, total - 1, below)
+
+
+def _slope(level: Array, rest: Array, mass: Array, y: Array) -> Array:
+    share, unit = jnp.exp(level), 1 / (1 + rest)
+    p, q = share * unit, (rest + (1 - share)) * unit
+    return p * (mass - y) - y * q
+
+
 def _at_once(z: Array, y: Array, axis: int) -> _Row:
     top = z.max(axis, keepdims=True)
     level = classes.above(z, top)
-    share = jnp.exp(level)
-    # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
-    parts = share, share - jnp.floor(share), _present(y, level), numerics.product(y, level)
-    total, below, mass, lead = (x.sum(axis, keepdims=True) for x in parts)
-    several = total > 1.5  # of them are the largest
-    return _Row(top, jnp.where(several, total - 1, below), mass, lead)
+    rest = _rest(jnp.exp(level), axis)
+    parts = _present(y, level), numerics.product(y, level)
+    mass, lead = (x.sum(axis, keepdims=True) for x in parts)
+    return _Row(top, rest, mass, lead)
 
 
 def _by_class(z: Array, y: Array, axis: int) -> _Row:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import classes, gpu, numerics, planes, sigmoid, soft
 from jaxloss._core import labels as labelled
-from jaxloss._core.cost import Cost, Source, bind
+from jaxloss._core.cost import Cost, Source, bind, chunked, is_large
 from jaxloss._core.sharding import blocks, is_split
 
 Array = jax.Array
@@ -71,7 +71,7 @@ def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple
     ) -> tuple[Array, Array]:
         hit = labelled.is_target(ids, logits.shape, axis)
         hit = hit if mask is None else hit & jnp.expand_dims(mask, axis)
-        share = _beside(logits, top, ids, mask, axis)
+        share = beside(logits, top, ids, mask, axis)
         return (share * t).sum(axis), jnp.where(hit, t, 0).sum(axis)
 
     return (top, total, target), (jnp.zeros_like(top), *linear(logits, ids, mask, top, t))
@@ -81,24 +81,30 @@ def shares(
     rows: tuple[Array, Array, Array], logits: Array, ids: Array, mask: Array | None, axis: int
 ) -> tuple[Array, Array, Array, Array]:
     """Returns `p y`, `p (1 - y)`, `(1 - p) y` and the one-hot `y`; all 0 where masked."""
-    odds = _target_log_odds(*rows, ids, mask, logits.shape[axis])
-    p, q = sigmoid.probability_pair(odds)
-    top, total, target = rows
-    if mask is not None:
-        p, q, top, total, target = (jnp.where(mask, x, 0) for x in (p, q, *rows))
-    p, q = jnp.expand_dims(p, axis), jnp.expand_dims(q, axis)
-    infinite = jnp.isinf(target) | jnp.isinf(top)
-    limit = jax.lax.stop_gradient(jnp.where(target == top, 0, target - top))
-    lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
-    unit = jnp.expand_dims(_unit(total, lead), axis)
+    p, q, unit = (jnp.expand_dims(x, axis) for x in positions(rows, ids, mask, logits.shape[axis]))
     # A comparison that all its kernels share a GPU would write to memory.
-    ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, top))[0]
+    ids, again = jax.lax.optimization_barrier(ids), jax.lax.optimization_barrier((ids, rows[0]))[0]
     y = labelled.one_hot(again, mask, logits, axis)
-    others = _beside(logits, rows[0], ids, mask, axis) * unit
+    others = beside(logits, rows[0], ids, mask, axis) * unit
     # The derivative of q y is that of p y: devices that share the classes sum one of both.
     hit = p * y
     missed = jax.lax.stop_gradient(q) * y + (jax.lax.stop_gradient(hit) - hit)
     return hit, others, missed, y
+
+
+def positions(
+    rows: tuple[Array, Array, Array], ids: Array, mask: Array | None, classes: int
+) -> tuple[Array, Array, Array]:
+    """Returns each position's `p` and `1 - p` of its target, 0 where masked, and `p` at `top`."""
+    odds = _target_log_odds(*rows, ids, mask, classes)
+    p, q = sigmoid.probability_pair(odds)
+    top, total, target = rows
+    if mask is not None:
+        p, q, top, total, target = (jnp.where(mask, x, 0) for x in (p, q, *rows))
+    infinite = jnp.isinf(target) | jnp.isinf(top)
+    limit = jax.lax.stop_gradient(jnp.where(target == top, 0, target - top))
+    lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
+    return p, q, _unit(total, lead)
 
 
 def probability_pair(logits: Array, axis: int) -> tuple[Array, Array]:
@@ -153,7 +159,7 @@ def _two_reductions(
     if classes.are_planes(logits, axis) and logits.shape[axis] > classes.FEW:
         return _by_class(logits, ids, mask, axis)
     top = classes.highest(logits, axis)
-    total = classes.total(_beside(logits, top, ids, mask, axis), axis)
+    total = classes.total(beside(logits, top, ids, mask, axis), axis)
     return top, total, labelled.of_ids(logits, ids, axis)
 
 
@@ -176,7 +182,7 @@ def _by_class(
     return top.squeeze(axis), total.squeeze(axis), target.squeeze(axis)
 
 
-def _beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int) -> Array:
+def beside(logits: Array, top: Array, ids: Array, mask: Array | None, axis: int) -> Array:
     """`exp(z_j - top)` of all classes but the target, 0 where masked.
 
     A CPU computes it once, for value and derivative, in the memory of the gradient.
@@ -417,7 +423,7 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
     on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)
-    return values._replace(on_cpu=on_cpu, whole=planes.pays(data.logits, data.axis))
+    return values._replace(on_cpu=on_cpu)
 
 
 def surprise(hit: Array, miss: Array) -> Array:
@@ -436,12 +442,38 @@ def _cross_entropy(
 
 def _with_slope(
     z: Array,
+    denominator: Array,
     weights: Array | None,
     labels: Array,
     mask: Array | None,
     class_weights: None,
     smoothing: Array | None,
     factors: Array | None,
+    *,
+    axis: int,
+    has_ids: bool,
+) -> tuple[Array, Array]:
+    arrays = z, denominator, labels, smoothing, weights, mask, factors
+    exact = bind(_with_any_slope, axis=axis, has_ids=has_ids)
+    if planes.pays(z, axis):  # at once, since a chunk would be slower
+        return exact(*arrays)
+    in_chunks = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
+    plain = weights is None and mask is None and factors is None
+    if not (plain and axis == z.ndim - 1 and is_large(z)):
+        return in_chunks(*arrays)
+    of_finite = bind(soft.of_finite, has_ids=has_ids)
+    no_overflow = jnp.abs(z).max() <= numerics.limit(z.dtype)
+    return jax.lax.cond(no_overflow, of_finite, in_chunks, *arrays[:4])
+
+
+def _with_any_slope(
+    z: Array,
+    denominator: Array,
+    labels: Array,
+    smoothing: Array | None,
+    weights: Array | None = None,
+    mask: Array | None = None,
+    factors: Array | None = None,
     *,
     axis: int,
     has_ids: bool,
@@ -453,7 +485,7 @@ def _with_slope(
     part = labelled.unweighted(z, labels, mask, at, has_ids)
     shares = _shares(part, smoothing, factors)
     cost, slope = soft.with_slope(part.unmasked_logits(), shares, weights, at)
-    return cost, jnp.moveaxis(slope, at, axis)
+    return cost, jnp.moveaxis(numerics.divide(slope, denominator), at, axis)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))

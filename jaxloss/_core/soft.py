@@ -14,6 +14,8 @@ from jaxloss._core import classes, labels, numerics, planes
 Array = jax.Array
 _Sums = tuple[Array, Array, Array]
 
+MANY = 512  # classes; of more, `of_finite` of ids takes longer than chunks
+
 
 class _Row(NamedTuple):
     """What each position has of all its classes, with a class axis of size 1.

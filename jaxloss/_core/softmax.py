@@ -459,6 +459,7 @@ def _with_slope(
         return exact(*arrays)
     in_chunks = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
     plain = weights is None and mask is None and factors is None
+    plain = plain and not (has_ids and z.shape[axis] > soft.MANY)
     if not (plain and axis == z.ndim - 1 and is_large(z)):
         return in_chunks(*arrays)
     of_finite = bind(soft.of_finite, has_ids=has_ids)

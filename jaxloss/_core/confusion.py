@@ -612,6 +612,8 @@ def score(
         return apart()
     if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:
         return joined()
+    if more is not None:  # of which nothing is written out
+        return apart()
     return jax.lax.platform_dependent(cpu=apart, default=joined)
 
 

@@ -596,9 +596,9 @@ def score(
         return of_counts(finish, pixels, *parameters, **extra)
     other, (share, rest) = beside.cost, beside.weights
 
-    def apart() -> Array:
+    def apart(other: Cost) -> Array:
         known = {**options, "axis_name": pixels.frame.axis_name}
-        mean = reduction.reduce(_again(other, pixels).apart(), known, beside.data)
+        mean = reduction.reduce(other, known, beside.data)
         return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
 
     def joined() -> Array:
@@ -609,18 +609,17 @@ def score(
 
     same = other.arrays[0].shape == pixels.arrays[0].shape
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
-        return apart()
+        return apart(other.apart())
     if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:
         return joined()
     if more is not None:  # of which nothing is written out
-        return apart()
-    return jax.lax.platform_dependent(cpu=apart, default=joined)
+        return apart(other.apart())
+    by_itself = lambda: apart(_again(other, pixels))
+    return jax.lax.platform_dependent(cpu=by_itself, default=joined)
 
 
 def _again(other: Cost, pixels: Pixels) -> Cost:
-    """The same cost, of which a platform that does not need the statistics derives nothing."""
-    if not other.of_target:
-        return other
+    """The same cost of targets, with statistics that only the platform that asks for it derives."""
     assert pixels.axis is not None
     z, *arrays = pixels.arrays
     ids, mask = (None if a is None else a.squeeze(pixels.axis) for a in arrays)

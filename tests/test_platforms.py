@@ -62,6 +62,11 @@ ROWS = [
     ("dice", 3, 2, {"per_image": False}),
     *(("dice", classes, axis, {}) for classes, axis in [(2, 1), (4, -1), (4, 1), (8, 1)]),
     *(("dice", 4, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
+    ("dice_cross_entropy", 2, 1, {"ignore_index": 1, "weights": WEIGHTS}),
+    ("dice_cross_entropy", 3, -1, {"ignore_index": 1, "class_weights": jnp.array([1.0, 2, 3])}),
+    ("dice_cross_entropy", 8, 1, {"per_image": False, "reduction": "sum"}),
+    ("dice_focal", 4, 1, {"ignore_index": 1, "weights": WEIGHTS}),
+    ("exp_log", 3, -1, {}),
 ]
 
 
@@ -69,7 +74,7 @@ ROWS = [
 def test_value_and_gradient(name, classes, axis, options):
     logits, ids = batch(classes, axis)
     loss = functools.partial(
-        getattr(jaxloss, name), labels=ids, axis=axis, **CASES[name], **options
+        getattr(jaxloss, name), labels=ids, axis=axis, **CASES.get(name, {}), **options
     )
     value, gradient = jax.value_and_grad(loss)(logits)
     jax.clear_caches()
@@ -153,7 +158,7 @@ def test_plain_soft_labels(kind, infinite):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice"])
+@pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice", "dice_focal"])
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_bad_ids_and_masked_numbers(name, axis):
     logits, ids = batch(3, axis)
@@ -168,7 +173,7 @@ def test_bad_ids_and_masked_numbers(name, axis):
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal"])
+@pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice_cross_entropy"])
 def test_second_order(name):
     logits, ids = batch(3, -1)
     loss = functools.partial(getattr(jaxloss, name), labels=ids)

@@ -34,7 +34,7 @@ Data = labels.Competing | labels.Independent
 ABSENT = ("score", "skip")
 
 FEW = 16  # classes, which do not stay last
-FEWER = 8  # of which the statistics of a position take as much memory as its logits
+FEWER = 8  # of which a CPU computes a cost faster by itself
 
 
 class Frame(NamedTuple):
@@ -320,7 +320,7 @@ def of_counts(
     summed = frame._replace(axis=held).summed
     with_cost, rest = _with_cost(pixels, beside, held)
     of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
-    constant = of_ids and not (beside and beside.of_statistics)
+    constant = of_ids and not (beside and beside.of_target)
     fixed: dict[str, Any] = {
         "with_cost": with_cost,
         "more": more,
@@ -342,13 +342,19 @@ def of_counts(
 
 def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
     """How platforms compute the soft counts of ids, and a cost beside them, and their slopes."""
-    axis = pixels.axis
-    if axis is None or axis == 0 or pixels.frame.rank < 3 or pixels.form.without_background:
+    axis, rank = pixels.axis, pixels.frame.rank
+    if axis is None or axis == 0 or rank < 3 or pixels.form.without_background:
         return None
-    given = {"given": pixels.form.given}
-    counts, slope = bind(gpu.counts, **given), bind(gpu.slope_of_counts, **given)
-    on_gpu = None if beside is not None else _pair(counts, slope, pixels)
-    return cost.Written(on_gpu, _by_cpu(pixels, axis, beside))
+    by_cpu = _by_cpu(pixels, axis, beside)
+    formula = None
+    if beside is not None:
+        formula = beside.of_target
+        # Of more classes that are not last the statistics serve both.
+        if formula is None or (axis != rank - 1 and pixels.shape[axis] > FEWER):
+            return cost.Written(cpu=by_cpu)
+    fixed = {"given": pixels.form.given, "formula": formula}
+    counts, slope = bind(gpu.counts, **fixed), bind(gpu.slope_of_counts, **fixed)
+    return cost.Written(_pair(counts, slope, pixels), by_cpu)
 
 
 def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
@@ -359,7 +365,7 @@ def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
     else:
         return None
     if beside is not None:
-        if not beside.of_statistics:
+        if not beside.of_target:
             return None
         of_position = _of_position(beside, pixels.frame.rank)
         fixed = {"axis": axis, "formula": beside.formula, "of_position": of_position}
@@ -388,11 +394,13 @@ def _slope_of_pooled(
     ids: Array,
     mask: Array | None,
     weight: Array | None,
-    *factors: Array,
+    *others: Any,
     slope: Callable[..., tuple[Array]],
 ) -> tuple[Array]:
+    *of_cost, by_tp, by_fp, by_fn, by_last = others
+    factors = (by_tp, by_fp, by_fn, by_last)
     each = (jnp.broadcast_to(x, (z.shape[0], *x.shape)) for x in factors)
-    return slope(z, ids, mask, weight, *each)
+    return slope(z, ids, mask, weight, *of_cost, *each)
 
 
 def _of_sums(
@@ -460,7 +468,7 @@ def _with_cost(
     if beside is None:
         return bind(_alone, form=pixels.form, axis=axis), ()
     count = len(pixels.arrays)
-    if not beside.of_statistics:
+    if not beside.of_target:
         of_logits = bind(
             _of_logits, form=pixels.form, axis=axis, formula=beside.formula, count=count
         )
@@ -585,16 +593,36 @@ def score(
     if beside is None:
         return of_counts(finish, pixels, *parameters, **extra)
     other, (share, rest) = beside.cost, beside.weights
-    lean = other.of_statistics and pixels.axis is not None and pixels.shape[pixels.axis] > FEWER
-    same = other.arrays[0].shape == pixels.arrays[0].shape
-    if scalar and (lean or same) and pixels.frame.axis_name is None:
+
+    def apart(other: Cost) -> Array:
+        known = {**options, "axis_name": pixels.frame.axis_name}
+        mean = reduction.reduce(other, known, beside.data)
+        return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
+
+    def joined() -> Array:
         count = reduction.denominator(other, kind, beside.data)
         both = bind(_score_and_cost, finish=finish, parameters=len(parameters))
         weights = (share, rest, count)
         return of_counts(both, pixels, *parameters, *weights, **extra, beside=other)
-    options = {**options, "axis_name": pixels.frame.axis_name}
-    mean = reduction.reduce(other.apart(), options, beside.data)
-    return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
+
+    same = other.arrays[0].shape == pixels.arrays[0].shape
+    if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
+        return apart(other.apart())
+    if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:
+        return joined()
+    if more is not None:  # of which nothing is written out
+        return apart(other.apart())
+    by_itself = lambda: apart(_again(other, pixels))
+    return jax.lax.platform_dependent(cpu=by_itself, default=joined)
+
+
+def _again(other: Cost, pixels: Pixels) -> Cost:
+    """The same cost of targets, with statistics that only the platform that asks for it derives."""
+    assert pixels.axis is not None
+    z, *arrays = pixels.arrays
+    ids, mask = (None if a is None else a.squeeze(pixels.axis) for a in arrays)
+    rows = softmax.statistics(z, ids, mask, pixels.axis)
+    return other._replace(arrays=(*rows, *other.arrays[3:]))
 
 
 def _score(

@@ -72,8 +72,9 @@ class Cost(NamedTuple):
       arrays: `x`, and arrays of its rank that broadcast to it, or of another rank, which are the
         same for all values, or None.
       classes: The axis over which `formula` sums, which the values do not have; None: none.
-      of_statistics: Whether the first three arrays are `softmax.statistics`; the next are the ids
-        and the mask.
+      of_target: What it is of the target's probability, `of_target(-log p, -log(1 - p),
+        *parameters)`, where that is one of ids. Then the arrays are `softmax.statistics`, which are
+        three, the ids, the mask, factors and the parameters. None: it is something else.
       source: What a GPU computes a sum from instead; None: from the arrays too.
       unrolled: Whether the derivative by each class is computed by itself: of few, in a long
         formula, where one loop over all of them would repeat what they share for each. A CPU
@@ -87,7 +88,7 @@ class Cost(NamedTuple):
     formula: Callable[..., Array]
     arrays: tuple[Any, ...]
     classes: int | None = None
-    of_statistics: bool = False
+    of_target: Callable[..., Array] | None = None
     source: Source | None = None
     unrolled: bool = False
     on_cpu: OnCpu | None = None

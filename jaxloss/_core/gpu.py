@@ -5,6 +5,8 @@ are as large as the logits. A GPU's compiler makes a single loop of what is writ
 form: of the classes either a plane each, or reductions over the last axis that follow one another.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,10 +20,10 @@ from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 Formula = Callable[..., Array]
-Way = Literal["planes", "in pairs", "at once", "kept"]
+Way = Literal["marked", "in pairs", "planes", "at once", "kept"]
 
-FEW = 3  # classes: up to here the slopes are one loop over planes
-FEWER = 4  # up to here sums are
+FEW = 3  # classes: up to here the slope of a cost alone is one loop over planes
+MARKED = 6  # up to here probabilities are kept, marked
 PLANES = 32  # up to here the value is; of more, a loop over them is as fast
 
 
@@ -53,15 +55,15 @@ def with_slope(
     *others: Any,
     formula: Formula,
     axis: int,
-    simple: bool,
     given: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum `L`, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`.
 
-    `dx/dz_c` is 1 at the target and `-p_c / (1 - p)` elsewhere. Of a simple formula, the surprise,
+    `dx/dz_c` is 1 at the target and `-p_c / (1 - p)` elsewhere. Of the surprise, a simple formula,
     `dL/dx = -w (1 - p)` is computed from the logits as well; of any other the log-odds and the rate
     are written to memory, one number a position, since the compiler would split a loop with both.
     """
+    simple = formula is sigmoid.surprise
     hide = jax.lax.optimization_barrier  # what is behind it is not shared with what is before
     odds = _odds(logits, ids, mask, axis)
     odds = odds if simple else hide(odds)
@@ -78,10 +80,7 @@ def with_slope(
         again = hide(odds)
         rate = jax.grad(bind(_sum_of_odds, formula=formula))(again, weights, mask, *rest)
         rate = jnp.expand_dims(hide(jnp.where(again == -jnp.inf, 0, rate)), axis)
-    moves = (
-        jnp.where(hit, 1, jnp.where(share == 0, 0, -share / target.rest))
-        for hit, share in zip(target.hits, target.shares, strict=True)
-    )
+    moves = _moves(target.hits, target.shares, [target.rest] * len(target.hits))
     return sum_, jnp.concatenate([rate * move for move in moves], axis)
 
 
@@ -90,42 +89,39 @@ def counts(
     ids: Array,
     mask: Array | None,
     weight: Array | None,
-    *,
+    *cost: Any,
     axis: int,
     given: Any = None,
+    formula: Formula | None = None,
 ) -> tuple[Array, ...]:
     """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y`: `[B, C]` each.
 
-    The last two are constants for the derivative.
+    The last two are constants for the derivative. Beside a cost, a formula of the target and of
+    the arrays `cost`, none is, and its sum stands last: `[B, 1]`.
     """
     count = logits.shape[axis]
-    way: Way = "planes" if count <= FEWER else "kept"
-    # Of two or three the exponentials cost less, unless they are wider than the logits. Of masked
-    # classes that are last the slopes' loop would be split.
-    least = FEW + 1 if given is None else 2
-    if least <= count <= FEWER and (mask is None or axis != logits.ndim - 1):
+    way: Way = "marked" if count <= MARKED else "kept"
+    if _are_halves(count, given, formula):
         way = "in pairs"
     share = _shares(logits, ids, mask, axis, given, way)
     each = list(zip(share.hits, share.p, share.missed, strict=True))
-    own, other, missed = (
+    own, other, missed, costs = (
         [x if weight is None else x * weight for x in parts]
         for parts in (
             [jnp.where(hit, p, 0) for hit, p, _ in each],
             [jnp.where(hit, 0, p) for hit, p, _ in each],
             [jnp.where(hit, miss, 0) for hit, _, miss in each],
+            [] if formula is None else [_cost_of(share.odds, *cost, formula=formula)],
         )
     )
-    space = tuple(i for i in range(1, logits.ndim) if i != axis)
     if len(each) == 1:
-        tp, fp, fn = (x.sum(space) for (x,) in (own, other, missed))
-        return tp, fp, fn, tp
-    planes = [x.squeeze(axis) for x in (*own, *other, *missed)]
-    if way == "in pairs":
-        sums = jnp.stack(_sums(planes), -1)
+        space = tuple(i for i in range(1, logits.ndim) if i != axis)
+        tp, fp, fn, *last = (x.sum(space) for x in (*own, *other, *missed, *costs))
     else:
-        sums = jnp.stack(planes, 1).sum(range(2, logits.ndim))  # in one loop
-    tp, fp, fn = jnp.split(sums, 3, -1)
-    return tp, fp, fn, tp
+        planes = [x.squeeze(axis) for x in (*own, *other, *missed, *costs)]
+        sums = jnp.stack(_sums(planes), -1)
+        tp, fp, fn, *last = jnp.split(sums, list(range(count, len(planes), count)), -1)
+    return tp, fp, fn, *(last or [tp])
 
 
 def _sums(planes: Sequence[Array]) -> list[Array]:
@@ -141,34 +137,86 @@ def slope_of_counts(
     ids: Array,
     mask: Array | None,
     weight: Array | None,
-    *factors: Array,
+    *others: Any,
     axis: int,
     given: Any = None,
+    formula: Formula | None = None,
 ) -> tuple[Array]:
-    """Returns the derivative of the counts times factors, of which the first two are `a` and `b`.
+    """Returns the derivative of these sums times four factors, behind the arrays of the cost.
 
-    With `s = sum_{c != y} b_c p_c` it is `w p_y ((1 - p_y) a_y - s)` at the target `y` and
-    `w p_c (b_c - s - p_y a_y)` elsewhere.
+    With `a` and `b` those of `w p y` and `w p (1 - y)`, and `s = sum_{c != y} b_c p_c`, that of
+    the counts is `w p_y ((1 - p_y) a_y - s)` at the target `y` and `w p_c (b_c - s - p_y a_y)`
+    elsewhere.
     """
+    *cost, by_own, by_other, by_missed, by_cost = others
+    if formula is not None:
+        by_own = by_own - by_missed
     count, last = logits.shape[axis], axis == logits.ndim - 1
-    few: Way = "planes" if count <= FEW else "in pairs"
-    way: Way = "at once" if last else few if count <= FEWER else "kept"
+    way: Way = "marked" if count <= MARKED else "at once" if last else "kept"
+    if _are_halves(count, given, formula):
+        way = "at once" if last else "planes"
     args = logits, ids, mask, axis, given, way
     share = _shares(*args)
     space = tuple(i for i in range(1, logits.ndim) if i != axis)
     sizes = [x.shape[axis] for x in share.hits]
-    by_own, by_other = (jax.lax.split(jnp.expand_dims(x, space), sizes, axis) for x in factors[:2])
-    each = list(zip(share.hits, share.p, by_own, by_other, strict=True))
+    by = [jax.lax.split(jnp.expand_dims(x, space), sizes, axis) for x in (by_own, by_other)]
+    each = list(zip(share.hits, share.p, *by, strict=True))
     own = _over_classes([jnp.where(h, p * a, 0) for h, p, a, _ in each], axis)
     mean = _over_classes([jnp.where(h, 0, p * b) for h, p, _, b in each], axis)
     if way == "kept":
         share = _shares(*args, after=(own, mean))
-    moves = (
-        jnp.where(h, miss * a - mean, b - mean - own)
-        for h, miss, a, b in zip(share.hits, share.missed, by_own, by_other, strict=True)
-    )
-    slope = jnp.concatenate([p * x for p, x in zip(share.p, moves, strict=True)], axis)
+    slopes = [
+        p * jnp.where(h, miss * a - mean, b - mean - own)
+        for p, h, miss, a, b in zip(share.p, share.hits, share.missed, *by, strict=True)
+    ]
+    if formula is not None:
+        rate = _rate(share, *cost, formula=formula) * jnp.expand_dims(by_cost, space)
+        moves = _moves(share.hits, share.p, share.missed)
+        slopes = [x + rate * move for x, move in zip(slopes, moves, strict=True)]
+    slope = jnp.concatenate(slopes, axis)
     return (slope if weight is None else slope * weight,)
+
+
+def _are_halves(count: int, given: Any, formula: Formula | None) -> bool:
+    """Whether the counts are of two classes in half precision, half as wide as what is kept."""
+    return count == 2 and given is not None and formula is None
+
+
+def _cost_of(
+    odds: Array,
+    ids: Array,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Formula,
+) -> Array:
+    """The cost of each position, with a class axis of size 1 as all arrays."""
+    return weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
+
+
+def _rate(
+    share: _Share,
+    ids: Array,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Formula,
+) -> Array:
+    """The derivative of each position's cost by the log-odds of its target."""
+    if formula is sigmoid.surprise:  # it needs no more than the probabilities
+        rate = -weighted(share.missed[0], mask, factors)
+    else:
+        total = lambda x: _cost_of(x, ids, mask, factors, *parameters, formula=formula).sum()
+        rate = jax.grad(total)(share.odds)
+    return jnp.where(share.removed, 0, rate)
+
+
+def _moves(hits: Sequence[Array], p: Sequence[Array], missed: Sequence[Array]) -> list[Array]:
+    """The derivative of the target's log-odds by each logit."""
+    return [
+        jnp.where(h, 1, jnp.where(x == 0, 0, -x / miss))
+        for h, x, miss in zip(hits, p, missed, strict=True)
+    ]
 
 
 class _Share(NamedTuple):
@@ -178,29 +226,48 @@ class _Share(NamedTuple):
       hits: Whether a class is the target.
       p: Its probability, NaN for a bad id; where masked any number, of weight 0.
       missed: `1 - p` where it is the target.
+      odds: The log-odds of the target; of size 1 at the class axis.
+      removed: Whether the target has been removed; likewise.
     """
 
     hits: Sequence[Array]
     p: Sequence[Array]
     missed: Sequence[Array]
+    odds: Array
+    removed: Array
 
 
-def _in_pairs(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
+def _marked(target: _Target, axis: int) -> _Share:
+    """The probabilities of few classes, written to memory for sums and slopes: a plane each.
+
+    One that is negative is the target's, so that its class is not read again: 0 if it has been
+    removed, and else no less than the smallest number.
+    """
+    unit = 1 / (target.own + target.rest)
+    least = jnp.where(target.removed, 0, jnp.finfo(unit.dtype).tiny)
+    planes = [
+        jnp.where(hit, -jnp.maximum(x * unit, least), x * unit)
+        for hit, x in zip(target.hits, target.shares, strict=True)
+    ]
+    planes, odds = jax.lax.optimization_barrier((planes, _target_odds(target)))
+    hits, p = [jnp.signbit(x) for x in planes], [jnp.abs(x) for x in planes]
+    miss = _over_classes([jnp.maximum(x, 0) for x in planes], axis)
+    own = _over_classes([jnp.minimum(x, 0) for x in planes], axis)
+    return _Share(hits, p, [miss] * len(hits), odds, removed=own == 0)
+
+
+def _in_pairs(target: _Target, parts: list[Array]) -> _Share:
     """The probabilities of few classes in planes, each from its differences to the others.
 
     With `r = sum_{d != c} exp(z_d - z_c)` they are `1 / (1 + r)`, and `1 - p = 1 / (1 + 1 / r)`.
     The compiler would write exponentials that the classes share to memory.
     """
-    z = _finite(logits, mask, axis)
-    first, *rest = jax.lax.split(z, (1,) * z.shape[axis], axis)
-    bad = labels.poison(ids, mask, z.shape[axis], z.dtype)
-    parts, ids = [first * jnp.expand_dims(bad, axis), *rest], jnp.expand_dims(ids, axis)
     ratios = [
         functools.reduce(jnp.add, [jnp.exp(x - own) for x in parts[:c] + parts[c + 1 :]])
         for c, own in enumerate(parts)
     ]
     p, missed = [1 / (1 + r) for r in ratios], [1 / (1 + 1 / r) for r in ratios]
-    return _Share([ids == c for c in range(len(parts))], p, missed)
+    return _Share(target.hits, p, missed, _target_odds(target), target.removed)
 
 
 def _shares(
@@ -212,32 +279,38 @@ def _shares(
     way: Way,
     after: Sequence[Array] = (),
 ) -> _Share:
-    """The probabilities in planes or pairs, at once, or of numbers kept in memory of each position.
+    """The probabilities in one of the ways, or of numbers kept in memory of each position.
 
     Those of kept numbers are computed again `after` other arrays, which the compiler does not see
     to be the same: it would write them to memory for both.
     """
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     logits, ids = numerics.hidden(logits, given, ids)
-    if way == "in pairs":
-        return _in_pairs(logits, ids, mask, axis)
+    bad = jnp.expand_dims(labels.poison(ids, mask, logits.shape[axis], logits.dtype), axis)
+    if way in ("marked", "in pairs"):
+        # Poured into one class it reaches all, and the compiler does not write it to memory.
+        first, *rest = jax.lax.split(_finite(logits, mask, axis), (1,) * logits.shape[axis], axis)
+        parts = [first * bad, *rest]
+        target = _target(jnp.concatenate(parts, axis), ids, None, axis, in_planes=True)
+        return _marked(target, axis) if way == "marked" else _in_pairs(target, parts)
     unrolled = way == "planes" or (way == "kept" and logits.shape[axis] <= PLANES)
     target = _target(logits, ids, mask, axis, unrolled)
     # One more reduction over the last axis would split the loop; of planes it is one step less.
     at_once = len(target.shares) == 1
     whole = target.own + target.rest if at_once else functools.reduce(jnp.add, target.shares)
-    unit = 1 / whole
-    bad = labels.poison(ids, mask, logits.shape[axis], logits.dtype)
-    unit = unit * jnp.expand_dims(bad, axis)
+    unit, odds = 1 / whole * bad, _target_odds(target) * bad
     if mask is not None:
         unit = jnp.where(jnp.expand_dims(mask, axis), unit, 0)
     miss = target.rest * unit
     if way != "kept":
-        return _Share(target.hits, [x * unit for x in target.shares], [miss] * len(target.hits))
-    miss, unit, top, ids = jax.lax.optimization_barrier((miss, unit, target.top, ids))
+        p = [x * unit for x in target.shares]
+        return _Share(target.hits, p, [miss] * len(p), odds, target.removed)
+    kept = jax.lax.optimization_barrier((miss, unit, target.top, odds, ids))
+    miss, unit, top, odds, ids = kept
     logits, _ = numerics.hidden(logits, given, after)
     hit = labels.is_target(ids, logits.shape, axis)
-    return _Share([hit], [jnp.exp(_finite(logits, mask, axis) - top) * unit], [miss])
+    p = jnp.exp(_finite(logits, mask, axis) - top) * unit
+    return _Share([hit], [p], [miss], odds, odds == -jnp.inf)
 
 
 class _Target(NamedTuple):
@@ -298,8 +371,12 @@ def _odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
     """The log-odds of each position's target against the others, NaN for a bad id."""
     count = logits.shape[axis]
     target = _target(logits, ids, mask, axis, in_planes=count <= PLANES)
-    odds = jnp.where(target.removed, -jnp.inf, target.lead - jnp.log(target.rest))
+    odds = _target_odds(target)
     return odds.squeeze(axis) * labels.poison(ids, mask, count, odds.dtype)
+
+
+def _target_odds(target: _Target) -> Array:
+    return jnp.where(target.removed, -jnp.inf, target.lead - jnp.log(target.rest))
 
 
 def _sum_of_odds(odds: Array, *others: Any, formula: Formula) -> Array:

@@ -26,6 +26,11 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     return log_pair(x), (-q * t, p * t)
 
 
+def surprise(hit: Array, miss: Array) -> Array:
+    """Returns `-log p` of such a pair, of which the cross-entropy is made."""
+    return hit
+
+
 def entropy(x: Array, hits: Array, misses: Array, probabilities: bool = False) -> Array:
     """Returns `hits (-log p) + misses (-log(1 - p))` of logits, or of probabilities.
 

@@ -370,13 +370,12 @@ def _of_targets(
     fixed = bind(_of_statistics, formula=formula, classes=data.logits.shape[data.axis])
     arrays = (*rows, data.labels, data.mask, factors, *parameters)
     if not gpu.pays(data.logits, data.axis):
-        return Cost(fixed, arrays, of_statistics=True)
+        return Cost(fixed, arrays, of_target=formula)
     written: dict[str, Any] = {"formula": formula, "axis": data.axis}
     total = bind(gpu.total, **written)
-    simple = formula is surprise
-    with_slope = bind(gpu.with_slope, **written, simple=simple, given=data.given)
+    with_slope = bind(gpu.with_slope, **written, given=data.given)
     source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope, data.given)
-    return Cost(fixed, arrays, of_statistics=True, source=source)
+    return Cost(fixed, arrays, of_target=formula, source=source)
 
 
 def _statistics(
@@ -417,18 +416,13 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     """
     smoothing = smoothing_of(label_smoothing)
     if data.are_probabilities or (data.has_ids and smoothing is None):
-        return cost(surprise, data, label_smoothing=label_smoothing)
+        return cost(sigmoid.surprise, data, label_smoothing=label_smoothing)
     plain, factors = data._replace(class_weights=None), data.class_weights
     values = labelled.per_position(_cross_entropy, plain, smoothing, factors)
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
     on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)
     return values._replace(on_cpu=on_cpu)
-
-
-def surprise(hit: Array, miss: Array) -> Array:
-    """Returns `-log p`, of which the cross-entropy is made."""
-    return hit
 
 
 def _cross_entropy(

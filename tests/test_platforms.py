@@ -60,6 +60,8 @@ ROWS = [
     *(("dice", 21, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
     ("dice", 3, -1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("dice", 3, 2, {"per_image": False}),
+    *(("dice_cross_entropy", 21, axis, {"per_image": False}) for axis in (-1, 1)),
+    ("dice_cross_entropy", 3, 1, {"per_image": False}),
     *(("dice", classes, axis, {}) for classes, axis in [(2, 1), (4, -1), (4, 1), (8, 1)]),
     *(("dice", 4, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
     ("dice_cross_entropy", 2, 1, {"ignore_index": 1, "weights": WEIGHTS}),

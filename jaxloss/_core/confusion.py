@@ -547,7 +547,8 @@ def _their_slope(
     def of_costs(z: Array) -> Array:
         return (by_cost * costs(z, *others)).sum()
 
-    (slope,) = of_counts(z, *others[:3], by_tp - by_fn, by_fp)
+    # The last two of four factors are those of constants.
+    (slope,) = of_counts(z, *others[:3], by_tp - by_fn, by_fp, by_fn, by_tp)
     return (slope + jax.grad(of_costs)(z),)
 
 

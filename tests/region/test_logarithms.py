@@ -33,7 +33,7 @@ _SAMPLES = (
 )
 
 CASES = {
-    name: Case(segmentation(oracle), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 0.44)
+    name: Case(segmentation(oracle), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 0.58)
     for name, oracle in (("log_dice", _log_dice), ("log_cosh_dice", _log_cosh_dice))
 }
 

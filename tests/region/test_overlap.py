@@ -68,7 +68,7 @@ CASES = {
         ),
         {"smooth": (0.5, -1.0)},
         "smooth",
-        0.44,
+        0.58,
     ),
     "jaccard": Case(
         segmentation(_jaccard), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 0.44
@@ -85,7 +85,7 @@ CASES = {
         ),
         {"alpha": (0.3, -1.0), "beta": (0.7, -1.0), "smooth": (0.5, -1.0)},
         "smooth",
-        0.44,
+        0.58,
     ),
 }
 

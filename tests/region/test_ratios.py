@@ -51,7 +51,7 @@ CASES = {
         (*_SHARED, *_out_of_range(beta=-0.5)),
         {"beta": (1.5, -1.0), "smooth": (0.5, -1.0)},
         "smooth",
-        0.44,
+        0.58,
     ),
     "asymmetric_similarity": Case(
         segmentation(_asymmetric_similarity),
@@ -59,7 +59,7 @@ CASES = {
         (*_SHARED, *_out_of_range(beta=-0.5)),
         {"beta": (1.3, -1.0), "smooth": (0.5, -1.0)},
         "smooth",
-        0.44,
+        0.58,
     ),
     "focal_tversky": Case(
         segmentation(_focal_tversky),
@@ -67,7 +67,7 @@ CASES = {
         (*_SHARED, *_out_of_range(alpha=-0.1, beta=-0.1, gamma=0.0)),
         {"alpha": (0.4, -1.0), "beta": (0.8, -1.0), "gamma": (0.6, 0.0), "smooth": (0.5, -1.0)},
         "smooth",
-        0.44,
+        0.58,
     ),
 }
 

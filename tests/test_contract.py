@@ -715,9 +715,10 @@ CORE_FLOORS = (
     {"boxes", "classes", "cost", "declare"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},
-    {"blocks", "gpu", "matrix", "planes"},
+    {"blocks", "gpu", "planes"},
     {"soft", "transform"},
     {"softmax"},
+    {"rows"},
     {"confusion", "maps"},
 )
 

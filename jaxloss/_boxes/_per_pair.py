@@ -31,7 +31,7 @@ def per_pair(
     checks.option("format", options["format"], pairs.FORMATS)
     of_boxes = bind(_of_spans, formula=formula, format=options["format"])
     data, cost = _read(of_boxes, boxes, target_boxes, options, *parameters)
-    return reduce(cost, options, data)
+    return reduce(cost._replace(at_once=True), options, data)
 
 
 def per_rotated_pair(

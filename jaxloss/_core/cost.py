@@ -76,9 +76,8 @@ class Cost(NamedTuple):
         *parameters)`, where that is one of ids. Then the arrays are `softmax.statistics`, which are
         three, the ids, the mask, factors and the parameters. None: it is something else.
       source: What a GPU computes a sum from instead; None: from the arrays too.
-      unrolled: Whether the derivative by each class is computed by itself: of few, in a long
-        formula, where one loop over all of them would repeat what they share for each. A CPU
-        computes the values alone of such a formula faster at once.
+      at_once: Whether a CPU computes the values alone faster at once than in chunks: of a long
+        formula of few classes.
       on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the
         derivative by `x` of that over the denominator, as a CPU computes them; None: as all others
         do.
@@ -90,7 +89,7 @@ class Cost(NamedTuple):
     classes: int | None = None
     of_target: Callable[..., Array] | None = None
     source: Source | None = None
-    unrolled: bool = False
+    at_once: bool = False
     on_cpu: OnCpu | None = None
     given: Any = None
 
@@ -118,7 +117,7 @@ class Cost(NamedTuple):
 
     def each(self) -> Array:
         """Returns every value."""
-        evaluate = None if self.unrolled else in_chunks(self.formula, self._cut)
+        evaluate = None if self.at_once else in_chunks(self.formula, self._cut)
         values = recomputed(self.formula, evaluate, self.given)(*self.arrays)
         return values if self.classes is None else values.squeeze(self.classes)
 
@@ -136,8 +135,7 @@ class Cost(NamedTuple):
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
         total = bind(_weighted_sum, formula=self.formula)
-        unrolled = self.classes if self.unrolled else None
-        quotient = _quotient(total, self._cut, unrolled, self.on_cpu, self.given)
+        quotient = _quotient(total, self._cut, self.at_once, self.on_cpu, self.given)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -280,7 +278,7 @@ def _linear(
 def _quotient(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
-    unrolled: int | None,
+    at_once: bool,
     on_cpu: OnCpu | None,
     given: Any,
 ) -> Callable[..., Array]:
@@ -289,11 +287,11 @@ def _quotient(
     Args:
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
-      unrolled: The axis along which each derivative is computed by itself; None: none.
+      at_once: Whether a CPU computes the sum alone at once.
       on_cpu: How a CPU computes the sum beside the derivative by `x`; None: as others do.
       given: The dtype of half precision in which `x` came, or None.
     """
-    evaluate = bind(_over, total=in_chunks(total, axes) if unrolled is None else total)
+    evaluate = bind(_over, total=total if at_once else in_chunks(total, axes))
     if on_cpu is not None:
         by_hand = bind(_first_over, both=on_cpu)
         evaluate = bind(_on_cpu, cpu=by_hand, default=bind(_over, total=total))
@@ -304,10 +302,10 @@ def _quotient(
         directions = tuple(tangents[i] for i in moving)
         if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
             by_hand = on_cpu if moving == (0,) else None
-            sum_, *slopes = _with_slopes(total, axes, moving, unrolled, by_hand, given)(*primals)
+            sum_, *slopes = _with_slopes(total, axes, moving, by_hand, given)(*primals)
             return numerics.divide(sum_, primals[1]), _dot(slopes, directions)
-        at_once = bind(_over, total=total)
-        return quotient(*primals), _linear(at_once, moving)(primals, directions)
+        over = bind(_over, total=total)
+        return quotient(*primals), _linear(over, moving)(primals, directions)
 
     quotient.defjvp(jvp, symbolic_zeros=True)
     return quotient
@@ -326,7 +324,6 @@ def _with_slopes(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
     moving: tuple[int, ...],
-    unrolled: int | None,
     on_cpu: OnCpu | None,
     given: Any,
 ) -> Callable[..., tuple[Array, ...]]:
@@ -334,13 +331,6 @@ def _with_slopes(
     function = bind(_sum_and_slopes, total=total, moving=moving)
     if on_cpu is not None:
         return recomputed(function, bind(_on_cpu, cpu=on_cpu, default=function))
-    if unrolled is not None:
-        by_column = bind(_sum_and_columns, total=total, moving=moving, axis=unrolled)
-        at_once = bind(_split, function=function, axis=unrolled)
-        columns = in_chunks(by_column, axes, at_once)
-        return recomputed(
-            function, bind(_joined, function=columns, count=len(moving), axis=unrolled)
-        )
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
     apart = bind(_sum_apart, total=total, moving=moving, given=given)
     default = apart if axes is None else function
@@ -353,46 +343,6 @@ def _sum_and_slopes(
     places = tuple(max(i - 1, 0) for i in moving)  # in `total`, which has no denominator
     sum_, gradients = jax.value_and_grad(total, places)(*varying(x, *others))
     return sum_, *(numerics.divide(g, denominator) for g in gradients)
-
-
-def _sum_and_columns(
-    x: Array,
-    denominator: Array,
-    *others: Any,
-    total: Callable[..., Array],
-    moving: tuple[int, ...],
-    axis: int,
-) -> tuple[Array, ...]:
-    """The same with a slope for each column of the arrays that move."""
-    places = tuple(max(i - 1, 0) for i in moving)
-    values = varying(x, *others)
-    columns = [_columns(values[i], axis) for i in places]
-
-    def of_columns(columns: list[list[Array]]) -> Array:
-        return total(*_replaced(values, places, [jnp.concatenate(c, axis) for c in columns]))
-
-    sum_, gradients = jax.value_and_grad(of_columns)(columns)
-    return sum_, *(numerics.divide(g, denominator) for g in jax.tree.leaves(gradients))
-
-
-def _split(
-    *arguments: Any, function: Callable[..., tuple[Array, ...]], axis: int
-) -> tuple[Array, ...]:
-    sum_, *slopes = function(*arguments)
-    return sum_, *(column for slope in slopes for column in _columns(slope, axis))
-
-
-def _columns(x: Array, axis: int) -> list[Array]:
-    return list(jax.lax.split(x, (1,) * x.shape[axis], axis))
-
-
-def _joined(
-    *arguments: Any, function: Callable[..., tuple[Array, ...]], count: int, axis: int
-) -> tuple[Array, ...]:
-    sum_, *columns = function(*arguments)
-    size = len(columns) // count
-    groups = (columns[i : i + size] for i in range(0, len(columns), size))
-    return sum_, *(jnp.concatenate(group, axis) for group in groups)
 
 
 def _sum_apart(

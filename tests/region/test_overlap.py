@@ -71,7 +71,7 @@ CASES = {
         0.58,
     ),
     "jaccard": Case(
-        segmentation(_jaccard), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 0.44
+        segmentation(_jaccard), _SAMPLES, _INVALID, {"smooth": (0.5, -1.0)}, "smooth", 0.58
     ),
     "tversky": Case(
         segmentation(_tversky),

@@ -43,7 +43,7 @@ CASES = {
         invalid(("image_size", 0.0, "0.0", "number in"), _WRONG_SHAPE, image_size=2.0),
         {"image_size": (5.0, -1.0)},
         "smooth",
-        1.4,
+        0.25,
     ),
     "nwd": Case(
         oracle(_nwd),
@@ -51,7 +51,7 @@ CASES = {
         invalid(("constant", 0.0, "0.0", "number in"), constant=2.0),
         {"constant": (3.0, -1.0)},
         "smooth",
-        1.3,
+        0.25,
     ),
     "sqrt_size_l2": Case(oracle(_sqrt_size_l2), samples(), invalid(), {}, "smooth", 1.3),
     "area_scaled_l2": Case(
@@ -60,7 +60,7 @@ CASES = {
         invalid(("image_size", -1.0, "-1.0", "number in"), _WRONG_SHAPE),
         {"image_size": (5.0, -1.0)},
         "smooth",
-        1.3,
+        0.25,
     ),
 }
 

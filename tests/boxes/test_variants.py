@@ -40,7 +40,7 @@ CASES = {
         invalid(("alpha", 0.0, "0.0", "number in"), ("base", "eiou", "'eiou'", "'diou'")),
         {"alpha": (2.0, -1.0)},
         "smooth",
-        1.3,
+        0.25,
     ),
     "inner_iou": Case(
         oracle(_inner_iou),
@@ -48,7 +48,7 @@ CASES = {
         invalid(("ratio", 0.0, "0.0", "number in"), ("base", "eiou", "'eiou'", "'diou'")),
         {"ratio": (0.8, -1.0)},
         "smooth",
-        1.9,
+        0.25,
     ),
 }
 

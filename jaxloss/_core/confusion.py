@@ -397,8 +397,7 @@ def _slope_of_pooled(
     *others: Any,
     slope: Callable[..., tuple[Array]],
 ) -> tuple[Array]:
-    *of_cost, by_tp, by_fp, by_fn, by_last = others
-    factors = (by_tp, by_fp, by_fn, by_last)
+    of_cost, factors = others[:-4], others[-4:]
     each = (jnp.broadcast_to(x, (z.shape[0], *x.shape)) for x in factors)
     return slope(z, ids, mask, weight, *of_cost, *each)
 
@@ -622,8 +621,8 @@ def _again(other: Cost, pixels: Pixels) -> Cost:
     assert pixels.axis is not None
     z, *arrays = pixels.arrays
     ids, mask = (None if a is None else a.squeeze(pixels.axis) for a in arrays)
-    rows = softmax.statistics(z, ids, mask, pixels.axis)
-    return other._replace(arrays=(*rows, *other.arrays[3:]))
+    three = softmax.statistics(z, ids, mask, pixels.axis)
+    return other._replace(arrays=(*three, *other.arrays[3:]))
 
 
 def _score(

@@ -538,11 +538,9 @@ def _evaluated(
     return _on_cpu(x, *others, cpu=chunked(function, axes), default=default)
 
 
-def chunked(
-    function: Callable[..., Any], axes: tuple[int, ...] | None, most: int | None = None
-) -> Callable[..., Any]:
-    """Makes any platform do what `in_chunks` makes a CPU do, in so many chunks at most."""
-    return bind(_cut_up, function=function, axes=axes, most=most)
+def chunked(function: Callable[..., Any], axes: tuple[int, ...] | None) -> Callable[..., Any]:
+    """Makes any platform do what `in_chunks` makes a CPU do."""
+    return bind(_cut_up, function=function, axes=axes)
 
 
 def _cut_up(
@@ -550,11 +548,10 @@ def _cut_up(
     *others: Any,
     function: Callable[..., Any],
     axes: tuple[int, ...] | None,
-    most: int | None,
 ) -> Any:
     if _is_whole(x, axes):
         return function(x, *others)
-    return _chunked(x, *others, function=function, axes=axes, most=most or CHUNKS)
+    return _chunked(x, *others, function=function, axes=axes)
 
 
 def is_large(x: Array) -> bool:
@@ -566,9 +563,7 @@ def _is_whole(x: Array, axes: tuple[int, ...] | None) -> bool:
     return not (is_large(x) and _long_axes(x, axes))
 
 
-def _chunked(
-    *arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None, most: int
-) -> Any:
+def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None) -> Any:
     x = arguments[0]
     axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
     stop = axis + 1
@@ -584,7 +579,7 @@ def _chunked(
         return jax.tree.map(join, result, of_part(start, length))
 
     rows = x.shape[axis] // cut.blocks
-    turns = min(most, x.size // CHUNK) if axes is None else most
+    turns = min(CHUNKS, x.size // CHUNK) if axes is None else CHUNKS
     # A few more where they leave no rest: half as much to compile.
     exact = (more for more in range(turns, turns * 5 // 4 + 1) if rows % more == 0)
     step = -(-rows // next(exact, turns))

@@ -29,6 +29,7 @@ def platform(request, monkeypatch):
 
     jax.clear_caches()
     monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(cost, "CHUNK", 1)
     monkeypatch.setattr(classes, "PLANE", 0)
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # classes that may be split stay together
     monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
@@ -156,6 +157,30 @@ def test_plain_soft_labels(kind, infinite):
     jax.clear_caches()
     expected, slope = in_float64(loss, logits, np.asarray(labels))
     assert jnp.isnan(expected) == (kind == "a bad id")
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
+
+
+INFINITE = {"none": None, "no cost": -jnp.inf, "a cost": jnp.inf, "NaN": jnp.nan}
+
+
+@pytest.mark.parametrize("infinite", INFINITE)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_elements(weighted, infinite):
+    """Where a CPU sees from the sum whether a logit is infinite; the first target is 0."""
+    logits, ids = batch(3, 1)
+    logits = jnp.where(logits > -jnp.inf, logits, -80)
+    targets = (jnp.arange(logits.size) % 4 / 3).reshape(logits.shape)
+    if INFINITE[infinite] is not None:
+        logits = logits.at[0, 0, 0, 0].set(INFINITE[infinite])
+    options = {"pos_weight": [1.0, 2, 3], "weights": WEIGHTS, "label_smoothing": 0.1}
+    loss = functools.partial(jaxloss.binary_cross_entropy, axis=1, **(options if weighted else {}))
+    value, gradient = jax.value_and_grad(loss)(logits, targets)
+    jax.clear_caches()
+    expected, slope = in_float64(loss, logits, np.asarray(targets))
+    costs = infinite == "a cost" or (infinite == "no cost" and weighted)
+    assert np.isinf(expected) == costs
+    assert np.isnan(expected) == (infinite == "NaN")
     np.testing.assert_allclose(value, expected, rtol=2e-6)
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
 

@@ -121,7 +121,7 @@ def distance_penalized_dice(
     pixels = confusion.read(logits, labels, options)
     pixels, phi = scored(pixels, options["include_background"], distance_map)
     if phi is None:
-        mask = (pixels.both()[1] > 0.5).astype(jnp.int32)
+        mask = (pixels.targets() > 0.5).astype(jnp.int32)
         spacing = spacing_of(sampling, pixels.dtype, len(pixels.spatial))
         phi = maps.penalty(mask, spacing, axes=pixels.spatial, values=2)
     formula = bind(_penalized_dice, normalized=normalized)

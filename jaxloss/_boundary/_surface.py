@@ -68,7 +68,7 @@ def boundary_of(
     pixels, phi = scored(pixels, options["include_background"], distance_map)
     if phi is None:
         spacing = spacing_of(sampling, pixels.dtype, len(pixels.spatial))
-        phi = maps.signed(pixels.both()[1] > 0.5, spacing, axes=pixels.spatial)
+        phi = maps.signed(pixels.targets() > 0.5, spacing, axes=pixels.spatial)
     return score(_boundary, pixels, options, pixels.valid(), more=_moved, maps=(phi,))
 
 

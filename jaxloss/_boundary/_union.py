@@ -62,7 +62,7 @@ def boundary_dou(
     """
     own = {"activation": activation, "per_image": per_image}
     pixels, _ = scored(read(logits, labels, {**options, **own}), include_background)
-    target = pixels.both()[1] > 0.5
+    target = pixels.targets() > 0.5
     if pixels.weight is not None:
         target = target & (pixels.weight != 0)
     inner = functools.reduce(jnp.logical_and, neighbours(target, pixels.spatial))

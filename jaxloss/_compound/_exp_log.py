@@ -103,7 +103,7 @@ def _label_weights(pixels: Pixels) -> tuple[Array, Array]:
     if pixels.data.class_weights is not None:
         return pixels.data.class_weights, pixels.data.class_weights
     batch = pixels._replace(frame=pixels.frame._replace(per_image=False))
-    _, y = pixels.both()
+    y = pixels.targets()
     valid, known = batch.valid(), jnp.where(jnp.isnan(y), 0, y)
     shape = [-1 if i == pixels.axis else 1 for i in range(pixels.frame.rank)]
 

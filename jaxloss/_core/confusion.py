@@ -187,6 +187,10 @@ class Pixels(NamedTuple):
         *_, p, _, y = self.form(*self.arrays, axis=self.axis)
         return p, y
 
+    def targets(self) -> Array:
+        """Returns the targets alone."""
+        return self._replace(form=self.form._replace(activation=None)).both()[1]
+
     def total(self, values: Array) -> Array:
         """Sums over the valid pixels: `[B, C]`, `[C]` if pooled, `[B]` or `[]` without classes."""
         return self.frame.total(values, self.weight)
@@ -610,7 +614,7 @@ def score(
         return apart(other.apart())
     if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:
         return joined()
-    if more is not None:  # of which nothing is written out
+    if more is not None or not cost.is_large(pixels.arrays[0]):  # then nothing is written out
         return apart(other.apart())
     by_itself = lambda: apart(_again(other, pixels))
     return jax.lax.platform_dependent(cpu=by_itself, default=joined)

@@ -134,7 +134,7 @@ class Cost(NamedTuple):
         if self.classes is not None and weights is not None:
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
-        total = bind(_weighted_sum, formula=self.formula)
+        total = bind(weighted_sum, formula=self.formula)
         quotient = _quotient(total, self._cut, self.at_once, self.on_cpu, self.given)
         return quotient(x, denominator, weights, *others)
 
@@ -156,7 +156,7 @@ class Cost(NamedTuple):
         return Cost(bind(_product, formula=self.formula), (x, factors, *others), self.classes)
 
 
-def _weighted_sum(
+def weighted_sum(
     x: Array, weights: Array | None, *others: Any, formula: Callable[..., Array]
 ) -> Array:
     values = formula(x, *others)
@@ -328,7 +328,7 @@ def _with_slopes(
     given: Any,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
-    function = bind(_sum_and_slopes, total=total, moving=moving)
+    function = bind(sum_and_slopes, total=total, moving=moving)
     if on_cpu is not None:
         return recomputed(function, bind(_on_cpu, cpu=on_cpu, default=function))
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
@@ -337,7 +337,7 @@ def _with_slopes(
     return recomputed(function, in_chunks(function, axes, default))
 
 
-def _sum_and_slopes(
+def sum_and_slopes(
     x: Array, denominator: Array, *others: Any, total: Callable[..., Array], moving: tuple[int, ...]
 ) -> tuple[Array, ...]:
     places = tuple(max(i - 1, 0) for i in moving)  # in `total`, which has no denominator
@@ -354,7 +354,7 @@ def _sum_apart(
     given: Any,
 ) -> tuple[Array, ...]:
     again = _hide(x, given)
-    slopes = _sum_and_slopes(again, denominator, *others, total=total, moving=moving)[1:]
+    slopes = sum_and_slopes(again, denominator, *others, total=total, moving=moving)[1:]
     return total(x, *others), *slopes
 
 

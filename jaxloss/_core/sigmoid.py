@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, numerics
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.cost import Cost, bind, chunked, is_large, sum_and_slopes, weighted_sum
+from jaxloss._core.sharding import blocks
 
 Array = jax.Array
 
@@ -44,9 +45,16 @@ def entropy(x: Array, hits: Array, misses: Array, probabilities: bool = False) -
 
 @jax.custom_jvp
 def _entropy(x: Array, hits: Array, misses: Array) -> Array:
-    beyond = numerics.product(hits, jnp.maximum(-x, 0)) + numerics.product(
-        misses, jnp.maximum(x, 0)
-    )
+    return _of_logits(x, hits, misses, numerics.product)
+
+
+def entropy_of_finite(x: Array, hits: Array, misses: Array) -> Array:
+    """Returns the same of logits without a select: NaN where nothing of an infinite cost counts."""
+    return _of_logits(x, hits, misses, jnp.multiply)
+
+
+def _of_logits(x: Array, hits: Array, misses: Array, times: Callable[..., Array]) -> Array:
+    beyond = times(hits, jnp.maximum(-x, 0)) + times(misses, jnp.maximum(x, 0))
     return beyond + (hits + misses) * jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
@@ -124,7 +132,10 @@ def _log_miss(x: Array, y: Array) -> Array:
 
 
 def cost(
-    formula: Callable[..., Array], data: labels.Independent, *parameters: Array | None
+    formula: Callable[..., Array],
+    data: labels.Independent,
+    *parameters: Array | None,
+    of_finite: Callable[..., Array] | None = None,
 ) -> Cost:
     """Returns `w formula(x, y, *parameters)` of each element, `w` its class weight, 0 where masked.
 
@@ -132,9 +143,50 @@ def cost(
       formula: An elementwise function of logits, targets and the parameters.
       data: The logits and their targets.
       *parameters: Arrays that broadcast to the logits, or None; derivatives reach them.
+      of_finite: The same function without a select, no finite number where it would need one; None:
+        there is none.
     """
     read = (data.logits, data.targets, data.classes, data.mask, data.class_weights)
-    return Cost(bind(_weighted, formula=formula), (*read, *parameters), given=data.given)
+    weighted, on_cpu = bind(_weighted, formula=formula), None
+    if of_finite is not None and all(a is None for a in read[2:]):
+        finite = bind(_weighted, formula=of_finite)
+        on_cpu = bind(_with_slope, formula=weighted, of_finite=finite)
+    return Cost(weighted, (*read, *parameters), on_cpu=on_cpu, given=data.given)
+
+
+def _with_slope(
+    x: Array,
+    denominator: Array,
+    weights: Array | None,
+    *others: Any,
+    formula: Callable[..., Array],
+    of_finite: Callable[..., Array],
+) -> tuple[Array, Array]:
+    """The sum of a cost and its slope over the denominator.
+
+    A CPU's compiler sums what holds no select without writing it to memory, and the slope by itself
+    is one loop more. Whether no select was needed the sum shows.
+    """
+    arrays = x, denominator, weights, *others
+    exact = bind(sum_and_slopes, total=bind(weighted_sum, formula=formula), moving=(0,))
+    if not is_large(x) or any(blocks(x, i) > 1 for i in range(1, x.ndim)):
+        return chunked(exact, None)(*arrays)
+    lines = [_in_lines(a, x.shape) for a in arrays]
+    sum_ = weighted_sum(lines[0], *lines[2:], formula=of_finite)
+
+    def as_summed(*lines: Any) -> tuple[Array, Array]:
+        return sum_, exact(*lines)[1]
+
+    in_chunks = chunked(exact, None)
+    total, slope = jax.lax.cond(jnp.isfinite(sum_), as_summed, in_chunks, *lines)
+    return total, slope.reshape(x.shape)
+
+
+def _in_lines(a: Any, shape: tuple[int, ...]) -> Any:
+    """Merges the axes behind the first: the compiler vectorises the last one only."""
+    if a is None or a.ndim != len(shape) or a.ndim < 3:
+        return a
+    return jnp.broadcast_to(a, shape).reshape(shape[0], -1)
 
 
 def _weighted(

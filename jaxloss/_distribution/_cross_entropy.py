@@ -161,8 +161,9 @@ def cross_entropy_of(
     if isinstance(data, Competing):
         return softmax.cross_entropy(data, label_smoothing)
     formula = bind(_binary_cross_entropy, probabilities=data.are_probabilities)
-    factor = weight_of_positives(pos_weight, data)
-    return sigmoid.cost(formula, data, softmax.smoothing_of(label_smoothing), factor)
+    of_finite = None if data.are_probabilities else _of_finite
+    parameters = softmax.smoothing_of(label_smoothing), weight_of_positives(pos_weight, data)
+    return sigmoid.cost(formula, data, *parameters, of_finite=of_finite)
 
 
 def _nll(part: Competing) -> Array:
@@ -181,9 +182,17 @@ def _binary_cross_entropy(
     return weighted_entropy(x, towards_half(y, smoothing), pos_weight, probabilities)
 
 
+def _of_finite(x: Array, y: Array, smoothing: Array | None, pos_weight: Array | None) -> Array:
+    return sigmoid.entropy_of_finite(x, *_shares(towards_half(y, smoothing), pos_weight))
+
+
 def weighted_entropy(x: Array, t: Array, pos_weight: Array | None, probabilities: bool) -> Array:
     """Returns `-pos_weight t log p - (1 - t) log(1 - p)`."""
-    return sigmoid.entropy(x, t if pos_weight is None else pos_weight * t, 1 - t, probabilities)
+    return sigmoid.entropy(x, *_shares(t, pos_weight), probabilities)
+
+
+def _shares(t: Array, pos_weight: Array | None) -> tuple[Array, Array]:
+    return t if pos_weight is None else pos_weight * t, 1 - t
 
 
 def weight_of_positives(pos_weight: Array | None, data: Independent) -> Array | None:

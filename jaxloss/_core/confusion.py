@@ -340,7 +340,8 @@ def of_counts(
     if scalar and frame.axis_name is None:
         sums = terms, frame.summed, arrays
         written = _written(pixels, beside) if of_ids and more is None else None
-        return cost.of_sums(*sums, finished, others, summed, of_chunk, written)
+        short = pixels.form.activation != "softmax" or (more is None and not of_ids)
+        return cost.of_sums(*sums, finished, others, summed, of_chunk, written, short)
     return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
 
 

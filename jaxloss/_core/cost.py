@@ -389,6 +389,7 @@ def of_sums(
     summed: tuple[int, ...] | None = None,
     of_chunk: Callable[..., tuple[Array, ...]] | None = None,
     written: Written | None = None,
+    short: bool = False,
 ) -> Array:
     """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
 
@@ -401,13 +402,14 @@ def of_sums(
       summed: Where those axes are in the terms; None: where they are in `x`.
       of_chunk: Another way to compute the terms of a chunk; None: none.
       written: How some platforms compute them; None: all in the same way.
+      short: Whether the derivative is faster at once than in chunks: of one loop, or few.
     """
     summed = axes if summed is None else summed
     total = bind(_totals, terms=terms, summed=summed)
     in_chunk = bind(_totals, terms=of_chunk or terms, summed=summed)
     if written is None or not is_large(arrays[0]):
         written = Written()
-    finished = _finished(total, in_chunk, axes, finish, len(arrays), written)
+    finished = _finished(total, in_chunk, axes, finish, len(arrays), written, short)
     return finished(*arrays, *parameters)
 
 
@@ -425,6 +427,7 @@ def _finished(
     finish: Callable[..., Array],
     count: int,
     written: Written,
+    short: bool,
 ) -> Callable[..., Array]:
     """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
     sums = recomputed(total, written.way(0, in_chunks(in_chunk, axes, total), total))
@@ -443,7 +446,7 @@ def _finished(
             whole = bind(_whole, total=total, finish=finish, count=count)
             return value, _linear(whole, moving)(primals, directions)
         by_hand = written if inner == (0,) else Written()
-        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, by_hand)
+        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, by_hand, short)
         return value, linear(primals, parts, directions)
 
     number.defjvp(jvp, symbolic_zeros=True)
@@ -468,12 +471,14 @@ def _by_slopes(
     count: int,
     moving: tuple[int, ...],
     written: Written,
+    short: bool,
 ) -> Callable[..., Array]:
     """The derivative of such a number: that by its sums first, with which one pass is made."""
     inner = tuple(i for i in moving if i < count)
     outer = tuple(i - count for i in moving if i >= count)
     slope, in_chunk = (bind(_slopes, total=f, inner=inner, count=count) for f in (total, in_chunk))
-    slopes_of = recomputed(slope, written.way(1, in_chunks(in_chunk, axes, slope), slope))
+    parted = slope if short else in_chunks(in_chunk, axes, slope)
+    slopes_of = recomputed(slope, written.way(1, parted, slope))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(
@@ -560,12 +565,13 @@ def is_large(x: Array) -> bool:
 
 
 def _is_whole(x: Array, axes: tuple[int, ...] | None) -> bool:
-    return not (is_large(x) and _long_axes(x, axes))
+    return not is_large(x) or _cut_axis(x, axes) is None
 
 
 def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None) -> Any:
     x = arguments[0]
-    axis = max(_long_axes(x, axes), key=lambda i: x.shape[i])
+    axis = _cut_axis(x, axes)
+    assert axis is not None
     stop = axis + 1
     if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
         stop = next((i for i in range(stop, x.ndim) if sharding.blocks(x, i) > 1), x.ndim)
@@ -671,11 +677,14 @@ class _Cut(NamedTuple):
         )
 
 
-def _long_axes(x: Array, axes: tuple[int, ...] | None) -> list[int]:
-    """The axes that may be cut: not the first, over which devices may share a batch."""
+def _cut_axis(x: Array, axes: tuple[int, ...] | None) -> int | None:
+    """The axis to cut, the first that is long: what a chunk reads then lies together.
+
+    Devices may share a batch: with more than one it is not the first.
+    """
     axes = tuple(range(x.ndim)) if axes is None else axes
-    long = [i for i in axes if x.shape[i] >= CHUNKS and not is_split(x, i)]
-    return [i for i in long if i != 0] or (long if jax.device_count() == 1 else [])
+    long = (i for i in axes if x.shape[i] >= CHUNKS and not is_split(x, i))
+    return next((i for i in long if i != 0 or jax.device_count() == 1), None)
 
 
 def varying(*arrays: Any) -> tuple[Any, ...]:

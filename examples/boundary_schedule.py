@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Run]:
     picture = options.output / "boundary_schedule.png"
     strokes = judge.masks > 0
     phi = np.asarray(jaxloss.distance.signed_distance(strokes))
-    rim = (phi == 0)[strokes].mean()
+    rim = (strokes & (phi == 0)).sum() / max(strokes.sum(), 1)  # a small scene may have none
     print(f"strokes fill {strokes.mean():.1%} of a scene; {rim:.0%} of them is rim, where phi is 0")
     draw_curves_and_maps(picture, runs, judge.images[..., 0], strokes, phi)
     print(f"picture {picture}")

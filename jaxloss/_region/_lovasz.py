@@ -97,7 +97,7 @@ def lovasz_softmax(
     own = {"per_image": per_image, "absent": absent, "include_background": include_background}
     pixels = _read(logits, labels, {**options, **own, "activation": activation})
     *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
-    errors = numerics.absolute(difference(p, q, y)) * jnp.where(jnp.isnan(y), jnp.nan, 1)
+    errors = numerics.absolute(difference(p, q, y))
     return _reduced(errors, y, pixels, labels, {**options, **own})
 
 

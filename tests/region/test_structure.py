@@ -190,7 +190,7 @@ CASES = {
             _close("ids", "ids", 7, 8, **_TWO),
             _close("channels", "ids", 6, 7, axis=1, include_background=False, **_TWO),
             _close("pooled", "elements", 12, 5, per_image=False, **_TWO | {"window": (5, 1)}),
-            _close("binary", "binary", 16, 17, window=1),
+            _close("binary", "binary", 16, 17, window=1, weights=POWERS),
         ),
         (
             *(c._replace(options=_ONE | c.options) for c in invalid_segmentations("sigma")),

@@ -318,31 +318,36 @@ def of_counts(
       scalar: Whether the result is a number: then a CPU keeps nothing of the pixels' size.
       beside: A cost of the same logits; its sum is the last of `counts.more`.
     """
-    frame, axis = pixels.frame, pixels.axis
-    move = _moved_classes(pixels, beside)
-    held = axis if move is None else move[1]
-    summed = frame._replace(axis=held).summed
-    with_cost, rest = _with_cost(pixels, beside, held)
+    frame, move = pixels.frame, _moved_classes(pixels, beside)
+    rest = _further_arrays(pixels, beside)
     of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
     constant = of_ids and not (beside and beside.of_target)
     fixed: dict[str, Any] = {
-        "with_cost": with_cost,
         "more": more,
         "counts": (len(pixels.arrays), len(maps)),
         "rank": frame.rank,
-        "move": move,
         "constant": constant,
     }
-    terms, of_chunk = (bind(_terms, **fixed, copied=copied) for copied in (False, True))
+    terms = bind(_terms, with_cost=_with_cost(pixels, beside, pixels.axis), move=None, **fixed)
     finished = bind(_of_sums, finish=finish, frame=frame, constant=constant)
     arrays = (*pixels.arrays, pixels.weight, *maps, *rest)
     others = (pixels.valid(), pixels.class_weights, *parameters)
-    if scalar and frame.axis_name is None:
-        sums = terms, frame.summed, arrays
-        written = _written(pixels, beside) if of_ids and more is None else None
-        short = pixels.form.activation != "softmax" or (more is None and not of_ids)
-        return cost.of_sums(*sums, finished, others, summed, of_chunk, written, short)
-    return finished(tuple(term.sum(summed) for term in terms(*arrays)), *others)
+    if not scalar or frame.axis_name is not None:
+        return finished(tuple(term.sum(frame.summed) for term in terms(*arrays)), *others)
+    of_chunk = None
+    if move is not None:
+        moved = bind(_terms, with_cost=_with_cost(pixels, beside, move[1]), move=move, **fixed)
+        of_chunk = moved, frame._replace(axis=move[1]).summed
+    return cost.of_sums(
+        terms,
+        frame.summed,
+        arrays,
+        finished,
+        others,
+        of_chunk,
+        written=_written(pixels, beside) if of_ids and more is None else None,
+        short=pixels.form.activation != "softmax" or (more is None and not of_ids),
+    )
 
 
 def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
@@ -425,19 +430,19 @@ def _terms(
     rank: int,
     move: tuple[int, int] | None,
     constant: bool,
-    copied: bool,
 ) -> tuple[Array, ...]:
     """What is summed of each pixel. In arrays of some rank the classes may move to another axis.
 
-    What is `copied` for that the compiler does not read where it was, which takes a CPU longer.
+    They are copied there: to read them where they were takes a CPU longer.
 
     Where `(1 - p) y` is `constant`, `p y` stands last once more, without derivative: the difference
     of both moves as the former does.
     """
     if move is not None:
-        place = lambda a: jax.lax.optimization_barrier(a) if copied else a
         arrays = tuple(
-            place(jnp.moveaxis(a, *move)) if a is not None and jnp.ndim(a) == rank else a
+            jax.lax.optimization_barrier(jnp.moveaxis(a, *move))
+            if a is not None and jnp.ndim(a) == rank
+            else a
             for a in arrays
         )
     of_form, of_more = counts
@@ -453,40 +458,40 @@ def _terms(
 def _moved_classes(pixels: Pixels, beside: Cost | None) -> tuple[int, int] | None:
     """Where the classes are, and to which axis a chunk should move them; None: they stay.
 
-    A CPU's compiler vectorises the last axis, which a few classes do not fill, and reduces the
-    second of a single image ten times slower than the last but one.
+    A CPU's compiler vectorises the last axis, which a few classes do not fill, and reduces over the
+    second of a single image, as a softmax does, ten times slower than over the last but one.
     """
     rank, axis = pixels.frame.rank, pixels.axis
     knows_axis = beside is not None and beside.classes is not None
     if axis in (None, 0, rank - 2) or rank < 3 or knows_axis:
         return None
-    if axis == rank - 1 and pixels.shape[-1] > FEW:
-        return None
-    return axis, rank - 2
+    last = axis == rank - 1
+    stays = pixels.shape[-1] > FEW if last else pixels.form.activation != "softmax"
+    return None if stays else (axis, rank - 2)
 
 
 def _with_cost(
     pixels: Pixels, beside: Cost | None, axis: int | None
-) -> tuple[Callable[..., tuple[Array, ...]], tuple[Any, ...]]:
-    """Returns what gives the terms of a form and a cost, and its further arrays."""
+) -> Callable[..., tuple[Array, ...]]:
+    """Returns what gives the terms of a form and a cost, of classes on some axis."""
     if beside is None:
-        return bind(_alone, form=pixels.form, axis=axis), ()
-    count = len(pixels.arrays)
+        return bind(_alone, form=pixels.form, axis=axis)
+    formula, count = beside.formula, len(pixels.arrays)
     if not beside.of_target:
-        of_logits = bind(
-            _of_logits, form=pixels.form, axis=axis, formula=beside.formula, count=count
-        )
-        return of_logits, beside.arrays[1:]
-    rest = beside.arrays[3:]
-    assert pixels.axis is not None
+        return bind(_of_logits, form=pixels.form, axis=axis, formula=formula, count=count)
     of_position = _of_position(beside, pixels.frame.rank)
-    expanded = tuple(
-        jnp.expand_dims(a, pixels.axis) if yes else a
-        for a, yes in zip(rest, of_position, strict=True)
-    )
-    return bind(
-        _of_statistics, axis=axis, formula=beside.formula, of_position=of_position
-    ), expanded
+    return bind(_of_statistics, axis=axis, formula=formula, of_position=of_position)
+
+
+def _further_arrays(pixels: Pixels, beside: Cost | None) -> tuple[Any, ...]:
+    """Returns the arrays that such terms need behind those of the form."""
+    if beside is None:
+        return ()
+    if not beside.of_target:
+        return beside.arrays[1:]
+    assert pixels.axis is not None
+    each = zip(beside.arrays[3:], _of_position(beside, pixels.frame.rank), strict=True)
+    return tuple(jnp.expand_dims(a, pixels.axis) if yes else a for a, yes in each)
 
 
 def _of_position(beside: Cost, rank: int) -> tuple[bool, ...]:

@@ -386,8 +386,7 @@ def of_sums(
     arrays: tuple[Any, ...],
     finish: Callable[..., Array],
     parameters: tuple[Any, ...],
-    summed: tuple[int, ...] | None = None,
-    of_chunk: Callable[..., tuple[Array, ...]] | None = None,
+    of_chunk: tuple[Callable[..., tuple[Array, ...]], tuple[int, ...]] | None = None,
     written: Written | None = None,
     short: bool = False,
 ) -> Array:
@@ -399,14 +398,15 @@ def of_sums(
       arrays: `x`, and arrays that broadcast to it, or None.
       finish: `finish(sums, *parameters)`, a scalar.
       parameters: Arrays, or None.
-      summed: Where those axes are in the terms; None: where they are in `x`.
-      of_chunk: Another way to compute the terms of a chunk; None: none.
+      of_chunk: Another way to compute the terms of a chunk, and where those axes are in them; None:
+        none.
       written: How some platforms compute them; None: all in the same way.
       short: Whether the derivative is faster at once than in chunks: of one loop, or few.
     """
-    summed = axes if summed is None else summed
-    total = bind(_totals, terms=terms, summed=summed)
-    in_chunk = bind(_totals, terms=of_chunk or terms, summed=summed)
+    total, in_chunk = (
+        bind(_totals, terms=f, summed=summed)
+        for f, summed in ((terms, axes), of_chunk or (terms, axes))
+    )
     if written is None or not is_large(arrays[0]):
         written = Written()
     finished = _finished(total, in_chunk, axes, finish, len(arrays), written, short)

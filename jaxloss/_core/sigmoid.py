@@ -79,9 +79,23 @@ def probability_pair(x: Array) -> tuple[Array, Array]:
 @probability_pair.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     (x,), (t,) = primals, tangents
+    slope = _slope(x) * t
+    return probability_pair(x), (slope, -slope)
+
+
+@jax.custom_jvp
+def _slope(x: Array) -> Array:
+    """Returns `p (1 - p)`, without the selects of either: a CPU's compiler makes one loop of it."""
+    small = jnp.exp(-jnp.abs(x))
+    larger = 1 / (1 + small)
+    return small * larger * larger
+
+
+@_slope.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (t,) = primals, tangents
     p, q = probability_pair(x)
-    slope = p * q * t
-    return (p, q), (slope, -slope)
+    return _slope(x), _slope(x) * (q - p) * t
 
 
 def log_pair_of_probability(p: Array) -> tuple[Array, Array]:

@@ -29,6 +29,19 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return quotient, divide(tangents[0] - slope * tangents[1], denominator)
 
 
+@jax.custom_jvp
+def reciprocal(u: Array) -> Array:
+    """Returns `1 / u` for `u >= 0`, and 0 where that is not a normal number."""
+    inside = ~((u < jnp.finfo(u.dtype).tiny) | (u == jnp.inf))  # NaN stays NaN
+    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
+
+
+@reciprocal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = reciprocal(*primals)
+    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def hidden(x: Array, given: Any, *others: Any) -> tuple[Any, ...]:
     """Returns arrays that a compiler does not find equal to these: it shares nothing of them.
@@ -122,22 +135,9 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     u, exponent = primals
     value = steep_power(u, exponent)
     inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
-    slope = jnp.where(inside, value, 0) * exponent * _reciprocal(u)
+    slope = jnp.where(inside, value, 0) * exponent * reciprocal(u)
     by_exponent = jnp.where(inside, value * jnp.log(jnp.where(inside, u, 1)), 0)
     return value, slope * tangents[0] + by_exponent * tangents[1]
-
-
-@jax.custom_jvp
-def _reciprocal(u: Array) -> Array:
-    """Returns `1 / u`, and 0 where that is not a normal number."""
-    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
-    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
-
-
-@_reciprocal.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    inverse = _reciprocal(*primals)
-    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow
 
 
 def sqrt(x: Array) -> Array:

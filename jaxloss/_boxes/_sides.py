@@ -98,7 +98,7 @@ def _siou(x: Span, y: Span, theta: Array) -> Array:
         return -jnp.expm1(-sharpness * numerics.divide(axis.apart, axis.hull) ** 2)
 
     def shape(axis: Span) -> Array:
-        larger = pairs.in_order(axis.first, axis.second)[1]
+        larger = numerics.maximum(axis.first, axis.second)
         unlike = numerics.divide(numerics.absolute(axis.first - axis.second), larger)
         return numerics.power(-jnp.expm1(-unlike), theta)
 

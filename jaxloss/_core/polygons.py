@@ -47,9 +47,8 @@ def pair(boxes: Array, others: Array) -> Pair:
     (x, y, *first, angle), (u, v, *second, other_angle) = columns(boxes), columns(others)
     dx, dy = x - u, y - v
     sides = [jnp.where(side < 0, 0, side) for side in (*first, *second)]
-    largest = functools.reduce(jnp.maximum, sides)
-    apart = jnp.maximum(jnp.abs(dx), jnp.abs(dy))
-    unit, reach = _power_of_two(largest), _power_of_two(jnp.maximum(largest, apart))
+    unit = _power_of_two(functools.reduce(jnp.maximum, sides))
+    reach = jnp.maximum(unit, _power_of_two(jnp.maximum(jnp.abs(dx), jnp.abs(dy))))
     per_unit, per_reach = 1 / unit, 1 / reach  # exact
     w, h, other_w, other_h = (side * per_unit for side in sides)
     return Pair(

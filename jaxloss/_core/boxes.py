@@ -118,9 +118,9 @@ def offset(x: Span, y: Span, *, constant_hull: bool = False) -> Array:
 
     Two equal points have no diagonal: 0 with zero gradient.
     """
-    largest = unit(jnp.maximum(x.hull, y.hull))
-    distance = (x.apart / largest) ** 2 + (y.apart / largest) ** 2
-    diagonal = (x.hull / largest) ** 2 + (y.hull / largest) ** 2
+    shrink = 1 / unit(jnp.maximum(x.hull, y.hull))
+    distance = (x.apart * shrink) ** 2 + (y.apart * shrink) ** 2
+    diagonal = (x.hull * shrink) ** 2 + (y.hull * shrink) ** 2
     if constant_hull:
         diagonal = jax.lax.stop_gradient(diagonal)
     return numerics.divide(distance, diagonal)
@@ -156,10 +156,10 @@ def unit(length: Array) -> Array:
 
 
 def _direction(width: Array, height: Array) -> tuple[Array, Array]:
-    """The direction of a box's diagonal, its larger part 1; that of a point is `(0, 1)`."""
-    largest = unit(jnp.maximum(width, height))
+    """The direction of a box's diagonal, its larger part about 1; that of a point is `(0, 1)`."""
+    shrink = 1 / unit(jnp.maximum(width, height))
     point = (width == 0) & (height == 0)
-    return jnp.where(point, 0, width / largest), jnp.where(point, 1, height / largest)
+    return jnp.where(point, 0, width * shrink), jnp.where(point, 1, height * shrink)
 
 
 def _span(first: tuple[Array, Array], second: tuple[Array, Array], format: str) -> Span:

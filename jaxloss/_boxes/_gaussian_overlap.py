@@ -140,6 +140,6 @@ def _centres(two: NormalPair) -> Array:
     """The smooth-L1 of the offset along the second box's axes, in its sides."""
     stretch = two.reach / two.unit
     offsets = [x * stretch / side for x, side in zip(two.offset, two.others, strict=True)]
-    near = [jnp.clip(d, -_KNEE, _KNEE) for d in offsets]
+    near = [numerics.clip(d, -_KNEE, _KNEE) for d in offsets]
     x, y = (n * (d - n / 2) / _KNEE for n, d in zip(near, offsets, strict=True))
     return x + y

@@ -30,7 +30,7 @@ class NormalPair(NamedTuple):
       offset: The difference of the centres along the axes of the second box, in `reach`.
       near: The same along the axes of the first box.
       unit: The size of the largest side, a power of two; a constant for the derivative.
-      reach: The largest of `unit` and the difference of the centres; a constant too.
+      reach: The size of the largest of the sides and the difference of the centres, as `unit`.
     """
 
     sides: polygons.Point
@@ -88,20 +88,21 @@ class NormalPair(NamedTuple):
 
 def compare(two: polygons.Pair) -> NormalPair:
     """Compares two boxes of any size and distance."""
-    largest = functools.reduce(jnp.maximum, (*two.sides, *two.other_sides))
+    largest = functools.reduce(numerics.maximum, (*two.sides, *two.other_sides))
     # Two boxes without any size are squares of the smallest one.
     floor = jnp.where(largest > 0, _FLOOR * largest, 1)
-    w, h, v, g = (jnp.maximum(side, floor) for side in (*two.sides, *two.other_sides))
+    w, h, v, g = (numerics.maximum(side, floor) for side in (*two.sides, *two.other_sides))
 
     angle = two.angle - two.other_angle
     sine, cosine = jnp.sin(angle) ** 2, jnp.cos(angle) ** 2
     quarter = sine > cosine
-    p, q = polygons.turned(two.offset, two.angle)
+    offset = polygons.turned(two.offset, two.other_angle)
+    p, q = polygons.turned(offset, angle)
     return NormalPair(
         (jnp.where(quarter, h, w), jnp.where(quarter, w, h)),
         (v, g),
         jnp.where(quarter, cosine, sine),
-        polygons.turned(two.offset, two.other_angle),
+        offset,
         (jnp.where(quarter, q, p), jnp.where(quarter, p, q)),
         two.unit,
         two.reach,

@@ -91,7 +91,7 @@ def extended_iou(
 def _bounded_iou(x: Span, y: Span, beta: Array) -> Array:
     def missed(axis: Span) -> tuple[Array, Array]:
         far = 4 * numerics.absolute(axis.apart)
-        larger = pairs.in_order(axis.first, axis.second)[1]
+        larger = numerics.maximum(axis.first, axis.second)
         return (
             jnp.minimum(numerics.divide(far, axis.second + far / 2), 1),
             numerics.divide(numerics.absolute(axis.first - axis.second), larger),

@@ -89,18 +89,16 @@ def efficient_iou(x: Span, y: Span) -> Array:
 
 
 def _siou(x: Span, y: Span, theta: Array) -> Array:
-    far_x, far_y = numerics.absolute(x.apart), numerics.absolute(y.apart)
-    largest = pairs.unit(jnp.maximum(far_x, far_y))
-    dx, dy = far_x / largest, far_y / largest
-    sharpness = 2 - numerics.divide(2 * dx * dy, dx**2 + dy**2)
+    per_length = 1 / pairs.unit(jnp.maximum(jnp.abs(x.apart), jnp.abs(y.apart)))
+    dx, dy = x.apart * per_length, y.apart * per_length
+    sharpness = 2 - 2 * numerics.absolute(dx * dy) * numerics.reciprocal(dx**2 + dy**2)
 
-    def distance(axis: Span) -> Array:
-        return -jnp.expm1(-sharpness * numerics.divide(axis.apart, axis.hull) ** 2)
+    def penalty(axis: Span) -> Array:
+        axis = axis.relative()
+        distance = axis.apart * numerics.reciprocal(axis.hull)
+        smaller, larger = numerics.in_order(axis.first, axis.second)
+        unlike = (larger - smaller) * numerics.reciprocal(larger)
+        shape = numerics.power(-jnp.expm1(-unlike), theta)
+        return shape - jnp.expm1(-sharpness * distance**2)
 
-    def shape(axis: Span) -> Array:
-        larger = pairs.in_order(axis.first, axis.second)[1]
-        unlike = numerics.divide(numerics.absolute(axis.first - axis.second), larger)
-        return numerics.power(-jnp.expm1(-unlike), theta)
-
-    penalty = distance(x) + distance(y) + shape(x) + shape(y)
-    return pairs.measure(x, y).loss + penalty / 2
+    return pairs.measure(x, y).loss + (penalty(x) + penalty(y)) / 2

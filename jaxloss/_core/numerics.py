@@ -29,6 +29,19 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return quotient, divide(tangents[0] - slope * tangents[1], denominator)
 
 
+@jax.custom_jvp
+def reciprocal(u: Array) -> Array:
+    """Returns `1 / u`, and 0 where `u` is not a normal number; NaN stays NaN."""
+    inside = ~((jnp.abs(u) < jnp.finfo(u.dtype).tiny) | jnp.isinf(u))
+    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
+
+
+@reciprocal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = reciprocal(*primals)
+    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def hidden(x: Array, given: Any, *others: Any) -> tuple[Any, ...]:
     """Returns arrays that a compiler does not find equal to these: it shares nothing of them.
@@ -122,22 +135,9 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     u, exponent = primals
     value = steep_power(u, exponent)
     inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
-    slope = jnp.where(inside, value, 0) * exponent * _reciprocal(u)
+    slope = jnp.where(inside, value, 0) * exponent * reciprocal(u)
     by_exponent = jnp.where(inside, value * jnp.log(jnp.where(inside, u, 1)), 0)
     return value, slope * tangents[0] + by_exponent * tangents[1]
-
-
-@jax.custom_jvp
-def _reciprocal(u: Array) -> Array:
-    """Returns `1 / u`, and 0 where that is not a normal number."""
-    inside = (u >= jnp.finfo(u.dtype).tiny) & (u < jnp.inf)
-    return jnp.where(inside, 1 / jnp.where(inside, u, 1), 0)
-
-
-@_reciprocal.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    inverse = _reciprocal(*primals)
-    return inverse, -inverse * (inverse * tangents[0])  # in this order it does not overflow
 
 
 def sqrt(x: Array) -> Array:
@@ -148,7 +148,39 @@ def sqrt(x: Array) -> Array:
 
 def absolute(x: Array) -> Array:
     """Returns `|x|`, with derivative 0 at 0."""
-    return jnp.maximum(x, -x)  # at the tie each side has half the derivative
+    return maximum(x, -x)  # at the tie each side has half the derivative
+
+
+@jax.custom_jvp
+def in_order(x: Array, y: Array) -> tuple[Array, Array]:
+    """The smaller and the larger; at a tie each has half the derivative, as with `jnp.maximum`.
+
+    The derivative has fewer operations than its, and no division: less to compile, and half the
+    time on a CPU.
+    """
+    return jnp.minimum(x, y), jnp.maximum(x, y)
+
+
+@in_order.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Any, Any]:
+    (x, y), (t, u) = primals, tangents
+    share = jnp.where(x > y, 1, jnp.where(x < y, 0, jnp.full_like(x, 0.5)))
+    return in_order(x, y), ((1 - share) * t + share * u, share * t + (1 - share) * u)
+
+
+def minimum(x: Array, y: Array) -> Array:
+    """Returns the smaller; at a tie each has half the derivative."""
+    return in_order(x, y)[0]
+
+
+def maximum(x: Array, y: Array) -> Array:
+    """Returns the larger; at a tie each has half the derivative."""
+    return in_order(x, y)[1]
+
+
+def clip(x: Array, low: Array | float, high: Array | float) -> Array:
+    """Returns `x` between two bounds; at one of them each has half the derivative."""
+    return minimum(maximum(x, jnp.asarray(low, x.dtype)), jnp.asarray(high, x.dtype))
 
 
 def finite(x: Array) -> Array:

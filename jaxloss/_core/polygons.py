@@ -30,7 +30,7 @@ class Pair(NamedTuple):
       other_angle: The angle of the second.
       unit: The largest side, at least the smallest normal number, rounded to a power of two; a
         constant for the derivative.
-      reach: The largest of `unit` and the difference of the centres; a constant too.
+      reach: The same of the largest of the sides and the difference of the centres.
     """
 
     offset: Point
@@ -48,11 +48,11 @@ def pair(boxes: Array, others: Array) -> Pair:
     dx, dy = x - u, y - v
     sides = [jnp.where(side < 0, 0, side) for side in (*first, *second)]
     unit = _power_of_two(functools.reduce(jnp.maximum, sides))
-    apart = jnp.maximum(jnp.abs(dx), jnp.abs(dy))
-    reach = jnp.maximum(unit, jax.lax.stop_gradient(apart))
-    w, h, other_w, other_h = (side / unit for side in sides)
+    reach = jnp.maximum(unit, _power_of_two(jnp.maximum(jnp.abs(dx), jnp.abs(dy))))
+    per_unit, per_reach = 1 / unit, 1 / reach  # exact
+    w, h, other_w, other_h = (side * per_unit for side in sides)
     return Pair(
-        offset=(dx / reach, dy / reach),
+        offset=(dx * per_reach, dy * per_reach),
         sides=(w, h),
         other_sides=(other_w, other_h),
         angle=angle,
@@ -63,9 +63,12 @@ def pair(boxes: Array, others: Array) -> Pair:
 
 
 def _power_of_two(x: Array) -> Array:
-    """The nearest normal power of two, a constant: dividing by it rounds nothing off."""
+    """The nearest power of two that is normal, as its inverse is: its products do not round.
+
+    A constant for the derivative.
+    """
     limits = jnp.finfo(x.dtype)
-    x = jnp.clip(jax.lax.stop_gradient(x), limits.tiny, limits.max / 2)
+    x = jnp.clip(jax.lax.stop_gradient(x), limits.tiny, limits.max / 4)
     return jax.lax.reduce_precision(x, limits.nexp, mantissa_bits=0)
 
 
@@ -85,7 +88,7 @@ def measure(two: Pair) -> Areas:
     stretch = jnp.minimum(two.reach / two.unit, 4.0)
     offset = two.offset[0] * stretch, two.offset[1] * stretch
     shared = _shared(offset, two)
-    smaller = jnp.minimum(*areas)
+    smaller = numerics.minimum(*areas)
     shared = jnp.where(shared > smaller, smaller, shared)  # by rounding only
     same = (areas[0] == 0) & (areas[1] == 0) & _equal(two)
     one = areas[0] + areas[1] - 2 * shared
@@ -134,14 +137,16 @@ def _under(start: Point, end: Point, width: Array, height: Array) -> Array:
     The part of an edge within `|x| <= width` counts, with `y` cut to `|y| <= height`.
     """
     (x0, y0), (x1, y1) = start, end
-    first, last = (jnp.clip(x, -width, width) for x in (x0, x1))
+    first, last = (numerics.clip(x, -width, width) for x in (x0, x1))
     # A vertical edge has no part cut off: then its derivative by a turn is right too.
-    y_first = y0 + numerics.divide(first - x0, x1 - x0) * (y1 - y0)
-    y_last = y1 - numerics.divide(x1 - last, x1 - x0) * (y1 - y0)
-    top, bottom = jnp.maximum(y_first, y_last), jnp.minimum(y_first, y_last)
-    middle = (jnp.clip(y_first, -height, height) + jnp.clip(y_last, -height, height)) / 2
-    above = _share(top - height, top - bottom)
-    below = _share(-height - bottom, top - bottom)
+    per_x = _per(x1 - x0)
+    y_first = y0 + (first - x0) * per_x * (y1 - y0)
+    y_last = y1 - (x1 - last) * per_x * (y1 - y0)
+    bottom, top = numerics.in_order(y_first, y_last)
+    first_y, last_y = (numerics.clip(y, -height, height) for y in (y_first, y_last))
+    middle = (first_y + last_y) / 2
+    per_y = _per(top - bottom)
+    above, below = (numerics.clip(y * per_y, 0, 1) for y in (top - height, -height - bottom))
     mean = middle + above * (height - middle) - below * (height + middle)
     # Any level is right, as the edges close: the middle of the corners' leaves the least to cancel.
     cut = jax.lax.stop_gradient(jnp.clip(y0, -height, height))
@@ -149,9 +154,10 @@ def _under(start: Point, end: Point, width: Array, height: Array) -> Array:
     return (first - last) * (mean - level)
 
 
-def _share(part: Array, whole: Array) -> Array:
-    """The part of a range that lies beyond a bound, in [0, 1]."""
-    return jnp.minimum(numerics.divide(jnp.maximum(part, 0), whole), 1)
+def _per(extent: Array) -> Array:
+    """The inverse of an edge's extent; 0 where that is too small to matter."""
+    tiny = jnp.abs(extent) < jnp.sqrt(jnp.finfo(extent.dtype).tiny)
+    return numerics.reciprocal(jnp.where(tiny, 0, extent))
 
 
 def checked(argument: str, boxes: ArrayLike) -> Array:

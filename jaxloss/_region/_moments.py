@@ -1,18 +1,19 @@
 """Means and variances of masks in weighted windows, an axis at a time.
 
 Along each axis the variance in a window is the mean of the variances plus the variance of the
-means. A window takes one pixel after the other, so that nothing of its size is stored, and centres
-what it takes, so that nothing cancels.
+means. A window takes one pixel after the other, so that nothing of its size is stored, and each
+from the mean of those before it, so that nothing cancels.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxloss._core import numerics, sharding
@@ -22,26 +23,22 @@ Array = jax.Array
 
 
 class Moments(NamedTuple):
-    """What windows hold of targets `y` and of errors `e = p - y`, at first of one pixel each.
+    """What windows hold of two maps, which stand one behind the other along the first axis.
 
     Attributes:
-      weight: The weight of their pixels.
-      y: The mean of the targets.
-      error: The mean of the errors.
-      spread: The variance of `y` and that of `p = y + e`, added up.
-      error_spread: The variance of the errors, which would cancel in a difference of the others.
+      weight: The weight of their pixels, of both maps alike; None: all 1.
+      mean: The means.
+      variance: The variances.
     """
 
-    weight: Array
-    y: Array
-    error: Array
-    spread: Array
-    error_spread: Array
+    weight: Array | None
+    mean: Array
+    variance: Array
 
 
-def of_pixels(weight: Array, y: Array, error: Array) -> Moments:
+def of_pixels(weight: Array | None, values: Array) -> Moments:
     """The moments of windows of one pixel."""
-    return Moments(weight, y, error, jnp.zeros_like(error), jnp.zeros_like(error))
+    return Moments(weight, values, jnp.zeros_like(values))
 
 
 def in_windows(pixels: Moments, shares: Sequence[Array], axes: Sequence[int]) -> Moments:
@@ -55,22 +52,23 @@ def in_windows(pixels: Moments, shares: Sequence[Array], axes: Sequence[int]) ->
       shares: The weights of a window's pixels along each of the axes.
       axes: Not negative. Of them the first may be split, or one on a mesh of Explicit axes.
     """
-    size = pixels.y.shape
-    split = max(axes, key=lambda axis: sharding.shards(pixels.y, axis))
+    size = pixels.mean.shape
+    split = max(axes, key=lambda axis: sharding.shards(pixels.mean, axis))
     window = shares[axes.index(split)].size
-    count = _number(pixels.y, split, window)
+    count = _number(pixels.mean, split, window)
     at_home = [a for a in axes if a != split or count == 1]
-    found = Moments(*(sharding.whole(a, at_home) for a in varying(*pixels)))
+    found = jax.tree.map(lambda a: sharding.whole(a, at_home), Moments(*varying(*pixels)))
     if count > 1:
-        found = Moments(*(_with_halo(a, split, count, window - 1) for a in found))
+        found = jax.tree.map(lambda a: _with_halo(a, split, count, window - 1), found)
     for share, axis in zip(shares, axes, strict=True):
         found = _along(found, share, axis + (count > 1 and axis >= split))
     if count == 1:
         return found
-    found = Moments(*(a.reshape(*a.shape[:split], -1, *a.shape[split + 2 :]) for a in found))
-    start = lax.broadcasted_iota(jnp.int32, found.weight.shape, split)
-    inside = start + window <= size[split]
-    return found._replace(weight=jnp.where(inside, found.weight, 0))
+    found = jax.tree.map(lambda a: a.reshape(*a.shape[:split], -1, *a.shape[split + 2 :]), found)
+    rows = [n if axis == split else 1 for axis, n in enumerate(found.mean.shape)]
+    start = lax.broadcasted_iota(jnp.int32, rows, split)
+    inside = (start + window <= size[split]).astype(found.mean.dtype)
+    return found._replace(weight=inside if found.weight is None else inside * found.weight)
 
 
 def _number(x: Array, axis: int, window: int) -> int:
@@ -87,54 +85,60 @@ def _with_halo(x: Array, axis: int, count: int, width: int) -> Array:
     return lax.concatenate([rows, lax.pad(first, jnp.zeros((), x.dtype), shift)], axis + 1)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _along(pixels: Moments, shares: Array, axis: int) -> Moments:
-    """The moments in windows along an axis.
+    """The moments in windows along an axis, of which each pixel takes its part."""
+    parts = numerics.divide(shares, jnp.cumsum(shares))
 
-    About any centre `c`, with `A` the mean of `x - c` and `B` that of `(x - c)^2`, the mean is
-    `c + A` and the variance `B - A^2`. They do not depend on `c`, which so has no derivative.
-    """
-    steps = jnp.arange(shares.size), shares
-    centre = _centre(*jax.tree.map(lax.stop_gradient, (pixels, steps)), axis)
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def add(sums: Moments, step: tuple[Array, Array]) -> tuple[Moments, None]:
-        k, share = step
+    def add(found: Moments, step: tuple[Array, Array, Array]) -> tuple[Moments, None]:
+        k, share, part = step
         pixel = _shifted(pixels, k, shares.size, axis)
-        y, error = pixel.y - centre[0], pixel.error - centre[1]
-        square = pixel.spread + y**2 + (y + error) ** 2
-        terms = y, error, square, pixel.error_spread + error**2
-        weight = share * pixel.weight
-        added = weight, *(weight * term for term in terms)
-        return Moments(*map(jnp.add, sums, added)), None
+        weight = None
+        if pixel.weight is not None:
+            weight = found.weight + share * pixel.weight
+            part = numerics.divide(share * pixel.weight, weight)
+        error = pixel.mean - found.mean
+        spread = pixel.variance - found.variance + (1 - part) * error**2
+        return Moments(weight, found.mean + part * error, found.variance + part * spread), None
 
-    empty = jax.tree.map(jnp.zeros_like, _shifted(pixels, 0, shares.size, axis))
-    weight, *sums = lax.scan(add, empty, steps)[0]
-    y, error, square, error_square = (numerics.divide(x, weight) for x in sums)
-    return Moments(
-        weight=weight,
-        y=centre[0] + y,
-        error=centre[1] + error,
-        spread=square - y**2 - (y + error) ** 2,
-        error_spread=error_square - error**2,
-    )
+    steps = np.arange(shares.size, dtype=np.int32), shares, parts
+    return lax.scan(add, _empty(pixels, shares.size, axis), steps)[0]
 
 
-def _centre(pixels: Moments, steps: tuple[Array, Array], axis: int) -> tuple[Array, Array]:
-    """The means of targets and errors, run up pixel by pixel: exact where a window is flat."""
+@_along.defjvp
+def _(
+    axis: int, primals: tuple[Moments, Array], tangents: tuple[Moments, Array]
+) -> tuple[Moments, Moments]:
+    """The derivative is that of the sums of what differs from the moments found, which are 0."""
+    found = _along(*primals, axis)
 
-    def approach(found: tuple[Array, ...], step: tuple[Array, Array]) -> tuple[Any, None]:
-        (weight, y, error), (k, share) = found, step
-        pixel = _shifted(pixels, k, steps[1].size, axis)
-        taken = share * pixel.weight
-        weight += taken
-        part = numerics.divide(taken, weight)
-        return (weight, y + part * (pixel.y - y), error + part * (pixel.error - error)), None
+    def differences(pixels: Moments, shares: Array) -> Moments:
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def add(sums: Moments, step: tuple[Array, Array]) -> tuple[Moments, None]:
+            k, share = step
+            pixel = _shifted(pixels, k, shares.size, axis)
+            weight = None
+            if pixel.weight is not None:
+                share = weight = share * pixel.weight
+            error = pixel.mean - found.mean
+            spread = pixel.variance - found.variance + error**2
+            return jax.tree.map(jnp.add, sums, Moments(weight, share * error, share * spread)), None
 
-    empty = jax.tree.map(jnp.zeros_like, _shifted(pixels, 0, steps[1].size, axis)[:3])
-    return lax.scan(approach, empty, steps)[0][1:]
+        steps = jnp.arange(shares.size), shares  # a constant would be copied in another loop
+        return lax.scan(add, _empty(pixels, shares.size, axis), steps)[0]
+
+    weight, *moved = jax.jvp(differences, primals, tangents)[1]
+    if weight is not None:
+        moved = [numerics.divide(x, found.weight) for x in moved]
+    return found, Moments(weight, *moved)
+
+
+def _empty(pixels: Moments, window: int, axis: int) -> Moments:
+    """Windows along an axis before they take a pixel."""
+    return jax.tree.map(jnp.zeros_like, _shifted(pixels, 0, window, axis))
 
 
 def _shifted(pixels: Moments, k: Array | int, window: int, axis: int) -> Moments:
     """The pixels that are the `k`-th in a window along an axis."""
-    size = pixels.y.shape[axis] - window + 1
-    return Moments(*(lax.dynamic_slice_in_dim(a, k, size, axis) for a in pixels))
+    size = pixels.mean.shape[axis] - window + 1
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, k, size, axis), pixels)

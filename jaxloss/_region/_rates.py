@@ -161,40 +161,26 @@ def _squared_errors(p: Array, q: Array, y: Array) -> tuple[Array, Array, Array]:
 
 
 def _mcc(counts: Confusion, smooth: Array) -> Array:
-    (tn,) = counts.more
-    tp, fp, fn = counts.tp, counts.fp, counts.fn
-    n = tp + fp + fn + tn
-    tp, fp, fn, tn, s = (numerics.divide(x, n) for x in (tp, fp, fn, tn, smooth))
-    wrong = fp + fn
-    has_both = (tp + fn != 0) & (tn + fp != 0)  # NaN counts as both
-    return jnp.where(
-        has_both,
-        _uncorrelated(tp, fp, fn, tn, s * wrong),
-        numerics.divide(wrong, wrong + s),
-    )
+    """Returns `1 - r` of `r = (tp tn - fp fn) / root`, for `r > 0` as `(1 - r^2) / (1 + r)`.
 
-
-def _uncorrelated(tp: Array, fp: Array, fn: Array, tn: Array, e: Array) -> Array:
-    """Returns `1 - (tp tn - fp fn) / root`, `root^2 = (p + e)(1 - p + e) t (1 - t)`, of shares.
-
-    With `p = tp + fp`, `t = tp + fn` and `joint = tp tn - fp fn`, `root^2` is `(joint + u)` times
-    `(joint + v)`, where `u` and `v` hold the errors only: `root - joint` does not cancel. What is
-    worse than chance is as far from 2 as the opposite prediction is from 0.
+    Of shares `tp + fp + fn + tn = 1`, with `joint = tp tn - fp fn`, `root^2` is `(joint + u)` times
+    `(joint + v)`, where `u` and `v` hold the errors only: `root^2 - joint^2` does not cancel.
     """
-    worse = tp * tn < fp * fn
-    (tp, fn), (tn, fp) = _exchanged(worse, tp, fn), _exchanged(worse, tn, fp)
-    joint = tp * tn - fp * fn
+    (tn,) = counts.more
+    share = numerics.reciprocal(counts.tp + counts.fp + counts.fn + tn)
+    tp, fp, fn, tn, s = (x * share for x in (counts.tp, counts.fp, counts.fn, tn, smooth))
+    wrong = fp + fn
+    e, joint = s * wrong, tp * tn - fp * fn
     u = fn * (tp + fp) + fp * (tn + fn) + e * (1 + e)
     v = fp * (tp + fn) + fn * (tn + fp)
+    has_one = (tp + fn) * (tn + fp) == 0  # NaN counts as both
     root = numerics.sqrt((tp + fp + e) * (tn + fn + e)) * numerics.sqrt((tp + fn) * (tn + fp))
-    both = root + joint
-    apart = numerics.divide(joint, both) * (u + v) + numerics.divide(u, both) * v
-    loss = jnp.where(root == 0, 1, numerics.divide(apart, root))
-    return jnp.where(worse, 2 - loss, loss)
-
-
-def _exchanged(condition: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    return jnp.where(condition, b, a), jnp.where(condition, a, b)
+    inverse = numerics.reciprocal(root)
+    r = joint * inverse
+    apart = r * (u + v) * inverse + (u * inverse) * (v * inverse)
+    missing, total = jnp.where(r > 0, apart, 1 - r), jnp.where(r > 0, 1 + r, 1)
+    missing, total = jnp.where(has_one, wrong, missing), jnp.where(has_one, wrong + s, total)
+    return missing * numerics.reciprocal(total)
 
 
 def _true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:

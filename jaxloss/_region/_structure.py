@@ -64,12 +64,12 @@ def ssim(
       https://doi.org/10.1109/TIP.2003.819861
     """
     pixels = read(logits, labels, options)
-    images = _images(pixels)
+    images, actual = _images(pixels)
     shares = [_gaussian(n, sigma) for n in _windows(window, pixels)]
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
-    found = in_windows(images, shares, pixels.spatial)
+    found = in_windows(images, shares, _axes(pixels))
     values = _mean(_both(_luminance(found, c1), _structure(found, c2)), found, pixels)
-    return confusion.reduce(values, pixels, pixels.total(images.y), options)
+    return confusion.reduce(values, pixels, actual, options)
 
 
 @segmentation
@@ -133,13 +133,12 @@ def ms_ssim(
             checks.fail(ValueError, "logits", f"of shape {pixels.shape}", expected)
     shares = [_gaussian(n, sigma) for n in windows]
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
-    images = _images(pixels)
-    actual = pixels.total(images.y)
+    images, actual = _images(pixels)
     unlike = []
     for scale in range(powers.size):
         if scale > 0:
-            images = _halved(images, pixels.spatial)
-        found = in_windows(images, shares, pixels.spatial)
+            images = _halved(images, _axes(pixels))
+        found = in_windows(images, shares, _axes(pixels))
         loss = _structure(found, c2)
         if scale == powers.size - 1:
             loss = _both(_luminance(found, c1), loss)
@@ -150,13 +149,14 @@ def ms_ssim(
 
 def _luminance(windows: Moments, c1: Array) -> Array:
     """One minus the similarity in luminance: how much the means differ."""
-    y, e = windows.y, windows.error
-    return numerics.divide(e**2, (y + e) ** 2 + y**2 + c1)
+    both, error = windows.mean**2
+    return 2 * error * numerics.reciprocal(both + error + 2 * c1)
 
 
 def _structure(windows: Moments, c2: Array) -> Array:
     """One minus the similarity in contrast and structure."""
-    return numerics.divide(windows.error_spread, windows.spread + c2)
+    both, error = windows.variance
+    return 2 * error * numerics.reciprocal(both + error + 2 * c2)
 
 
 def _both(one: Array, other: Array) -> Array:
@@ -166,7 +166,8 @@ def _both(one: Array, other: Array) -> Array:
 
 def _mean(loss: Array, windows: Moments, pixels: Pixels) -> Array:
     """The mean over the windows of each image and class, which count by the weight they hold."""
-    total, size = (f(loss, windows.weight) for f in (pixels.frame.total, pixels.frame.size))
+    weight = None if windows.weight is None else windows.weight[0]
+    total, size = (f(loss, weight) for f in (pixels.frame.total, pixels.frame.size))
     return numerics.divide(total, size)
 
 
@@ -181,28 +182,38 @@ def _of_scales(unlike: Array, powers: Array) -> Array:
 
 def _halved(images: Moments, axes: Sequence[int]) -> Moments:
     """The means of every two pixels along each axis, and of their weight."""
-    weight, *values = images.weight, images.y, images.error
-    sums = [x * weight for x in values]
+    weight = images.weight
+    if weight is None:
+        return of_pixels(None, _of_pairs(images.mean, axes))
+    total, weight = _of_pairs(images.mean * weight, axes), _of_pairs(weight, axes)
+    return of_pixels(weight, numerics.divide(total, weight))
+
+
+def _of_pairs(x: Array, axes: Sequence[int]) -> Array:
+    """The means of every two elements along each axis."""
     for axis in axes:
-        weight, *sums = (_pairs(x, axis) for x in (weight, *sums))
-    return of_pixels(weight / 2 ** len(axes), *(numerics.divide(x, weight) for x in sums))
+        size = x.shape[axis] // 2
+        even = lax.slice_in_dim(x, 0, 2 * size, axis=axis)
+        x = even.reshape(*x.shape[:axis], size, 2, *x.shape[axis + 1 :]).mean(axis + 1)
+    return x
 
 
-def _pairs(x: Array, axis: int) -> Array:
-    """The sum of every two elements along an axis."""
-    size = x.shape[axis] // 2
-    even = lax.slice_in_dim(x, 0, 2 * size, axis=axis)
-    return even.reshape(*x.shape[:axis], size, 2, *x.shape[axis + 1 :]).sum(axis + 1)
+def _images(pixels: Pixels) -> tuple[Moments, Array]:
+    """Sums and differences of both images, and how much of each class the target holds.
 
-
-def _images(pixels: Pixels) -> Moments:
-    """Targets, errors and how much each pixel counts."""
+    The variances of `p` and `y` add up to half of those of `p + y` and `p - y`.
+    """
     *_, p, q, y = pixels.form(*pixels.arrays, axis=pixels.axis)
-    sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
-    weight = jnp.ones_like(p, shape=sizes)
-    if pixels.weight is not None:
-        weight = weight * pixels.weight
-    return of_pixels(weight, y, difference(p, q, y))
+    weight = pixels.weight
+    if weight is not None:
+        sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
+        weight = (jnp.ones_like(p, shape=sizes) * weight)[None]
+    return of_pixels(weight, jnp.stack([p + y, difference(p, q, y)])), pixels.total(y)
+
+
+def _axes(pixels: Pixels) -> list[int]:
+    """The spatial axes behind that of sum and difference."""
+    return [axis + 1 for axis in pixels.spatial]
 
 
 def _windows(window: int | Sequence[int], pixels: Pixels) -> tuple[int, ...]:

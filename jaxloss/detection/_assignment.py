@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss._core.reduction import AxisName, everywhere
 
@@ -74,16 +75,16 @@ def best_slot(
     """
     first = score(*(x[:, 0] for x in slots))
     start = jnp.full_like(first, -jnp.inf), jnp.zeros_like(first, jnp.int32)
-    count = jnp.arange(slots[0].shape[1], dtype=jnp.int32)
+    count = jnp.asarray(np.arange(slots[0].shape[1], dtype=np.int32))
 
     def step(
         carry: tuple[Array, Array], slot: tuple[Array, tuple[Array, ...]]
     ) -> tuple[tuple[Array, Array], Array]:
         (best, index), (m, data) = carry, slot
         value = score(*data)
-        better = value > best
-        carry = jnp.where(better, value, best), jnp.where(better, m, index)
-        return carry, value.max(-1)
+        higher = jnp.where(value > best, value, best)
+        # Not `value > best`, or XLA would compute the score anew for the index.
+        return (higher, jnp.where(higher > best, m, index)), value.max(-1)
 
     by_slot = tuple(jnp.moveaxis(x, 1, 0) for x in slots)
     (best, index), most = jax.lax.scan(step, start, (count, by_slot), unroll=unroll)

@@ -100,8 +100,8 @@ def running_sum(x: Array) -> Array:
     """
     count = x.shape[-1]
     side = math.isqrt(max(count - 1, 0)) + 1
-    beyond = [(0, 0)] * (x.ndim - 1) + [(0, side**2 - count)]
-    square = jnp.pad(x, beyond).reshape(*x.shape[:-1], side, side)
+    beyond = [(0, 0, 0)] * (x.ndim - 1) + [(0, side**2 - count, 0)]
+    square = jax.lax.pad(x, np.zeros((), x.dtype), beyond).reshape(*x.shape[:-1], side, side)
     upper = np.triu(np.ones((side, side), x.dtype))
     row = jnp.matmul(square, upper, precision="highest")
     before = jnp.matmul(row[..., -1], upper - np.eye(side, dtype=x.dtype), precision="highest")

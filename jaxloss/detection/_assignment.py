@@ -1,10 +1,12 @@
 """What assigners return, and what heads do with it: gathering and counting."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss._core.reduction import AxisName, everywhere
 
@@ -74,20 +76,36 @@ def best_slot(
     """
     first = score(*(x[:, 0] for x in slots))
     start = jnp.full_like(first, -jnp.inf), jnp.zeros_like(first, jnp.int32)
-    count = jnp.arange(slots[0].shape[1], dtype=jnp.int32)
+    count = jnp.asarray(np.arange(slots[0].shape[1], dtype=np.int32))
 
     def step(
         carry: tuple[Array, Array], slot: tuple[Array, tuple[Array, ...]]
     ) -> tuple[tuple[Array, Array], Array]:
         (best, index), (m, data) = carry, slot
         value = score(*data)
-        better = value > best
-        carry = jnp.where(better, value, best), jnp.where(better, m, index)
-        return carry, value.max(-1)
+        higher = jnp.where(value > best, value, best)
+        # Not `value > best`, or XLA would compute the score anew for the index.
+        return (higher, jnp.where(higher > best, m, index)), value.max(-1)
 
     by_slot = tuple(jnp.moveaxis(x, 1, 0) for x in slots)
     (best, index), most = jax.lax.scan(step, start, (count, by_slot), unroll=unroll)
     return index, best, most.T
+
+
+def running_sum(x: Array) -> Array:
+    """The sums of all numbers up to each, along the last axis.
+
+    Of rows of a square and of the rows before: two products, where `jnp.cumsum` is a dozen kernels
+    to compile on a CPU.
+    """
+    count = x.shape[-1]
+    side = math.isqrt(max(count - 1, 0)) + 1
+    beyond = [(0, 0, 0)] * (x.ndim - 1) + [(0, side**2 - count, 0)]
+    square = jax.lax.pad(x, np.zeros((), x.dtype), beyond).reshape(*x.shape[:-1], side, side)
+    upper = np.triu(np.ones((side, side), x.dtype))
+    row = jnp.matmul(square, upper, precision="highest")
+    before = jnp.matmul(row[..., -1], upper - np.eye(side, dtype=x.dtype), precision="highest")
+    return (row + before[..., None]).reshape(*x.shape[:-1], -1)[..., :count]
 
 
 @jax.vmap

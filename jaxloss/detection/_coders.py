@@ -96,11 +96,10 @@ def decode_deltas(
       Girshick et al. Rich Feature Hierarchies. CVPR 2014. https://arxiv.org/abs/1311.2524
     """
     delta, anchor = _pair("deltas", deltas, "anchors", anchors)
-    delta = delta / _weights(weights, delta)
+    shift, logarithm = jnp.split(delta / _weights(weights, delta), 2, -1)
     origin, unit = _centre_and_size(anchor)
-    logarithm = delta[..., 2:]
     logarithm = jnp.where(logarithm > largest, largest, logarithm)
-    centre, half = origin + delta[..., :2] * unit, jnp.exp(logarithm) * unit / 2
+    centre, half = origin + shift * unit, jnp.exp(logarithm) * unit / 2
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
@@ -163,8 +162,8 @@ def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayL
       https://arxiv.org/abs/1904.01355
     """
     distance, point = _pair("distances", distances, "points", points, 2)
-    distance = distance * _units(strides, distance)
-    return jnp.concatenate([point - distance[..., :2], point + distance[..., 2:]], -1)
+    before, after = jnp.split(distance * _units(strides, distance), 2, -1)
+    return jnp.concatenate([point - before, point + after], -1)
 
 
 @named

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxloss._boxes import giou, iou
 from jaxloss._core import checks, numerics
-from jaxloss._core.reduction import AxisName
+from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import (
     Assignment,
@@ -142,22 +142,22 @@ def fcos(
         axis_name=axis_name,
     )
     weighted = box_weighting == "centerness"
-    regression = _BOX_LOSSES[box_loss](
+    share = centred if weighted else assigned.weight
+    apart = _BOX_LOSSES[box_loss](
         decode_distances(
             jnp.where(foreground[..., None], distance, 0), point[None], strides=strides[None]
         ),
         box,
         where=foreground,
-        weights=centred if weighted else None,
-        reduction="mean" if weighted else "sum",
-        axis_name=axis_name,
+        reduction="none",
     )
+    regression = everywhere((share * apart).sum(), axis_name)
     centering = binary_cross_entropy(
         middle, centred, axis=None, where=foreground, reduction="sum", axis_name=axis_name
     )
     parts = {
         "classification": classification / positives,
-        "box": regression if weighted else regression / positives,
+        "box": numerics.divide(regression, everywhere(share.sum(), axis_name)),
         "centerness": centering / positives,
     }
     return finish(parts, targets, axis_name)

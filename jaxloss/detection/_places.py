@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
 
 from jaxloss._core import checks
 from jaxloss.detection._declare import named
@@ -44,7 +44,7 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     """
     read_grids(grids, strides=strides)
     levels = [_centres(grid, stride) for grid, stride in zip(grids, strides, strict=True)]
-    return jnp.concatenate([centres.reshape(-1, 2) for centres in levels])
+    return jnp.asarray(np.concatenate([centres.reshape(-1, 2) for centres in levels]))
 
 
 @named
@@ -86,22 +86,20 @@ def grid_anchors(
       Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. https://arxiv.org/abs/1708.02002
     """
     read_grids(grids, strides=strides, sizes=sizes)
-    slope = jnp.sqrt(jnp.asarray(ratios, jnp.float32))
-    scale = jnp.asarray(scales, jnp.float32)
-    shapes = jnp.stack([scale[None] / slope[:, None], scale[None] * slope[:, None]], -1)
-    corners = jnp.concatenate([-shapes, shapes], -1).reshape(1, 1, -1, 4) / 2
+    slope, scale = np.sqrt(np.asarray(ratios, np.float32)), np.asarray(scales, np.float32)
+    shapes = np.stack([scale / slope[:, None], scale * slope[:, None]], -1)
+    corners = np.concatenate([-shapes, shapes], -1).reshape(-1, 4) / 2
     levels = [
-        jnp.tile(_centres(grid, stride), 2)[:, :, None] + corners * jnp.asarray(size, jnp.float32)
+        np.tile(_centres(grid, stride), 2)[:, :, None] + corners * np.float32(size)
         for grid, stride, size in zip(grids, strides, sizes, strict=True)
     ]
-    return jnp.concatenate([anchors.reshape(-1, 4) for anchors in levels])
+    return jnp.asarray(np.concatenate([anchors.reshape(-1, 4) for anchors in levels]))
 
 
-def _centres(grid: tuple[int, int], stride: ArrayLike) -> Array:
+def _centres(grid: tuple[int, int], stride: float) -> np.ndarray:
     """The centres (x, y) of a level's cells, `[rows, columns, 2]`."""
-    rows, columns = (jnp.arange(n, dtype=jnp.float32) + 0.5 for n in grid)
-    y, x = jnp.meshgrid(rows, columns, indexing="ij")
-    return jnp.stack([x, y], -1) * jnp.asarray(stride, jnp.float32)
+    rows, columns = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in grid)
+    return np.stack(np.meshgrid(columns, rows), -1) * np.float32(stride)
 
 
 def read_grids(grids: Grids, **per_level: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss.detection._assignment import gather
+from jaxloss.detection._assignment import gather, running_sum
 
 Array = jax.Array
 
@@ -33,7 +33,7 @@ def anywhere(
     for shape, part in zip(shapes, jnp.split(uniform, ends, 1), strict=True):
         part = part.reshape(images, *shape[:-1], -1)
         x, gaps = jnp.split(part, shape[-1:], -1)
-        below = jnp.cumsum(-jnp.log(gaps), -1)
+        below = running_sum(-jnp.log(gaps))
         points.append(jnp.stack([x, below[..., :-1] / below[..., -1:]], -1))
     return points
 

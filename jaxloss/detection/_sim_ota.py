@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, sigmoid
-from jaxloss.detection._assignment import Assignment, assignment, best_slot, gather, of_each_image
+from jaxloss.detection._assignment import Assignment, assignment, gather, of_each_image
 from jaxloss.detection._by_iou import overlaps
 from jaxloss.detection._claims import settle
 from jaxloss.detection._declare import Sizes, detection
@@ -131,7 +131,7 @@ def _assign(
     possible, _ = jax.lax.scan(add, jnp.zeros_like(sound), by_slot)
     possible &= sound
 
-    def ask(_: None, slot: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+    def ask(_: None, slot: tuple[Array, ...]) -> tuple[None, Array]:
         box, label, valid = slot
         inside, near = meets(box, x, y, radius)
         overlap = jnp.where(possible, overlaps(predicted, box[:, None]), 0)
@@ -140,26 +140,22 @@ def _assign(
         share = jax.lax.top_k(overlap, count)[0].sum(-1).astype(jnp.int32)
         cheapest, taken = jax.lax.top_k(-price, count)
         rank = jnp.arange(count, dtype=jnp.int32)[None]
-        return None, (taken, (rank < jnp.maximum(share, 1)[:, None]) & (cheapest > -jnp.inf))
+        wanted = (rank < jnp.maximum(share, 1)[:, None]) & (cheapest > -jnp.inf)
+        return None, jnp.where(wanted, taken, len(points))
 
-    def cheapest(taken: Array) -> Array:
-        x, y, reach = (
-            gather(of_each_image(row, background), taken) for row in (*points.T, radius[0])
-        )
-        found, base = gather(predicted, taken), gather(background, taken)
-        of_class = gather(by_class.swapaxes(1, 2), taken).swapaxes(1, 2)
+    taken = jax.lax.scan(ask, None, by_slot)[1].swapaxes(0, 1)
+    place = jnp.minimum(taken, len(points) - 1).reshape(len(taken), -1)
+    at = [gather(of_each_image(row, background), place) for row in (*points.T, radius[0])]
+    found, base = gather(predicted, place), gather(background, place)
+    of_class = gather(by_class.swapaxes(1, 2), place).swapaxes(1, 2)
 
-        def score(box: Array, label: Array, valid: Array) -> Array:
-            inside, near = meets(box, x, y, reach)
-            price = cost(
-                overlaps(found, box[:, None]), base + gather(of_class, label), inside & near
-            )
-            return jnp.where(valid[:, None], -price, -jnp.inf)
+    def score(box: Array, label: Array, valid: Array) -> Array:
+        inside, near = meets(box, *at)
+        overlap = overlaps(found, box[:, None])
+        price = cost(overlap, base + gather(of_class, label), inside & near)
+        return jnp.where(valid[:, None], -price, -jnp.inf)
 
-        return best_slot(score, slots, unroll=1)[0]
-
-    _, (taken, wanted) = jax.lax.scan(ask, None, by_slot)
-    taken, wanted = taken.swapaxes(0, 1), wanted.swapaxes(0, 1)
-    index, foreground, *_ = settle(taken, wanted, background, cheapest)
+    settled = settle(taken, background, score, slots)
+    index, foreground = settled.index, settled.foreground
     weight = overlaps(predicted, gather(targets.boxes, index))
     return assignment(index, foreground, scores.dtype, weight=weight)

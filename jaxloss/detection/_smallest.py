@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxloss.detection._assignment import gather
+from jaxloss.detection._assignment import gather, running_sum
 
 Array = jax.Array
 
@@ -23,25 +23,35 @@ def smallest(values: Array, count: int) -> Array:
     Words have a bit for each number, first for those below the limit, then for those at it: the
     `count` lowest bits that are set are the numbers.
     """
-    bits = jax.lax.bitcast_convert_type(values, f"int{8 * values.dtype.itemsize}")
-    most = jax.lax.bitcast_convert_type(jnp.full_like(values[:, :1], jnp.inf), bits.dtype)
-    bits = jnp.minimum(bits, most)  # ordered as the numbers are
-    limit = _limit(bits, count, values.dtype)
+    values = jnp.where(values < jnp.inf, values, jnp.inf)
+    bits = _bits(values)  # ordered as the numbers are
+    least = jnp.finfo(values.dtype).tiny  # a CPU takes smaller ones for 0
+    limit = _limit(bits, _bits(values.max(1, keepdims=True, initial=least)), count, values.dtype)
     blocks = -(-bits.shape[1] // BITS)
     beyond = (0, 0), (0, blocks * BITS - bits.shape[1])
     pack = lambda mask: _pack(jnp.pad(mask, beyond).reshape(-1, BITS, blocks))
     words = jnp.concatenate([pack(bits < limit), pack(bits == limit)], 1)
     amount = jax.lax.population_count(words).astype(jnp.int32)
-    end = jnp.cumsum(amount, 1)
-    block = jnp.cumsum(_counts(end, count), 1)  # of each rank: how many blocks end before it
+    end = _running_sum(amount)
+    block = _running_sum(_counts(end, count))  # of each rank: how many blocks end before it
     rank = jnp.arange(count, dtype=jnp.int32)[None] - gather(end - amount, block)
     return _set_bit(gather(words, block), rank) * blocks + block % blocks
 
 
-def _limit(bits: Array, count: int, dtype: jnp.dtype) -> Array:
+def _bits(values: Array) -> Array:
+    return jax.lax.bitcast_convert_type(values, f"int{8 * values.dtype.itemsize}")
+
+
+def _running_sum(counts: Array) -> Array:
+    """Whole numbers are exact in floating point up to 2^24, more than fit in a row."""
+    return running_sum(counts.astype(jnp.float32)).astype(counts.dtype)
+
+
+def _limit(bits: Array, most: Array, count: int, dtype: jnp.dtype) -> Array:
     """A number of each row, `[B, 1]`, up to which there are `count`, or the `count`-th smallest.
 
-    By interpolation between the numbers and bisection of their bits in turn.
+    By interpolation between the numbers and bisection of their bits in turn; none is above `most`.
+    Counts are floating, whose sums are fewer kernels on a CPU.
     """
 
     def unsure(state: tuple[Array, ...]) -> Array:
@@ -51,14 +61,14 @@ def _limit(bits: Array, count: int, dtype: jnp.dtype) -> Array:
     def narrow(state: tuple[Array, ...]) -> tuple[Array, ...]:
         low, high, fewer, enough, bisect = state
         gap = high - low
-        share = (count - fewer).astype(dtype) / jnp.maximum(enough - fewer, 1).astype(dtype)
+        share = (count - fewer) / jnp.maximum(enough - fewer, 1)
         least, most = (
             jax.lax.bitcast_convert_type(end, dtype) for end in (jnp.maximum(low, 0), high)
         )
         guess = jax.lax.bitcast_convert_type(least + (most - least) * share, bits.dtype)
         middle = jnp.where(bisect, low + gap // 2, guess)
         middle = jnp.clip(middle, low + 1, jnp.maximum(high - 1, low + 1))
-        number = (bits <= middle).sum(1, keepdims=True, dtype=jnp.int32)
+        number = (bits <= middle).sum(1, keepdims=True, dtype=dtype)
         ends, below, exact = gap <= 1, number < count, number == count
         return (
             jnp.where(ends, low, jnp.where(below, middle, jnp.where(exact, middle - 1, low))),
@@ -68,8 +78,7 @@ def _limit(bits: Array, count: int, dtype: jnp.dtype) -> Array:
             ~bisect,
         )
 
-    most = bits.max(1, keepdims=True)
-    none = jnp.zeros_like(most, jnp.int32)
+    none = jnp.zeros_like(most, dtype)
     start = most * 0 - 1, most, none, none + bits.shape[1], none > 0
     return jax.lax.while_loop(unsure, narrow, start)[1]
 

@@ -13,7 +13,6 @@ from jaxloss._core import checks, numerics
 from jaxloss.detection._assignment import (
     Assignment,
     assignment,
-    best_slot,
     gather,
     highest,
     of_each_image,
@@ -27,7 +26,7 @@ from jaxloss.options import NonNegative, Numbers
 __all__ = ["assign_task_aligned"]
 
 Array = jax.Array
-Boxes = tuple[Array, ...]  # arrays [B, N], one for each number of a box
+Boxes = Array  # [numbers, B, N]: what describes a box, number by number
 
 _LEAST = 1e-9  # beside the highest metric of a box, by which the others are divided
 
@@ -148,8 +147,8 @@ def align(
       inside: Of boxes, `x`, `y` and the least side: whether they hold the points.
       overlap: Of boxes and predicted boxes: the similarity `u`, cut at 0 here.
       by_class: Probabilities `[B, C, N]`.
-      predicted: What describes the predicted boxes to `overlap`, `[B, N]` each.
-      boxes: What describes the boxes to both, `[B, M]` each.
+      predicted: What describes the predicted boxes to `overlap`, `[numbers, B, N]`.
+      boxes: What describes the boxes to both, `[numbers, B, M]`.
       points: Points `[N, 2]`.
       targets: The boxes' labels, and which are valid.
       top_k: Points for each box.
@@ -161,8 +160,9 @@ def align(
     by_class, predicted = jax.lax.stop_gradient((by_class, predicted))
     places = by_class.shape[2]
 
-    def similarity(box: Boxes, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
-        """`u` of pairs, 0 for a point outside of the box and where it is NaN."""
+    def similarity(box: Array, valid: Array, predicted: Boxes, x: Array, y: Array) -> Array:
+        """`u` of a box of each image, 0 for a point outside of it and where it is NaN."""
+        box, valid = box.T[..., None], valid[:, None]
         u = overlap(box, predicted)
         return jnp.where(inside(box, x, y, minimum_side) & valid & (u > 0), u, 0)
 
@@ -170,29 +170,25 @@ def align(
         t = jnp.power(score, alpha) * jnp.power(u, beta)
         return jnp.where((u > 0) & (t > 0), t, 0)
 
-    x, y = points[None, :, 0], points[None, :, 1]
+    x, y = points.T[:, None]
 
-    def best(_: None, slot: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+    def best(_: None, slot: tuple[Array, ...]) -> tuple[None, Array]:
         label, valid, box = slot
-        u = similarity(_columns(box), valid[:, None], predicted, x, y)
-        return None, jax.lax.top_k(metric(gather(by_class, label), u), min(top_k, places))
+        u = similarity(box, valid, predicted, x, y)
+        t, taken = jax.lax.top_k(metric(gather(by_class, label), u), min(top_k, places))
+        return None, jnp.where(t > 0, taken, places)
 
-    by_slot = targets.labels.T, targets.valid.T, jnp.stack(boxes, -1).swapaxes(0, 1)
-    _, (values, taken) = jax.lax.scan(best, None, by_slot)
+    slots = targets.labels, targets.valid, jnp.moveaxis(boxes, 0, -1)
+    by_slot = jax.tree.map(lambda a: a.swapaxes(0, 1), slots)
+    taken = jax.lax.scan(best, None, by_slot)[1].swapaxes(0, 1)
 
-    values, taken = values.swapaxes(0, 1), taken.swapaxes(0, 1)
-    place = taken.reshape(len(taken), -1)
     row = predicted[0]
-    x, y, *near = _taken((*(of_each_image(a, row) for a in points.T), *predicted), place)
-    near = tuple(near)
-
-    def holder(_: Array) -> Array:
-        score = lambda valid, box: similarity(_columns(box), valid[:, None], near, x, y)
-        return best_slot(score, (targets.valid, jnp.stack(boxes, -1)), unroll=1)[0]
-
-    settled = settle(taken, values > 0, row, holder)
-    index, stands = gather(settled.index, place), settled.stands
-    u = similarity(_taken(boxes, index), stands, near, x, y)
+    place = jnp.minimum(taken, places - 1).reshape(len(row), -1)
+    each = jnp.stack([of_each_image(a, row) for a in points.T])
+    (near_x, near_y), near = _at(each, place), _at(predicted, place)
+    score = lambda valid, box: similarity(box, valid, near, near_x, near_y)
+    settled = settle(taken, row, score, slots[1:])
+    index, u, stands = settled.slot, settled.score, settled.stands
     t = metric(_of_class(by_class, gather(targets.labels, index), place), u)
     both = jnp.where(stands[..., None], jnp.stack([t, u], -1), 0)
     least = jnp.zeros_like(targets.labels, both.dtype)  # placed as they are
@@ -204,10 +200,10 @@ def align(
     return Aligned(every, place, chosen)
 
 
-def with_angle(boxes: Array) -> Boxes:
+def with_angle(boxes: Array) -> Array:
     """The numbers of boxes xyxy and the angle that stands for their ratio of sides."""
-    x0, y0, x1, y1 = (boxes[..., side] for side in range(4))
-    return x0, y0, x1, y1, jnp.arctan2(x1 - x0, y1 - y0)
+    x0, y0, x1, y1 = jnp.moveaxis(boxes, -1, 0)
+    return jnp.stack([x0, y0, x1, y1, jnp.arctan2(x1 - x0, y1 - y0)])
 
 
 def _inside(box: Boxes, x: Array, y: Array, minimum_side: Array) -> Array:
@@ -242,17 +238,12 @@ def _ciou(box: Boxes, predicted: Boxes) -> Array:
     return iou - apart - numerics.divide(aspect * aspect, 1 - iou + aspect)
 
 
-def _columns(boxes: Array) -> Boxes:
-    """The numbers of one slot of each image, `[B, K]`, as `[B, 1]` each."""
-    return tuple(number[:, None] for number in pairs.columns(boxes))
-
-
 @jax.vmap
 def _of_class(by_class: Array, label: Array, place: Array) -> Array:
     """The scores `[B, K]` that places give to classes."""
     return by_class.at[label, place].get(mode="promise_in_bounds")
 
 
-def _taken(columns: Boxes, index: Array) -> Boxes:
-    """What stands at `index` in columns `[B, ...]`, gathered at once."""
-    return tuple(pairs.columns(gather(jnp.stack(columns, -1), index)))
+def _at(columns: Array, place: Array) -> Array:
+    """What columns `[numbers, B, N]` have at places `[B, K]`."""
+    return jax.vmap(gather, (0, None))(columns, place)

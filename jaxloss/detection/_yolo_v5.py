@@ -220,8 +220,8 @@ def _at_cells(level: Array, cell: Array) -> Array:
 
 def _decode(raw: Array, anchors: Array) -> Array:
     """Boxes cxcywh from the corner of the cell, in cells."""
-    p, _ = sigmoid.probability_pair(raw)
-    return jnp.concatenate([2 * p[..., :2] - 0.5, (2 * p[..., 2:]) ** 2 * anchors], -1)
+    centre, sides = jnp.split(2 * sigmoid.probability_pair(raw)[0], 2, -1)
+    return jnp.concatenate([centre - 0.5, sides**2 * anchors], -1)
 
 
 def _read_levels(predictions: Levels) -> tuple[list[Array], Grids]:

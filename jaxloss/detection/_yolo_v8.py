@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss import _boxes
 from jaxloss._core import checks, numerics
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy
-from jaxloss._distribution._dense_detection import distribution_cost
 from jaxloss.detection._assignment import (
     Assignment,
     at_least_one,
@@ -213,15 +213,12 @@ def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> He
     whole = [level.reshape(len(level), -1, level.shape[-1]).astype(dtype) for level in levels]
     scores = jnp.concatenate([level[..., :bins] for level in whole], 1)
     grids = [(level.shape[1], level.shape[2]) for level in levels]
-    units = [
-        jnp.full(level.shape[1], stride, dtype)
-        for level, stride in zip(whole, strides, strict=True)
-    ]
+    units = np.repeat(np.asarray(strides, dtype), [level.shape[1] for level in whole])
     return Head(
         bins=scores.reshape(*scores.shape[:2], 4, reg_max),
         logits=jnp.concatenate([level[..., bins:] for level in whole], 1),
         points=grid_points(grids, strides).astype(dtype),
-        strides=jnp.concatenate(units),
+        strides=jnp.asarray(units),
         size=(grids[0][1] * strides[0], grids[0][0] * strides[0]),
         least=jnp.asarray(strides[min(1, len(strides) - 1)], dtype),
     )
@@ -247,13 +244,24 @@ def distribution(
     away = jnp.where(assigned.foreground[..., None], away, 0)
     bins = sides.bins.shape[-1]
     if bins > 1:
-        inside = jnp.clip(away, 0, bins - 1 - _SHORT_OF_LAST)
-        costs = distribution_cost(sides.bins, inside, {"axis": -1})[0].now()
+        costs = _between_bins(sides.bins, jnp.clip(away, 0, bins - 1 - _SHORT_OF_LAST))
     else:
         unit = sides.strides[..., None] / jnp.asarray(size * 2, away.dtype)[None, None]
         costs = numerics.absolute(sides.distances - away) * unit
     costs = jnp.where(assigned.foreground, assigned.weight * costs.mean(-1), 0)
     return everywhere(costs.sum(), axis_name)
+
+
+def _between_bins(scores: Array, target: Array) -> Array:
+    """`distribution_focal` of targets below the last bin.
+
+    Of the same sum over the bins as the distances: a compiler finds them equal and needs one.
+    """
+    below = scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    target = target[..., None]
+    bins = jnp.arange(scores.shape[-1], dtype=scores.dtype).reshape(1, 1, 1, -1)
+    share = jnp.maximum(1 - jnp.abs(bins - target), 0)  # of the bins at both sides of the target
+    return jnp.log(jnp.exp(below).sum(-1)) - jnp.where(share > 0, share * below, 0).sum(-1)
 
 
 def gained(

@@ -157,10 +157,10 @@ def _read_angles(angles: Levels, predictions: Levels, head: Head) -> Array:
 
 def _decode(distances: Array, angle: Array, points: Array) -> Array:
     """Boxes (cx, cy, w, h, radians) from the distances of points to sides along the box's axes."""
-    before, after = distances[..., :2], distances[..., 2:]
-    middle = (after - before) / 2
-    x, y = turned((middle[..., 0], middle[..., 1]), -angle)
-    return jnp.concatenate([points + jnp.stack([x, y], -1), before + after, angle[..., None]], -1)
+    before, after = jnp.split(distances, 2, -1)
+    away = turned(jnp.unstack((after - before) / 2, axis=-1), -angle)
+    centre = points + jnp.stack(away, -1)
+    return jnp.concatenate([centre, before + after, angle[..., None]], -1)
 
 
 def _distances(boxes: Array, points: Array) -> Array:
@@ -178,18 +178,19 @@ def _scaled(boxes: Array, units: Array) -> Array:
 
 def _enlarged(boxes: Array, where: Array) -> Array:
     """Boxes with the floor under their sides; their variances are a twelfth of it larger."""
-    sides = jnp.where(where[..., None], boxes[..., 2:4], 1)
-    return jnp.concatenate([boxes[..., :2], numerics.sqrt(sides**2 + _FLOOR), boxes[..., 4:]], -1)
+    centre, sides, angle = jnp.split(boxes, (2, 4), -1)
+    sides = jnp.where(where[..., None], sides, 1)
+    return jnp.concatenate([centre, numerics.sqrt(sides**2 + _FLOOR), angle], -1)
 
 
 def _spread(boxes: Array) -> Boxes:
     """What the assignment reads of boxes: themselves, and twelve times their covariances."""
-    x, y, w, h, angle = (boxes[..., i] for i in range(5))
+    x, y, w, h, angle = jnp.moveaxis(boxes, -1, 0)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     xx = (w * cosine) ** 2 + (h * sine) ** 2
     yy = (w * sine) ** 2 + (h * cosine) ** 2
     xy = (w - h) * (w + h) * cosine * sine
-    return x, y, w, h, cosine, sine, xx, yy, xy
+    return jnp.stack([x, y, w, h, cosine, sine, xx, yy, xy])
 
 
 def _inside(box: Boxes, x: Array, y: Array, minimum_side: Array) -> Array:

@@ -21,8 +21,9 @@ from jax.typing import ArrayLike
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
 from jaxloss._core.boxes import FORMATS, Span
-from jaxloss._core.cost import bind, recomputed
 from jaxloss._core.declare import Family, family
+from jaxloss._core.platforms import bind
+from jaxloss._core.recompute import recomputed
 from jaxloss.options import Coordinates, Format, Numbers
 
 __all__ = [

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from jaxloss._core import cost, planes, rows
+from jaxloss._core import chunks as chunked
+from jaxloss._core import planes, rows
 from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
@@ -51,9 +52,9 @@ def chunks(monkeypatch):
 
     What goes by classes or by rows instead is in `test_platforms.py`.
     """
-    monkeypatch.setattr(cost, "CHUNKS", 3)
-    monkeypatch.setattr(cost, "CHUNK", 1)
-    monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(chunked, "CHUNKS", 3)
+    monkeypatch.setattr(chunked, "CHUNK", 1)
+    monkeypatch.setattr(chunked, "CHUNKED_FROM", 0)
     for way in (planes, rows):
         monkeypatch.setattr(way, "pays", lambda *_: False)
     jax.clear_caches()  # of the losses' own programs
@@ -68,7 +69,7 @@ def _loss(name):
 
 def _at_once(monkeypatch, function, *arguments):
     with monkeypatch.context() as context:
-        context.setattr(cost, "CHUNKED_FROM", 10**9)
+        context.setattr(chunked, "CHUNKED_FROM", 10**9)
         jax.clear_caches()
         result = quick_jit(lambda *arguments: function(*arguments))(*arguments)
     jax.clear_caches()

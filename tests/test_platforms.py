@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import classes, cost
+from jaxloss._core import chunks, classes
 
 CASES = {
     "cross_entropy": {},
@@ -28,8 +28,8 @@ def platform(request, monkeypatch):
         return others.get(request.param, default)(*arrays)
 
     jax.clear_caches()
-    monkeypatch.setattr(cost, "CHUNKED_FROM", 0)
-    monkeypatch.setattr(cost, "CHUNK", 1)
+    monkeypatch.setattr(chunks, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(chunks, "CHUNK", 1)
     monkeypatch.setattr(classes, "PLANE", 0)
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # classes that may be split stay together
     monkeypatch.setattr(jax.lax, "platform_dependent", chosen)

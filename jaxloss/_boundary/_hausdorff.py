@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss._boundary._maps import Sampling, neighbours, poison, scored, spacing_of
-from jaxloss._core import checks, confusion, maps, numerics
-from jaxloss._core.confusion import Confusion, Pixels, difference, read, score
-from jaxloss._core.cost import bind
+from jaxloss._core import checks, maps, numerics, scores
+from jaxloss._core.confusion import Confusion, Pixels, difference, read
 from jaxloss._core.declare import boundary
+from jaxloss._core.platforms import bind
+from jaxloss._core.scores import score
 from jaxloss.options import Boundary, Interval, NonNegative, Number, Numbers
 
 __all__ = ["hausdorff_dt", "hausdorff_erosion"]
@@ -124,7 +125,7 @@ def hausdorff_erosion(
     eroded = _eroded(error, valid, alpha, axes=pixels.spatial, erosions=erosions)
     total = pixels.total(eroded + poison(p, y))
     loss = numerics.divide(total, pixels.valid())
-    return confusion.reduce(loss, pixels, pixels.total(y), options)
+    return scores.reduce(loss, pixels, pixels.total(y), options)
 
 
 def hausdorff_of(

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxloss._boundary._labelled import map_of_targets, read
 from jaxloss._boundary._maps import Sampling, scored, spacing_of
 from jaxloss._core import checks, confusion, maps, numerics
-from jaxloss._core.confusion import Confusion, complement, score
-from jaxloss._core.cost import bind
+from jaxloss._core.confusion import Confusion
 from jaxloss._core.declare import boundary, segmentation_elements
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
+from jaxloss._core.scores import complement, score
 from jaxloss.options import Activation, Boundary, Elements, NonNegative, Numbers
 
 __all__ = ["distance_penalized_cross_entropy", "distance_penalized_dice"]

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxloss._boxes._normal_pair import Function, bounded, compare, excess
 from jaxloss._boxes._per_pair import per_rotated_pair
 from jaxloss._core import polygons
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import regression
+from jaxloss._core.platforms import bind
 from jaxloss.options import Interval, Number, Numbers, Regression
 
 __all__ = ["bhattacharyya", "gwd", "kld"]

@@ -9,8 +9,9 @@ import jax
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.cost import Cost
 from jaxloss._core.labels import Paired, paired, per_value
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Numbers
 

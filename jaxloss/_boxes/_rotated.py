@@ -9,8 +9,8 @@ import jax
 from jaxloss._boxes._overlap import FORMS, Form, of_areas
 from jaxloss._boxes._per_pair import per_rotated_pair
 from jaxloss._core import checks, polygons
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import regression
+from jaxloss._core.platforms import bind
 from jaxloss.options import Numbers, Regression
 
 __all__ = ["rotated_iou"]

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from jaxloss._compound._parts import read
 from jaxloss._core import numerics, sigmoid, softmax
-from jaxloss._core.confusion import Beside, Data
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.confusion import Data
+from jaxloss._core.cost import Cost
 from jaxloss._core.declare import segmentation
 from jaxloss._core.labels import Competing, Independent, per_position
+from jaxloss._core.platforms import bind
+from jaxloss._core.scores import Beside
 from jaxloss._region._overlap import dice_of
 from jaxloss.options import Fraction, NonNegative, Numbers, Segmentation
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxloss._compound._parts import read
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.confusion import Data, Pixels
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import segmentation_elements
 from jaxloss._core.labels import Independent
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce, reduce_values
 from jaxloss.options import Activation, Elements, Fraction, Numbers, Positive
 

@@ -7,8 +7,8 @@ from typing import Annotated, Unpack
 import jax
 
 from jaxloss._compound._parts import read
-from jaxloss._core.confusion import Beside
 from jaxloss._core.declare import segmentation
+from jaxloss._core.scores import Beside
 from jaxloss._distribution._cross_entropy import cross_entropy_of
 from jaxloss._distribution._focal import focal_of
 from jaxloss._distribution._hard_examples import reduce_hardest

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from jaxloss._compound._parts import read
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.confusion import Beside, Confusion, Data, complement, score
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.confusion import Confusion, Data
+from jaxloss._core.cost import Cost
 from jaxloss._core.declare import segmentation
 from jaxloss._core.labels import Competing
+from jaxloss._core.platforms import bind
+from jaxloss._core.scores import Beside, complement, score
 from jaxloss.options import Fraction, Interval, NonNegative, Number, Numbers, Segmentation
 
 __all__ = ["unified_focal"]

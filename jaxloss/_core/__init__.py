@@ -7,10 +7,12 @@ To read it, go from the call inwards:
 2. `labels`: logits and labels in, targets, a mask and weights out.
 3. `softmax`, `sigmoid`, `confusion`: the three primitives, in which losses are short formulas;
    `classes` for few classes, `boxes` and `polygons` for pairs of boxes.
-4. `cost`: what a loss costs at each value, with derivatives of any order and little memory.
-5. `reduction`: the mean, the sum or every value, on one device or many.
+4. `cost`: what a loss costs at each value; `sums`: what it makes of sums of the values; both with
+   derivatives of any order and little memory, by `recompute` and on a CPU `chunks`.
+5. `scores` and `reduction`: the mean, the sum or every value, on one device or many.
 6. What some platforms compute otherwise, because they are faster so: `gpu` for costs and counts of
-   ids on a GPU; `planes`, `rows` and `soft` for counts of ids and soft labels on a CPU.
+   ids on a GPU; `planes`, `rows` and `soft` for counts of ids and soft labels on a CPU. `platforms`
+   chooses.
 
 Beside them: `numerics` for arithmetic that stays differentiable, `transform`, `blocks` and `maps`
 for exact distances.

@@ -16,25 +16,24 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import (
     checks,
-    cost,
     gpu,
     labels,
-    numerics,
     planes,
     reduction,
     rows,
     sigmoid,
     softmax,
 )
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.cost import Cost
+from jaxloss._core.platforms import bind
+from jaxloss._core.sharding import varying
+from jaxloss._core.sums import Pair, Written, of_sums
 
 Array = jax.Array
 Data = labels.Competing | labels.Independent
 
-ABSENT = ("score", "skip")
-
 FEW = 16  # classes, which do not stay last
-FEWER = 8  # of which a CPU computes a cost faster by itself
+FEWER = 8  # of which a CPU computes a cost faster by itself; of more a GPU keeps the statistics
 
 
 class Frame(NamedTuple):
@@ -280,20 +279,6 @@ def _competing(
     return _Form("softmax", data.has_ids, given=data.given), (data.logits, y, mask), mask, weight
 
 
-class Beside(NamedTuple):
-    """A distribution loss of the same logits and labels, to be added to a score.
-
-    Attributes:
-      cost: Its cost.
-      data: What it was read from.
-      weights: The factors of the score and of the reduced cost.
-    """
-
-    cost: Cost
-    data: Data
-    weights: tuple[Array, Array]
-
-
 Finish = Callable[..., Array]
 
 
@@ -338,7 +323,7 @@ def of_counts(
     if move is not None:
         moved = bind(_terms, with_cost=_with_cost(pixels, beside, move[1]), move=move, **fixed)
         of_chunk = moved, frame._replace(axis=move[1]).summed
-    return cost.of_sums(
+    return of_sums(
         terms,
         frame.summed,
         arrays,
@@ -350,7 +335,7 @@ def of_counts(
     )
 
 
-def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
+def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     """How platforms compute the soft counts of ids, and a cost beside them, and their slopes."""
     axis, rank = pixels.axis, pixels.frame.rank
     if axis is None or axis == 0 or rank < 3 or pixels.form.without_background:
@@ -361,13 +346,13 @@ def _written(pixels: Pixels, beside: Cost | None) -> cost.Written | None:
         formula = beside.of_target
         # Of more classes that are not last the statistics serve both.
         if formula is None or (axis != rank - 1 and pixels.shape[axis] > FEWER):
-            return cost.Written(cpu=by_cpu)
+            return Written(cpu=by_cpu)
     fixed = {"given": pixels.form.given, "formula": formula}
     counts, slope = bind(gpu.counts, **fixed), bind(gpu.slope_of_counts, **fixed)
-    return cost.Written(_pair(counts, slope, pixels), by_cpu)
+    return Written(_pair(counts, slope, pixels), by_cpu)
 
 
-def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
+def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> Pair | None:
     if planes.pays(pixels.arrays[0], axis):
         sums, slope = _pair(planes.counts, planes.slope_of_counts, pixels)
     elif rows.pays(pixels.arrays[0], axis):
@@ -387,7 +372,7 @@ def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> cost.Pair | None:
 
 def _pair(
     counts: Callable[..., tuple[Array, ...]], slope: Callable[..., tuple[Array]], pixels: Pixels
-) -> cost.Pair:
+) -> Pair:
     """Makes of the counts of each image, and their slope, those of the frame."""
     counts, slope = bind(counts, axis=pixels.axis), bind(slope, axis=pixels.axis)
     if pixels.frame.per_image:
@@ -551,7 +536,7 @@ def _their_slope(
     *arrays: Any, of_counts: Callable[..., tuple[Array]], costs: Callable[..., Array]
 ) -> tuple[Array]:
     """The derivative of all these times factors, which stand last."""
-    z, *others, by_tp, by_fp, by_fn, by_cost = cost.varying(*arrays)
+    z, *others, by_tp, by_fp, by_fn, by_cost = varying(*arrays)
 
     def of_costs(z: Array) -> Array:
         return (by_cost * costs(z, *others)).sum()
@@ -574,189 +559,6 @@ def _sums_of_cost(
     return (values if weight is None else values * weight).sum(summed)
 
 
-def score(
-    formula: Callable[..., Array],
-    pixels: Pixels,
-    options: Mapping[str, Any],
-    *parameters: Array,
-    more: Callable[..., tuple[Array, ...]] | None = None,
-    maps: tuple[Array, ...] = (),
-    beside: Beside | None = None,
-    per_class: bool = True,
-) -> Array:
-    """Returns the reduced loss of a function `formula(counts, *parameters)` of the soft counts.
-
-    It is one of each image and class, or of the counts of all classes. What stands `beside` it is
-    computed in the same pass over the logits where it can be. `more` and `maps` are those of
-    `of_counts`; of the options, `include_background`, `absent` and `reduction` are read.
-    """
-    checks.option("per_class", per_class, (True, False))
-    reducing = _reducing(pixels, options)
-    if not per_class and reducing.skip_absent:
-        expected = '"score": the counts of all classes are one'
-        checks.fail(ValueError, "absent", '"skip" with per_class=False', expected)
-    scored = _score if per_class or not reducing.has_classes else _score_of_all
-    finish = bind(scored, formula=formula, reducing=reducing)
-    kind = options["reduction"]
-    scalar = kind in ("mean", "sum")
-    extra: dict[str, Any] = {"more": more, "maps": maps, "scalar": scalar}
-    if beside is None:
-        return of_counts(finish, pixels, *parameters, **extra)
-    other, (share, rest) = beside.cost, beside.weights
-
-    def apart(other: Cost) -> Array:
-        known = {**options, "axis_name": pixels.frame.axis_name}
-        mean = reduction.reduce(other, known, beside.data)
-        return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
-
-    def joined() -> Array:
-        count = reduction.denominator(other, kind, beside.data)
-        both = bind(_score_and_cost, finish=finish, parameters=len(parameters))
-        weights = (share, rest, count)
-        return of_counts(both, pixels, *parameters, *weights, **extra, beside=other)
-
-    same = other.arrays[0].shape == pixels.arrays[0].shape
-    if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
-        return apart(other.apart())
-    if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:
-        return joined()
-    if more is not None or not cost.is_large(pixels.arrays[0]):  # then nothing is written out
-        return apart(other.apart())
-    by_itself = lambda: apart(_again(other, pixels))
-    return jax.lax.platform_dependent(cpu=by_itself, default=joined)
-
-
-def _again(other: Cost, pixels: Pixels) -> Cost:
-    """The same cost of targets, with statistics that only the platform that asks for it derives."""
-    assert pixels.axis is not None
-    z, *arrays = pixels.arrays
-    ids, mask = (None if a is None else a.squeeze(pixels.axis) for a in arrays)
-    three = softmax.statistics(z, ids, mask, pixels.axis)
-    return other._replace(arrays=(*three, *other.arrays[3:]))
-
-
-def _score(
-    counts: Confusion,
-    valid: Array,
-    class_weights: Array | None,
-    *parameters: Array,
-    formula: Callable[..., Array],
-    reducing: Reducing,
-) -> Array:
-    return _reduce(formula(counts, *parameters), valid, class_weights, counts.actual, reducing)
-
-
-def _score_of_all(
-    counts: Confusion,
-    valid: Array,
-    class_weights: Array | None,
-    *parameters: Array,
-    formula: Callable[..., Array],
-    reducing: Reducing,
-) -> Array:
-    """Adds up the counts of the classes, which their weights multiply."""
-    each, structure = jax.tree.flatten((counts, jnp.broadcast_to(valid, counts.tp.shape)))
-    if class_weights is not None:
-        each = [x * class_weights.reshape((1,) * (x.ndim - 1) + (-1,)) for x in each]
-    first = 1 if reducing.skip_background else 0
-    counts, valid = jax.tree.unflatten(structure, [x[..., first:].sum(-1) for x in each])
-    whole = reducing._replace(has_classes=False, skip_background=False)
-    return _score(counts, valid, None, *parameters, formula=formula, reducing=whole)
-
-
-def _score_and_cost(
-    counts: Confusion,
-    valid: Array,
-    class_weights: Array | None,
-    *values: Array,
-    finish: Finish,
-    parameters: int,
-) -> Array:
-    share, rest, count = values[parameters:]
-    alone = counts._replace(more=counts.more[:-1])
-    value = finish(alone, valid, class_weights, *values[:parameters])
-    return share * value + rest * numerics.divide(counts.more[-1].sum(), count)
-
-
-def complement(wrong: Array, right: Array) -> Array:
-    """Returns `1 - right / (right + wrong)`; a score of 0/0 is 0, so its loss is 1."""
-    total = right + wrong
-    return jnp.where(total == 0, 1, numerics.divide(wrong, total))
-
-
 def difference(p: Array, q: Array, y: Array) -> Array:
     """Returns `p - y` of probabilities and `q = 1 - p` without a digit less than they have."""
     return jnp.where(y > 0.5, (1 - y) - q, p - y)
-
-
-class Reducing(NamedTuple):
-    """How the losses of images and classes become one.
-
-    Attributes:
-      reduction: `"mean"`, `"sum"` or `"none"`.
-      has_classes: Whether the last axis of the losses holds classes.
-      skip_background: Whether class 0 is left out.
-      skip_absent: Whether classes are left out that the target of an image does not hold.
-      axis_name: A mesh axis over which images are reduced.
-    """
-
-    reduction: str
-    has_classes: bool
-    skip_background: bool
-    skip_absent: bool
-    axis_name: reduction.AxisName | None
-
-
-def _reducing(pixels: Pixels, options: Mapping[str, Any]) -> Reducing:
-    checks.option("absent", options.get("absent", "score"), ABSENT)
-    checks.option("reduction", options["reduction"], reduction.REDUCTIONS)
-    scored = pixels
-    if not pixels.form.without_background:
-        scored = pixels.foreground(options.get("include_background", True))
-    return Reducing(
-        reduction=options["reduction"],
-        has_classes=pixels.axis is not None,
-        skip_background=scored is not pixels,
-        skip_absent=options.get("absent", "score") == "skip",
-        axis_name=pixels.frame.axis_name if pixels.frame.per_image else None,
-    )
-
-
-def reduce(values: Array, pixels: Pixels, actual: Array, options: Mapping[str, Any]) -> Array:
-    """Takes the mean over the classes of each image that take part, then over the images.
-
-    Args:
-      values: The loss of each image and class, in the shape of `pixels.total`.
-      pixels: What the values were computed from.
-      actual: How much of each class the target holds, in the same shape.
-      options: `include_background`, `absent` and `reduction` are read.
-
-    Returns:
-      A scalar, or one value per (image, class). An image without valid pixels takes no part.
-    """
-    reducing = _reducing(pixels, options)
-    return _reduce(values, pixels.valid(), pixels.class_weights, actual, reducing)
-
-
-def _reduce(
-    values: Array, valid: Array, weights: Array | None, actual: Array, reducing: Reducing
-) -> Array:
-    kind, axis_name = reducing.reduction, reducing.axis_name
-    part = jnp.zeros_like(values, bool) | (valid > 0)  # sharded as the values
-    if reducing.skip_absent:
-        part = part & (actual != 0)
-    if reducing.skip_background:
-        values, part = values[..., 1:], part[..., 1:]
-        weights = None if weights is None else weights[1:]
-    if not reducing.has_classes:
-        return reduction.reduce_values(values, kind, mask=part, axis_name=axis_name)
-    if weights is not None:
-        weights = weights.reshape((1,) * (values.ndim - 1) + (-1,))
-    if kind != "mean":
-        return reduction.reduce_values(
-            values, kind, mask=part, weights=weights, axis_name=axis_name
-        )
-    share = part.astype(values.dtype) * (1 if weights is None else weights)
-    total = share.sum(-1)
-    images = numerics.divide((share * jnp.where(part, values, 0)).sum(-1), total)
-    return reduction.reduce_values(images, "mean", mask=total != 0, axis_name=axis_name)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, numerics, sigmoid
-from jaxloss._core.cost import bind
+from jaxloss._core.platforms import bind
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array

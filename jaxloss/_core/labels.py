@@ -18,7 +18,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, classes, numerics
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.cost import Cost
+from jaxloss._core.platforms import bind
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array

@@ -1,9 +1,12 @@
 """Where arrays lie on the devices of a mesh, as far as their types tell."""
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Array = jax.Array
@@ -63,3 +66,16 @@ def like(x: Array, y: Array) -> Array:
     sharding = jax.typeof(x).sharding
     same = jax.typeof(y).sharding.spec == sharding.spec
     return y if same else jax.sharding.reshard(y, sharding.spec)
+
+
+def varying(*arrays: Any) -> tuple[Any, ...]:
+    """Returns arrays that all vary over the mesh axes over which one of them does.
+
+    A gradient by an array that the devices of a `shard_map` share would be the sum of theirs.
+    """
+    zeros = [jnp.zeros_like(a, jnp.float32, shape=()) for a in arrays if a is not None]
+    zero = functools.reduce(jnp.add, zeros)  # adding it is no operation to the compiler
+    floating = (a is not None and jnp.issubdtype(a.dtype, jnp.floating) for a in arrays)
+    return tuple(
+        a + zero.astype(a.dtype) if yes else a for a, yes in zip(arrays, floating, strict=True)
+    )

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import labels, numerics
-from jaxloss._core.cost import Cost, bind, chunked, is_large, sum_and_slopes, weighted_sum
+from jaxloss._core.chunks import chunked, is_large
+from jaxloss._core.cost import Cost, sum_and_slopes, weighted_sum
+from jaxloss._core.platforms import bind
 from jaxloss._core.sharding import blocks
 
 Array = jax.Array

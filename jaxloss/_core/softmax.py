@@ -15,7 +15,9 @@ import jax.numpy as jnp
 
 from jaxloss._core import classes, gpu, numerics, planes, sigmoid, soft
 from jaxloss._core import labels as labelled
-from jaxloss._core.cost import Cost, Source, bind, chunked, is_large
+from jaxloss._core.chunks import chunked, is_large
+from jaxloss._core.cost import Cost, Source
+from jaxloss._core.platforms import bind
 from jaxloss._core.sharding import blocks, is_split
 
 Array = jax.Array

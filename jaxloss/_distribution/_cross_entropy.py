@@ -7,9 +7,10 @@ from typing import Literal, Unpack
 import jax
 
 from jaxloss._core import checks, sigmoid, softmax
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.cost import Cost
 from jaxloss._core.declare import classification, one_versus_rest
 from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
     Classification,

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.cost import Cost, bind
+from jaxloss._core.cost import Cost
 from jaxloss._core.declare import elements, regression
 from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Elements, NonNegative, Numbers, Regression
 

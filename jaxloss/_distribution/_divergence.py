@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss._core import checks, classes, numerics, sigmoid, softmax
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import classification, regression
 from jaxloss._core.labels import Competing, competing, is_target, per_position
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Classification, Numbers, Positive, Regression
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid, softmax
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import either
 from jaxloss._core.labels import Competing, per_position, read
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._cross_entropy import towards_half
 from jaxloss.options import Activation, Interval, NonNegative, Number, Numbers, OneVersusRest, Share

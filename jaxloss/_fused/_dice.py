@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics
-from jaxloss._core.confusion import complement
 from jaxloss._core.reduction import AxisName, everywhere
+from jaxloss._core.scores import complement
 from jaxloss._fused import _cost, _pass, _rows
 from jaxloss._fused._pass import Arrays
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.confusion import ABSENT
 from jaxloss._core.declare import classification
 from jaxloss._core.reduction import REDUCTIONS, everywhere
+from jaxloss._core.scores import ABSENT
 from jaxloss._fused import _cost, _dice, _pass, _resize, _rows
 from jaxloss._fused._pass import Arrays
 from jaxloss._region._overlap import Squared

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss._core import checks, confusion, numerics
-from jaxloss._core.confusion import Confusion, Pixels, complement, read, score
+from jaxloss._core import checks, numerics, scores
+from jaxloss._core.confusion import Confusion, Pixels, read
 from jaxloss._core.declare import segmentation
+from jaxloss._core.scores import complement, score
 from jaxloss.options import NonNegative, Numbers, Segmentation
 
 __all__ = ["cldice", "skeleton_recall", "soft_skeleton"]
@@ -68,7 +69,7 @@ def cldice(
     of_p, of_y = (_skeleton(v, inside, iterations, pixels.spatial) for v in (p, y))
     products = (of_p * y, of_p * (1 - y), of_y * p, of_y * q)
     loss = _cldice(*map(pixels.total, products), smooth)
-    return confusion.reduce(loss, pixels, pixels.total(y), options)
+    return scores.reduce(loss, pixels, pixels.total(y), options)
 
 
 def _cldice(hit: Array, spurious: Array, found: Array, missed: Array, smooth: Array) -> Array:

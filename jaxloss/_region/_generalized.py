@@ -8,11 +8,12 @@ from typing import Any, Literal, Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import checks, confusion, numerics, reduction
-from jaxloss._core.confusion import Confusion, Pixels, complement, of_counts, read
-from jaxloss._core.cost import bind
+from jaxloss._core import checks, numerics, reduction, scores
+from jaxloss._core.confusion import Confusion, Pixels, of_counts, read
 from jaxloss._core.declare import segmentation
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import AxisName
+from jaxloss._core.scores import complement
 from jaxloss.options import NonNegative, Numbers, Segmentation
 
 __all__ = ["generalized_dice", "penalty_generalized_dice"]
@@ -142,7 +143,7 @@ def generalized_of(
     """Returns the reduced loss of all images, every error counted `1 + k` times."""
     checks.option("weighting", weighting, tuple(EXPONENTS))
     absent = options.get("absent", "score")
-    checks.option("absent", absent, confusion.ABSENT)
+    checks.option("absent", absent, scores.ABSENT)
     checks.option("reduction", options["reduction"], reduction.REDUCTIONS)
     scored = pixels.foreground(options["include_background"])
     finish = bind(

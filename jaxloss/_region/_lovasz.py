@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxloss._core import checks, confusion, numerics
+from jaxloss._core import checks, numerics, scores
 from jaxloss._core.confusion import Frame, Pixels, difference, read
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.platforms import bind
 from jaxloss.options import Absent, Elements, Numbers
 
 __all__ = ["lovasz_hinge", "lovasz_softmax"]
@@ -180,7 +180,7 @@ def _reduced(
     errors: Array, y: Array, pixels: Pixels, labels: Array, options: Mapping[str, Any]
 ) -> Array:
     """The mean of the Lovasz extensions of the errors of each image and class."""
-    checks.option("absent", options["absent"], confusion.ABSENT)
+    checks.option("absent", options["absent"], scores.ABSENT)
     weight = pixels.weight
     if weight is not None:
         weight = _rows(jnp.broadcast_to(weight, errors.shape), pixels.frame)
@@ -189,7 +189,7 @@ def _reduced(
         values = _of_hard_labels(errors, hits == 1, weight, options["absent"] == "skip")
     else:
         values = _of_soft_labels(errors, hits, weight)
-    return confusion.reduce(values, pixels, pixels.total(y), options)
+    return scores.reduce(values, pixels, pixels.total(y), options)
 
 
 def _rows(x: Array, frame: Frame) -> Array:

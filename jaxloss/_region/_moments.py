@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxloss._core import numerics, sharding
-from jaxloss._core.cost import varying
+from jaxloss._core.sharding import varying
 
 Array = jax.Array
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxloss._core import checks, confusion, numerics
+from jaxloss._core import checks, numerics, scores
 from jaxloss._core.confusion import Pixels, difference, read
 from jaxloss._core.declare import segmentation
 from jaxloss._region._moments import Moments, in_windows, of_pixels
@@ -69,7 +69,7 @@ def ssim(
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
     found = in_windows(images, shares, _axes(pixels))
     values = _mean(_both(_luminance(found, c1), _structure(found, c2)), found, pixels)
-    return confusion.reduce(values, pixels, actual, options)
+    return scores.reduce(values, pixels, actual, options)
 
 
 @segmentation
@@ -144,7 +144,7 @@ def ms_ssim(
             loss = _both(_luminance(found, c1), loss)
         unlike.append(_mean(loss, found, pixels))
     values = _of_scales(jnp.stack(unlike), numerics.divide(powers, powers.sum()))
-    return confusion.reduce(values, pixels, actual, options)
+    return scores.reduce(values, pixels, actual, options)
 
 
 def _luminance(windows: Moments, c1: Array) -> Array:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.cost import bind
 from jaxloss._core.declare import regression
 from jaxloss._core.labels import paired, per_value
+from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss._regression._elementwise import NAMES, elementwise
 from jaxloss.options import Numbers, Regression

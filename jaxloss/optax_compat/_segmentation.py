@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion
+from jaxloss._core import checks
+from jaxloss._core.scores import complement
 from jaxloss.optax_compat import _reading
 
 __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
@@ -89,7 +90,7 @@ def dice_loss(
     axes = tuple(range(1, x.ndim - 1)) if axis is None else checks.axes(axis, x.ndim, "axis")
     tp, fp, fn = (counts.sum(axes) for counts in (x * y, x * (1 - y), (1 - x) * y))
     tp, fp, fn, smooth, alpha, beta = jnp.broadcast_arrays(tp, fp, fn, smooth, alpha, beta)
-    loss = confusion.complement(alpha * fp + beta * fn, tp + smooth)
+    loss = complement(alpha * fp + beta * fn, tp + smooth)
     if class_weights is not None:
         loss = loss * jnp.broadcast_to(class_weights.astype(x.dtype), loss.shape)
     if ignore_background and x.shape[-1] > 1:

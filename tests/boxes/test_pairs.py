@@ -13,7 +13,7 @@ import pytest
 
 import jaxloss
 from jaxloss import geometry
-from jaxloss._core import cost
+from jaxloss._core import chunks as chunked
 from jaxloss._core.boxes import FORMATS
 from tests.compiling import quick_jit
 from tests.registry import box_pairs
@@ -230,8 +230,8 @@ def cut(monkeypatch):
     """Makes a CPU compute in chunks, or at once; programs of the other way are forgotten."""
 
     def into(chunks):
-        monkeypatch.setattr(cost, "CHUNKS", chunks)
-        monkeypatch.setattr(cost, "CHUNKED_FROM", 0 if chunks > 1 else 10**9)
+        monkeypatch.setattr(chunked, "CHUNKS", chunks)
+        monkeypatch.setattr(chunked, "CHUNKED_FROM", 0 if chunks > 1 else 10**9)
         jax.clear_caches()
 
     yield into

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import confusion
+from jaxloss._core import scores
 from tests.compiling import quick_jit
 from tests.distribution.test_cross_entropy import CASES as ENTROPIES
 from tests.distribution.test_focal import CASES as FOCALS
@@ -274,7 +274,7 @@ def test_one_pass_equals_two(loss, monkeypatch):
     options = {"where": where, "weights": rng.uniform(0.5, 2, shape[:-1])}
 
     def everything(x, fewer):
-        monkeypatch.setattr(confusion, "FEWER", fewer)
+        monkeypatch.setattr(scores, "FEWER", fewer)
         jax.clear_caches()  # of the losses' own programs
         run = lambda x: loss(x, labels, **options)
         along = lambda x: jnp.vdot(slope, jax.grad(run)(x))

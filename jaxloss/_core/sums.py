@@ -1,0 +1,168 @@
+"""Numbers made of sums of an array's elements, of which nothing of its size is kept."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core.chunks import in_chunks, is_large
+from jaxloss._core.platforms import bind, if_cpu, if_gpu
+from jaxloss._core.recompute import dot, linear_of, moving_of, recomputed, replaced
+from jaxloss._core.sharding import varying
+
+Array = jax.Array
+
+Pair = tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array]]]
+
+
+class Written(NamedTuple):
+    """Sums of arrays, and their derivative by `x` times factors that follow, for some platforms.
+
+    None: such a platform computes them as all others do, a CPU in chunks.
+    """
+
+    gpu: Pair | None = None
+    cpu: Pair | None = None
+
+    def way(
+        self, i: int, in_chunks: Callable[..., Any], at_once: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """How to compute the sums, or their derivative, given what chunks a CPU."""
+        others = in_chunks
+        if self.cpu:
+            others = bind(if_cpu, cpu=self.cpu[i], default=at_once)
+        return bind(if_gpu, gpu=self.gpu[i], default=others) if self.gpu else others
+
+
+def of_sums(
+    terms: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    arrays: tuple[Any, ...],
+    finish: Callable[..., Array],
+    parameters: tuple[Any, ...],
+    of_chunk: tuple[Callable[..., tuple[Array, ...]], tuple[int, ...]] | None = None,
+    written: Written | None = None,
+    short: bool = False,
+) -> Array:
+    """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
+
+    Args:
+      terms: `terms(x, *others)`, arrays in the shape of `x`.
+      axes: The axes of `x` over which each of them is summed.
+      arrays: `x`, and arrays that broadcast to it, or None.
+      finish: `finish(sums, *parameters)`, a scalar.
+      parameters: Arrays, or None.
+      of_chunk: Another way to compute the terms of a chunk, and where those axes are in them; None:
+        none.
+      written: How some platforms compute them; None: all in the same way.
+      short: Whether the derivative is faster at once than in chunks: of one loop, or few.
+    """
+    total, in_chunk = (
+        bind(_totals, terms=f, summed=summed)
+        for f, summed in ((terms, axes), of_chunk or (terms, axes))
+    )
+    if written is None or not is_large(arrays[0]):
+        written = Written()
+    finished = _finished(total, in_chunk, axes, finish, len(arrays), written, short)
+    return finished(*arrays, *parameters)
+
+
+def _totals(
+    *arrays: Any, terms: Callable[..., tuple[Array, ...]], summed: tuple[int, ...]
+) -> tuple[Array, ...]:
+    return tuple(term.sum(summed) for term in terms(*arrays))
+
+
+@functools.cache
+def _finished(
+    total: Callable[..., tuple[Array, ...]],
+    in_chunk: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    finish: Callable[..., Array],
+    count: int,
+    written: Written,
+    short: bool,
+) -> Callable[..., Array]:
+    """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
+    sums = recomputed(total, written.way(0, in_chunks(in_chunk, axes, total), total))
+
+    @jax.custom_jvp
+    def number(*values: Any) -> Array:
+        return finish(sums(*values[:count]), *values[count:])
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        moving = moving_of(tangents)
+        directions = tuple(tangents[i] for i in moving)
+        parts = sums(*primals[:count])
+        value = finish(parts, *primals[count:])
+        inner = tuple(i for i in moving if i < count)
+        if any(jnp.shape(primals[i]) != primals[0].shape for i in inner):
+            whole = bind(_whole, total=total, finish=finish, count=count)
+            return value, linear_of(whole, moving)(primals, directions)
+        by_hand = written if inner == (0,) else Written()
+        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, by_hand, short)
+        return value, linear(primals, parts, directions)
+
+    number.defjvp(jvp, symbolic_zeros=True)
+    return number
+
+
+def _whole(
+    *values: Any,
+    total: Callable[..., tuple[Array, ...]],
+    finish: Callable[..., Array],
+    count: int,
+) -> Array:
+    return finish(total(*values[:count]), *values[count:])
+
+
+@functools.cache
+def _by_slopes(
+    total: Callable[..., tuple[Array, ...]],
+    in_chunk: Callable[..., tuple[Array, ...]],
+    axes: tuple[int, ...],
+    finish: Callable[..., Array],
+    count: int,
+    moving: tuple[int, ...],
+    written: Written,
+    short: bool,
+) -> Callable[..., Array]:
+    """The derivative of such a number: that by its sums first, with which one pass is made."""
+    inner = tuple(i for i in moving if i < count)
+    outer = tuple(i - count for i in moving if i >= count)
+    slope, in_chunk = (bind(_slopes, total=f, inner=inner, count=count) for f in (total, in_chunk))
+    parted = slope if short else in_chunks(in_chunk, axes, slope)
+    slopes_of = recomputed(slope, written.way(1, parted, slope))
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def linear(
+        primals: tuple[Any, ...], parts: tuple[Array, ...], directions: tuple[Array, ...]
+    ) -> Array:
+        arrays, parameters = primals[:count], primals[count:]
+
+        def finished(parts: tuple[Array, ...], *moved: Array) -> Array:
+            return finish(parts, *replaced(parameters, outer, moved))
+
+        places = tuple(range(1 + len(outer)))
+        factors, *rates = jax.grad(finished, places)(parts, *(parameters[i] for i in outer))
+        slopes = slopes_of(*arrays, *factors) if inner else ()
+        return dot((*slopes, *rates), directions)
+
+    return linear
+
+
+def _slopes(
+    *values: Any, total: Callable[..., tuple[Array, ...]], inner: tuple[int, ...], count: int
+) -> tuple[Array, ...]:
+    """The derivatives of a weighted sum of sums, by those arrays that move."""
+    values = varying(*values)
+    arrays, factors = values[:count], values[count:]
+
+    def weighted(*moved: Array) -> Array:
+        return dot(total(*replaced(arrays, inner, moved)), factors)
+
+    return jax.grad(weighted, tuple(range(len(inner))))(*(arrays[i] for i in inner))

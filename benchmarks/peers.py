@@ -53,7 +53,10 @@ def plain_jax() -> Losses:
 
     def counts(z, y, axis, pooled):
         """Soft true positives, false positives and false negatives of each class."""
-        p, y = jax.nn.softmax(z, axis), jax.nn.one_hot(y, z.shape[axis], axis=axis)
+        if y.ndim == z.ndim:
+            p = jax.nn.sigmoid(z)
+        else:
+            p, y = jax.nn.softmax(z, axis), jax.nn.one_hot(y, z.shape[axis], axis=axis)
         over = [i for i in range(z.ndim) if i != axis % z.ndim and (i or pooled)]
         return jnp.sum(p * y, over), jnp.sum(p * (1 - y), over), jnp.sum((1 - p) * y, over)
 
@@ -73,6 +76,7 @@ def plain_jax() -> Losses:
         "focal": focal,
         "sigmoid_focal": sigmoid_focal,
         "dice": dice,
+        "dice, masks": dice,
         "dice, per_image=False": functools.partial(dice, pooled=True),
         "dice_cross_entropy": lambda z, y, axis: dice(z, y, axis) - picked(z, y, axis).mean(),
         "tversky": functools.partial(tversky, **TVERSKY),
@@ -167,8 +171,11 @@ def plain_torch() -> Losses:
         return (cost * (p + y - 2 * p * y) ** 2).mean()
 
     def tversky(z, y, alpha=0.5, beta=0.5, smooth=SMOOTH, pooled=False):
-        p = z.softmax(1)
-        y = torch.zeros_like(p).scatter_(1, y[:, None], 1.0)
+        if y.ndim == z.ndim:
+            p = z.sigmoid()
+        else:
+            p = z.softmax(1)
+            y = torch.zeros_like(p).scatter_(1, y[:, None], 1.0)
         over = tuple(i for i in range(z.ndim) if i != 1 and (i or pooled))
         tp = (p * y).sum(over)
         fp, fn = p.sum(over) - tp, y.sum(over) - tp
@@ -186,6 +193,7 @@ def plain_torch() -> Losses:
         "focal": focal,
         "sigmoid_focal": sigmoid_focal,
         "dice": dice,
+        "dice, masks": dice,
         "dice, per_image=False": functools.partial(dice, pooled=True),
         "dice_cross_entropy": lambda z, y: dice(z, y) + F.cross_entropy(z, y),
         "tversky": functools.partial(tversky, **TVERSKY),
@@ -215,6 +223,7 @@ def of_monai() -> Losses:
         "focal": lambda z, y: focal(z, y) * z.shape[1],
         "sigmoid_focal": FocalLoss(),
         "dice": of_ids(DiceLoss(**softmax, **smooth)),
+        "dice, masks": DiceLoss(sigmoid=True, **smooth),
         "dice, per_image=False": of_ids(DiceLoss(batch=True, **softmax, **smooth)),
         "dice_cross_entropy": of_ids(DiceCELoss(**softmax, **smooth)),
         "tversky": of_ids(TverskyLoss(**softmax, **smooth, **TVERSKY)),

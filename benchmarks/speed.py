@@ -87,6 +87,7 @@ CONTESTS = {
     "focal": Contest("ids", jaxloss.focal, {}),
     "sigmoid_focal": Contest("masks", jaxloss.sigmoid_focal, {}),
     "dice": Contest("ids", jaxloss.dice, _smooth, True),
+    "dice, masks": Contest("masks", jaxloss.dice, _smooth, True),
     "dice, per_image=False": Contest("ids", jaxloss.dice, _smooth | {"per_image": False}, True),
     "dice_cross_entropy": Contest("ids", jaxloss.dice_cross_entropy, _smooth, True),
     "tversky": Contest("ids", jaxloss.tversky, _smooth | peers.TVERSKY, True),

@@ -29,10 +29,9 @@ class Written(NamedTuple):
     cpu: Pair | None = None
 
     def way(
-        self, i: int, in_chunks: Callable[..., Any], at_once: Callable[..., Any]
+        self, i: int, others: Callable[..., Any], at_once: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """How to compute the sums, or their derivative, given what chunks a CPU."""
-        others = in_chunks
+        """How to compute the sums, or their derivative, given what others do."""
         if self.cpu:
             others = bind(if_cpu, cpu=self.cpu[i], default=at_once)
         return bind(if_gpu, gpu=self.gpu[i], default=others) if self.gpu else others

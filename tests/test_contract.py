@@ -711,8 +711,9 @@ FLOORS = (
     {"_validate", "optax_compat"},
 )
 CORE_FLOORS = (
-    {"checks", "numerics", "sharding"},
-    {"boxes", "classes", "cost", "declare"},
+    {"checks", "numerics", "platforms", "sharding"},
+    {"boxes", "chunks", "classes", "declare", "recompute"},
+    {"cost", "sums"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},
     {"blocks", "gpu", "planes"},
@@ -720,6 +721,7 @@ CORE_FLOORS = (
     {"softmax"},
     {"rows"},
     {"confusion", "maps"},
+    {"scores"},
 )
 
 

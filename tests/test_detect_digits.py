@@ -74,7 +74,7 @@ def test_every_head_has_a_finite_gradient_in_all_it_asks_for(name):
     ids=" ".join,
 )
 def test_every_choice_finds_the_scenes_it_was_trained_on(words):
-    options = detect_digits.parse([*words, "--steps", "300", "--size", str(SIZE), "--batch", "8"])
+    options = detect_digits.parse([*words, "--steps", "600", "--size", str(SIZE), "--batch", "8"])
     seen = detect_digits.digits(8, "train", options)
     head = detect_digits.make_head(options, 10)
     model, _ = detect_digits.train(head, seen, options)

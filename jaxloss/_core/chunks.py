@@ -44,7 +44,7 @@ def _evaluated(
     axes: tuple[int, ...] | None,
     default: Callable[..., Any],
 ) -> Any:
-    if _is_whole(x, axes):
+    if _cut_axis(x, axes) is None:
         return function(x, *others)
     return if_cpu(x, *others, cpu=chunked(function, axes), default=default)
 
@@ -60,31 +60,16 @@ def _cut_up(
     function: Callable[..., Any],
     axes: tuple[int, ...] | None,
 ) -> Any:
-    if _is_whole(x, axes):
-        return function(x, *others)
-    return _chunked(x, *others, function=function, axes=axes)
-
-
-def is_large(x: Array) -> bool:
-    """Whether an array does not fit into a processor's cache."""
-    return x.size >= CHUNKED_FROM
-
-
-def _is_whole(x: Array, axes: tuple[int, ...] | None) -> bool:
-    return not is_large(x) or _cut_axis(x, axes) is None
-
-
-def _chunked(*arguments: Any, function: Callable[..., Any], axes: tuple[int, ...] | None) -> Any:
-    x = arguments[0]
     axis = _cut_axis(x, axes)
-    assert axis is not None
+    if axis is None:
+        return function(x, *others)
     stop = axis + 1
     if axes is None:  # a CPU's compiler vectorises the last axis only: of many, make one
         stop = next((i for i in range(stop, x.ndim) if sharding.blocks(x, i) > 1), x.ndim)
     cut = _Cut(x.shape, axis, stop, sharding.blocks(x, axis))
 
     def of_part(start: Any, length: int) -> Any:
-        return function(*(cut.part(a, start, length) for a in arguments))
+        return function(*(cut.part(a, start, length) for a in (x, *others)))
 
     def add(result: Any, start: Any, length: int) -> Any:
         join = functools.partial(cut.join, start=start)
@@ -183,11 +168,19 @@ class _Cut(NamedTuple):
         )
 
 
+def is_large(x: Array) -> bool:
+    """Whether an array does not fit into a processor's cache."""
+    return x.size >= CHUNKED_FROM
+
+
 def _cut_axis(x: Array, axes: tuple[int, ...] | None) -> int | None:
     """The axis to cut, the first that is long: what a chunk reads then lies together.
 
-    Devices may share a batch: with more than one it is not the first.
+    Devices may share a batch: with more than one it is not the first. None: there is none, or the
+    array is small.
     """
+    if not is_large(x):
+        return None
     axes = tuple(range(x.ndim)) if axes is None else axes
     long = (i for i in axes if x.shape[i] >= CHUNKS and not is_split(x, i))
     return next((i for i in long if i != 0 or jax.device_count() == 1), None)

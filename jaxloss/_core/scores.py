@@ -60,11 +60,12 @@ def score(
     kind = options["reduction"]
     scalar = kind in ("mean", "sum")
     extra: dict[str, Any] = {"more": more, "maps": maps, "scalar": scalar}
+    alone = functools.partial(of_counts, finish, pixels, *parameters, **extra)
     if beside is None:
-        return of_counts(finish, pixels, *parameters, **extra)
+        return alone()
     other = beside.cost
     known = {**options, "axis_name": pixels.frame.axis_name}
-    apart = functools.partial(_apart, finish, pixels, parameters, beside, known, extra)
+    apart = functools.partial(_apart, alone, beside, known)
     joined = functools.partial(_joined, finish, pixels, parameters, beside, kind, extra)
     same = other.arrays[0].shape == pixels.arrays[0].shape
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
@@ -77,18 +78,12 @@ def score(
 
 
 def _apart(
-    finish: Finish,
-    pixels: Pixels,
-    parameters: tuple[Array, ...],
-    beside: Beside,
-    options: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    other: Cost,
+    alone: Callable[[], Array], beside: Beside, options: Mapping[str, Any], other: Cost
 ) -> Array:
     """The score, and the mean of the cost in a pass of its own."""
     mean = reduction.reduce(other, options, beside.data)
     share, rest = beside.weights
-    return share * of_counts(finish, pixels, *parameters, **extra) + rest * mean
+    return share * alone() + rest * mean
 
 
 def _joined(

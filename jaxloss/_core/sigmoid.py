@@ -185,15 +185,15 @@ def _with_slope(
     """
     arrays = x, denominator, weights, *others
     exact = bind(sum_and_slopes, total=bind(weighted_sum, formula=formula), moving=(0,))
+    in_chunks = chunked(exact, None)
     if not is_large(x) or any(blocks(x, i) > 1 for i in range(1, x.ndim)):
-        return chunked(exact, None)(*arrays)
+        return in_chunks(*arrays)
     lines = [_in_lines(a, x.shape) for a in arrays]
     sum_ = weighted_sum(lines[0], *lines[2:], formula=of_finite)
 
     def as_summed(*lines: Any) -> tuple[Array, Array]:
         return sum_, exact(*lines)[1]
 
-    in_chunks = chunked(exact, None)
     total, slope = jax.lax.cond(jnp.isfinite(sum_), as_summed, in_chunks, *lines)
     return total, slope.reshape(x.shape)
 

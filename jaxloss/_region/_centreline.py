@@ -140,7 +140,7 @@ def _of_classes(skeleton: Array, pixels: Pixels) -> Array:
     if s.shape != shape and axis is not None:
         ids = checks.without(shape, axis)
         checks.shape("skeleton", s, ids, f"the shape of the ids, or {shape}, that of `logits`")
-        s = jnp.expand_dims(s, axis) * pixels.both()[1]
+        s = jnp.expand_dims(s, axis) * pixels.targets()
     checks.shape("skeleton", s, shape, "the shape of `logits`")
     return s if pixels.weight is None else jnp.where(pixels.weight == 0, 0, s)
 

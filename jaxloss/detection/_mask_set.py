@@ -141,12 +141,10 @@ def mask_set(
     assigned = match_hungarian(jax.lax.stop_gradient(cost), mask)
     query = _query_of_slots(assigned.index, assigned.foreground, mask)
 
-    where = _important(jax.lax.stop_gradient(maps), query, candidates, chosen)
-    where = jnp.concatenate([where, rest], 2)
+    where = _with_important(jax.lax.stop_gradient(maps), query, mask, candidates, rest, chosen)
     slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
-    x = jnp.where(mask[..., None], sampling.of_one_map_each(maps, query, where), 0)
-    y = jnp.where(mask[..., None], sampling.of_one_map_each(truth, slot, where), 0)
-    y = jax.lax.stop_gradient(y)
+    x = sampling.of_one_map(maps, query, where, mask)
+    y = jax.lax.stop_gradient(sampling.of_one_map(truth, slot, where, mask))
     entropy = binary_cross_entropy(
         x, y, where=mask[..., None], reduction="sum", axis_name=axis_name
     )
@@ -210,15 +208,26 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
     return entropy, 1 - (2 * py + 1) / (p[..., None] + y[:, None] + 1)
 
 
-def _important(maps: Array, query: Array, where: Array, count: int) -> Array:
-    """The points, of `[B, P, 2]`, where each slot's logits are nearest to 0, `[B, M, count, 2]`.
+def _with_important(
+    maps: Array, query: Array, valid: Array, where: Array, rest: Array, count: int
+) -> Array:
+    """The points, of `[B, P, 2]`, where each slot's logits are nearest to 0, and the rest of each.
 
-    Slot by slot, as far as a processor's cache reaches.
+    Slot by slot, as far as a processor's cache reaches; a slot that no image uses takes no time.
     """
-    sample = lambda _, query: (None, jnp.abs(sampling.of_one_map(maps, query, where)))
-    choose = lambda _, x: (None, gather(where, smallest(x, count)))
-    x = jax.lax.scan(sample, None, query.T)[1]  # or XLA would sample anew for each use
-    return jax.lax.scan(choose, None, x)[1].swapaxes(0, 1)
+
+    def important(query: Array, valid: Array) -> Array:
+        x = sampling.of_one_map(maps, query[:, None], where[:, None], valid[:, None])
+        return gather(where, smallest(jnp.abs(x[:, 0]), count))
+
+    def of_slot(m: Array, points: Array) -> Array:
+        slot = query[:, m], valid[:, m]
+        nothing = lambda query, valid: where[:, :count]
+        chosen = jax.lax.cond(slot[1].any(), important, nothing, *slot)
+        return points.at[:, m].set(jnp.concatenate([chosen, rest[:, m]], 1))
+
+    points = jnp.zeros_like(rest, shape=(*query.shape, count + rest.shape[2], 2))
+    return jax.lax.fori_loop(0, query.shape[1], of_slot, points)
 
 
 def _query_of_slots(index: Array, foreground: Array, valid: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -55,33 +56,49 @@ def of_every_map(maps: Array, where: Array) -> Array:
     return _weighted(take, around)
 
 
-def of_one_map(maps: Array, channel: Array, where: Array) -> Array:
-    """As `of_every_map`, of the map `channel` `[B]` alone, `[B, P]`."""
+@jax.custom_jvp
+def of_one_map(maps: Array, channel: Array, where: Array, valid: Array) -> Array:
+    """As `of_every_map`, of the maps `channel` `[B, M]` at points `[B, M, P, 2]` of each.
+
+    `[B, M, P]`, 0 where `valid` `[B, M]` is not. The points are constants.
+    """
+    return _if_any(_at_once, maps, channel, where, valid)
+
+
+@of_one_map.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    _, channel, where, valid = primals
+    tangent = tangents[0].astype(where.dtype)
+    return of_one_map(*primals), _if_any(_by_window, tangent, channel, where, valid)
+
+
+def _if_any(
+    sample: Callable[..., Array], maps: Array, channel: Array, where: Array, valid: Array
+) -> Array:
+    """Samples where any map is asked for.
+
+    It is a branch that XLA keeps apart, or it would sample anew for each use of the values.
+    """
+    nothing = lambda maps, channel, where: jnp.zeros_like(where[..., 0])
+    values = jax.lax.cond(valid.any(), sample, nothing, maps, channel, where)
+    return jnp.where(valid[..., None], values, 0)
+
+
+def _at_once(maps: Array, channel: Array, where: Array) -> Array:
     flat = maps.reshape(len(maps), -1)
     around = _around(where, maps.shape)
-    first = channel[:, None] * (maps.shape[2] * maps.shape[3]) + around.index
+    first = channel[..., None] * (maps.shape[2] * maps.shape[3]) + around.index
 
     def take(i: int, j: int) -> tuple[Array, Array]:
         weight = around.by_row[i] * around.by_column[j]
-        return gather(flat, first + i * maps.shape[3] + j), weight
+        return gather(flat, first + (i * maps.shape[3] + j)), weight
 
     return _weighted(take, around)
 
 
-@jax.custom_jvp
-def of_one_map_each(maps: Array, channel: Array, where: Array) -> Array:
-    """As `of_every_map`, of the maps `channel` `[B, M]` at points `[B, M, P, 2]` of each.
-
-    Map by map: of all at once XLA would keep each of the four pixels, and add them for each use.
-    """
-    sample = lambda _, one: (None, of_one_map(maps, *one))
-    return jax.lax.scan(sample, None, (channel.T, where.swapaxes(0, 1)))[1].swapaxes(0, 1)
-
-
-@of_one_map_each.defjvp
-def _(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-    """The points are constants. The four pixels are one window, as XLA adds window by window."""
-    maps, channel, where = primals
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _by_window(maps: Array, channel: Array, where: Array) -> Array:
+    """The four pixels are one window: what comes back to the maps, XLA adds window by window."""
     around = _around(where, maps.shape)
     sizes = len(around.by_row), len(around.by_column)
     numbers = jax.lax.GatherDimensionNumbers(
@@ -93,9 +110,9 @@ def _(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Arr
         index = jnp.stack([jnp.zeros_like(row) + channel[:, None], row, column], -1)
         return jax.lax.gather(maps, index, numbers, (1, *sizes), mode="promise_in_bounds")
 
-    window = windows(tangents[0].astype(where.dtype), channel, around.row, around.column)
+    window = windows(maps, channel, around.row, around.column)
     take = lambda i, j: (window[..., i, j], around.by_row[i] * around.by_column[j])
-    return of_one_map_each(*primals), _weighted(take, around)
+    return _weighted(take, around)
 
 
 class _Around(NamedTuple):

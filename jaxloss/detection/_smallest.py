@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss.detection._assignment import gather, running_sum
 
@@ -51,7 +52,7 @@ def _limit(bits: Array, most: Array, count: int, dtype: jnp.dtype) -> Array:
     """A number of each row, `[B, 1]`, up to which there are `count`, or the `count`-th smallest.
 
     By interpolation between the numbers and bisection of their bits in turn; none is above `most`.
-    Counts are floating, whose sums are fewer kernels on a CPU.
+    A product counts, which a CPU sums faster.
     """
 
     def unsure(state: tuple[Array, ...]) -> Array:
@@ -68,7 +69,7 @@ def _limit(bits: Array, most: Array, count: int, dtype: jnp.dtype) -> Array:
         guess = jax.lax.bitcast_convert_type(least + (most - least) * share, bits.dtype)
         middle = jnp.where(bisect, low + gap // 2, guess)
         middle = jnp.clip(middle, low + 1, jnp.maximum(high - 1, low + 1))
-        number = (bits <= middle).sum(1, keepdims=True, dtype=dtype)
+        number = jnp.matmul((bits <= middle).astype(dtype), ones)
         ends, below, exact = gap <= 1, number < count, number == count
         return (
             jnp.where(ends, low, jnp.where(below, middle, jnp.where(exact, middle - 1, low))),
@@ -78,6 +79,7 @@ def _limit(bits: Array, most: Array, count: int, dtype: jnp.dtype) -> Array:
             ~bisect,
         )
 
+    ones = np.ones((bits.shape[1], 1), dtype)
     none = jnp.zeros_like(most, dtype)
     start = most * 0 - 1, most, none, none + bits.shape[1], none > 0
     return jax.lax.while_loop(unsure, narrow, start)[1]

@@ -184,18 +184,21 @@ def _with_slope(
     is one loop more. Whether no select was needed the sum shows.
     """
     arrays = x, denominator, weights, *others
-    exact = bind(sum_and_slopes, total=bind(weighted_sum, formula=formula), moving=(0,))
-    in_chunks = chunked(exact, None)
+    total = bind(weighted_sum, formula=formula)
+    both = bind(sum_and_slopes, total=total, moving=(0,))
     if not is_large(x) or any(blocks(x, i) > 1 for i in range(1, x.ndim)):
-        return in_chunks(*arrays)
+        return chunked(both, None)(*arrays)
     lines = [_in_lines(a, x.shape) for a in arrays]
     sum_ = weighted_sum(lines[0], *lines[2:], formula=of_finite)
 
     def as_summed(*lines: Any) -> tuple[Array, Array]:
-        return sum_, exact(*lines)[1]
+        return sum_, both(*lines)[1]
 
-    total, slope = jax.lax.cond(jnp.isfinite(sum_), as_summed, in_chunks, *lines)
-    return total, slope.reshape(x.shape)
+    def anew(x: Array, denominator: Array, *others: Any) -> tuple[Array, Array]:
+        return chunked(total, None)(x, *others), both(x, denominator, *others)[1]
+
+    sum_, slope = jax.lax.cond(jnp.isfinite(sum_), as_summed, anew, *lines)
+    return sum_, slope.reshape(x.shape)
 
 
 def _in_lines(a: Any, shape: tuple[int, ...]) -> Any:

@@ -221,12 +221,12 @@ def _with_important(
         return gather(where, smallest(jnp.abs(x[:, 0]), count))
 
     def of_slot(m: Array, points: Array) -> Array:
-        slot = query[:, m], valid[:, m]
+        slot = [jax.lax.dynamic_index_in_dim(x, m, 1, keepdims=False) for x in (query, valid)]
         nothing = lambda query, valid: where[:, :count]
         chosen = jax.lax.cond(slot[1].any(), important, nothing, *slot)
-        return points.at[:, m].set(jnp.concatenate([chosen, rest[:, m]], 1))
+        return jax.lax.dynamic_update_slice(points, chosen[:, None], (0, m, 0, 0))
 
-    points = jnp.zeros_like(rest, shape=(*query.shape, count + rest.shape[2], 2))
+    points = jnp.pad(rest, ((0, 0), (0, 0), (count, 0), (0, 0)))
     return jax.lax.fori_loop(0, query.shape[1], of_slot, points)
 
 

@@ -712,7 +712,7 @@ FLOORS = (
 )
 CORE_FLOORS = (
     {"checks", "numerics", "platforms", "sharding"},
-    {"boxes", "chunks", "classes", "declare", "recompute"},
+    {"boxes", "chunks", "classes", "declare", "lines", "recompute"},
     {"cost", "sums"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},

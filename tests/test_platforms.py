@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import chunks, classes
+from jaxloss._core import chunks, classes, lines
 
 CASES = {
     "cross_entropy": {},
@@ -70,6 +70,7 @@ ROWS = [
     ("dice_cross_entropy", 8, 1, {"per_image": False, "reduction": "sum"}),
     ("dice_focal", 4, 1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("exp_log", 3, -1, {}),
+    ("noise_robust_dice", 3, -1, {"per_image": False}),
 ]
 
 
@@ -211,3 +212,54 @@ def test_second_order(name):
         primal, tangent = (jnp.asarray(np.asarray(x), jnp.float64) for x in (logits, direction))
         _, expected = jax.jvp(jax.grad(loss), (primal,), (tangent,))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "dice_focal", "mcc"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_volumes_are_as_lines(name, weighted):
+    rng = np.random.default_rng(5)
+    shape = (2, 4, 3, 16, 5)
+    logits, ids = rng.normal(size=shape).astype(np.float32), rng.integers(0, 5, shape[:-1])
+
+    def both(logits, ids, space):
+        weights = np.array([1, 3], np.float32).reshape(2, *(1 for _ in space))
+        options = {"ignore_index": 1, "weights": weights} if weighted else {}
+        loss = lambda z: getattr(jaxloss, name)(z, ids.reshape(2, *space), **options)
+        return jax.value_and_grad(loss)(jnp.asarray(logits.reshape(2, *space, 5)))
+
+    assert lines.pays(jnp.asarray(logits), 4)
+    value, gradient = both(logits, ids, shape[1:-1])
+    expected, slope = both(logits, ids, (192,))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient.reshape(slope.shape), slope, rtol=1e-5, atol=1e-9)
+
+
+def test_where_lines_pay(monkeypatch):
+    x = jnp.zeros((2, 8, 6, 3))
+    assert lines.pays(x, 3)
+    assert not lines.pays(x, 1), "classes are not last"
+    assert not lines.pays(x[:, 0], 2), "there is one axis only"
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert not lines.pays(x, 3), "devices may have a part of the rows each"
+    assert lines.pays(jnp.zeros((2, 7, 5, 3)), 3), "none of them can"
+    assert lines.are_tiles(jnp.zeros((2, 3, 32, 4)))
+    assert not lines.are_tiles(x)
+
+
+def test_other_arrays_in_lines():
+    x = jnp.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    seen = []
+
+    def function(*arrays):
+        seen.extend(arrays)
+        return arrays[0].sum((1, 2)), arrays[0] * arrays[1]
+
+    weights, ids = jnp.arange(3.0).reshape(1, 3, 1, 1), jnp.arange(8).reshape(2, 1, 4)
+    few, number = jnp.ones((1, 1, 1, 5)), jnp.float32(2)
+    sums, products = lines.in_lines(function)(x, weights, ids, None, few, number)
+    np.testing.assert_array_equal(sums, x.sum((1, 2, 3)))
+    np.testing.assert_array_equal(products, x * weights)
+    assert [None if a is None else a.shape for a in seen] == [
+        (2, 12, 5), (1, 12, 1), (2, 12), None, (1, 1, 5), ()
+    ]  # fmt: skip
+    np.testing.assert_array_equal(seen[2], jnp.broadcast_to(ids, (2, 3, 4)).reshape(2, 12))

@@ -18,6 +18,7 @@ from jaxloss._core import (
     checks,
     gpu,
     labels,
+    lines,
     planes,
     reduction,
     rows,
@@ -323,6 +324,13 @@ def of_counts(
     if move is not None:
         moved = bind(_terms, with_cost=_with_cost(pixels, beside, move[1]), move=move, **fixed)
         of_chunk = moved, frame._replace(axis=move[1]).summed
+    of_lines = None
+    if of_ids and more and _are_lines(pixels, beside) and lines.are_tiles(pixels.arrays[0]):
+        merged = _with_cost(pixels, beside, lines.CLASSES)
+        of_lines = (
+            bind(_terms, with_cost=merged, move=None, **fixed),
+            frame._replace(rank=lines.CLASSES + 1, axis=lines.CLASSES).summed,
+        )
     return of_sums(
         terms,
         frame.summed,
@@ -330,9 +338,17 @@ def of_counts(
         finished,
         others,
         of_chunk,
+        of_lines,
         written=_written(pixels, beside) if of_ids and more is None else None,
         short=pixels.form.activation != "softmax" or (more is None and not of_ids),
     )
+
+
+def _are_lines(pixels: Pixels, beside: Cost | None) -> bool:
+    """Whether a GPU computes with positions on one axis."""
+    knows_axis = beside is not None and beside.classes is not None
+    axis = pixels.axis
+    return axis is not None and not knows_axis and lines.pays(pixels.arrays[0], axis)
 
 
 def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
@@ -349,14 +365,17 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
             return Written(cpu=by_cpu)
     fixed = {"given": pixels.form.given, "formula": formula}
     counts, slope = bind(gpu.counts, **fixed), bind(gpu.slope_of_counts, **fixed)
-    return Written(_pair(counts, slope, pixels), by_cpu)
+    if not _are_lines(pixels, beside):
+        return Written(_pair(counts, slope, pixels, axis), by_cpu)
+    sums, slopes = _pair(counts, slope, pixels, lines.CLASSES)
+    return Written((lines.in_lines(sums), lines.in_lines(slopes)), by_cpu)
 
 
 def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> Pair | None:
     if planes.pays(pixels.arrays[0], axis):
-        sums, slope = _pair(planes.counts, planes.slope_of_counts, pixels)
+        sums, slope = _pair(planes.counts, planes.slope_of_counts, pixels, axis)
     elif rows.pays(pixels.arrays[0], axis):
-        sums, slope = _pair(rows.counts, rows.slope_of_counts, pixels)
+        sums, slope = _pair(rows.counts, rows.slope_of_counts, pixels, axis)
     else:
         return None
     if beside is not None:
@@ -371,10 +390,13 @@ def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> Pair | None:
 
 
 def _pair(
-    counts: Callable[..., tuple[Array, ...]], slope: Callable[..., tuple[Array]], pixels: Pixels
+    counts: Callable[..., tuple[Array, ...]],
+    slope: Callable[..., tuple[Array]],
+    pixels: Pixels,
+    axis: int,
 ) -> Pair:
     """Makes of the counts of each image, and their slope, those of the frame."""
-    counts, slope = bind(counts, axis=pixels.axis), bind(slope, axis=pixels.axis)
+    counts, slope = bind(counts, axis=axis), bind(slope, axis=axis)
     if pixels.frame.per_image:
         return counts, slope
     return bind(_pooled_counts, counts=counts), bind(_slope_of_pooled, slope=slope)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, gpu, numerics, planes, sigmoid, soft
+from jaxloss._core import classes, gpu, lines, numerics, planes, sigmoid, soft
 from jaxloss._core import labels as labelled
 from jaxloss._core.chunks import chunked, is_large
 from jaxloss._core.cost import Cost, Source
@@ -373,9 +373,13 @@ def _of_targets(
     arrays = (*rows, data.labels, data.mask, factors, *parameters)
     if not gpu.pays(data.logits, data.axis):
         return Cost(fixed, arrays, of_target=formula)
-    written: dict[str, Any] = {"formula": formula, "axis": data.axis}
+    merge = lines.pays(data.logits, data.axis)
+    written: dict[str, Any] = {"formula": formula}
+    written["axis"] = lines.CLASSES if merge else data.axis
     total = bind(gpu.total, **written)
     with_slope = bind(gpu.with_slope, **written, given=data.given)
+    if merge:
+        total, with_slope = lines.in_lines(total), lines.in_lines(with_slope)
     source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope, data.given)
     return Cost(fixed, arrays, of_target=formula, source=source)
 

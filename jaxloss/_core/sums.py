@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.chunks import in_chunks, is_large
+from jaxloss._core.lines import in_lines
 from jaxloss._core.platforms import bind, if_cpu, if_gpu
 from jaxloss._core.recompute import dot, linear_of, moving_of, recomputed, replaced
 from jaxloss._core.sharding import varying
 
 Array = jax.Array
 
+Way = tuple[Callable[..., tuple[Array, ...]], tuple[int, ...]]  # terms, and what is summed of them
 Pair = tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array]]]
 
 
@@ -43,7 +45,8 @@ def of_sums(
     arrays: tuple[Any, ...],
     finish: Callable[..., Array],
     parameters: tuple[Any, ...],
-    of_chunk: tuple[Callable[..., tuple[Array, ...]], tuple[int, ...]] | None = None,
+    of_chunk: Way | None = None,
+    of_lines: Way | None = None,
     written: Written | None = None,
     short: bool = False,
 ) -> Array:
@@ -57,13 +60,16 @@ def of_sums(
       parameters: Arrays, or None.
       of_chunk: Another way to compute the terms of a chunk, and where those axes are in them; None:
         none.
+      of_lines: How they are computed at once, with positions on one axis; None: as given.
       written: How some platforms compute them; None: all in the same way.
       short: Whether the derivative is faster at once than in chunks: of one loop, or few.
     """
     total, in_chunk = (
         bind(_totals, terms=f, summed=summed)
-        for f, summed in ((terms, axes), of_chunk or (terms, axes))
+        for f, summed in (of_lines or (terms, axes), of_chunk or (terms, axes))
     )
+    if of_lines is not None:
+        total = in_lines(total)
     if written is None or not is_large(arrays[0]):
         written = Written()
     finished = _finished(total, in_chunk, axes, finish, len(arrays), written, short)

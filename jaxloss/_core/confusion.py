@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import (
     checks,
+    classes,
     gpu,
     labels,
     lines,
@@ -325,7 +326,7 @@ def of_counts(
         moved = bind(_terms, with_cost=_with_cost(pixels, beside, move[1]), move=move, **fixed)
         of_chunk = moved, frame._replace(axis=move[1]).summed
     of_lines = None
-    if of_ids and more and _are_lines(pixels, beside) and lines.are_tiles(pixels.arrays[0]):
+    if of_ids and more and not maps and _are_few_lines(pixels, beside):
         merged = _with_cost(pixels, beside, lines.CLASSES)
         of_lines = (
             bind(_terms, with_cost=merged, move=None, **fixed),
@@ -349,6 +350,16 @@ def _are_lines(pixels: Pixels, beside: Cost | None) -> bool:
     knows_axis = beside is not None and beside.classes is not None
     axis = pixels.axis
     return axis is not None and not knows_axis and lines.pays(pixels.arrays[0], axis)
+
+
+def _are_few_lines(pixels: Pixels, beside: Cost | None) -> bool:
+    """Whether other sums are of classes that are written out, which a GPU compiles for minutes.
+
+    In lines it reads and writes up to two fifths more, so nothing else is.
+    """
+    z, axis = pixels.arrays[0], pixels.axis
+    few = axis is not None and classes.are_few(z, axis)
+    return few and _are_lines(pixels, beside) and lines.are_tiles(z)
 
 
 def _written(pixels: Pixels, beside: Cost | None) -> Written | None:

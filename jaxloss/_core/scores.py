@@ -69,7 +69,7 @@ def score(
     joined = functools.partial(_joined, finish, pixels, parameters, beside, kind, extra)
     # Of ids that are smoothed a score shares little: a CPU is 2 to 6 times as fast with both apart.
     same = other.arrays[0].shape == pixels.arrays[0].shape
-    same &= other.classes is None or not pixels.form.has_ids
+    same &= other.on_cpu is None or not pixels.form.has_ids
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
         return apart(other.apart())
     if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:

@@ -259,7 +259,6 @@ def test_other_arrays_in_lines():
     sums, products = lines.in_lines(function)(x, weights, ids, None, few, number)
     np.testing.assert_array_equal(sums, x.sum((1, 2, 3)))
     np.testing.assert_array_equal(products, x * weights)
-    assert [None if a is None else a.shape for a in seen] == [
-        (2, 12, 5), (1, 12, 1), (2, 12), None, (1, 1, 5), ()
-    ]  # fmt: skip
+    shapes = [None if a is None else a.shape for a in seen]
+    assert shapes == [(2, 12, 5), (1, 12, 1), (2, 12), None, (1, 1, 5), ()]
     np.testing.assert_array_equal(seen[2], jnp.broadcast_to(ids, (2, 3, 4)).reshape(2, 12))

@@ -1,8 +1,8 @@
 """Positions on one axis, as a GPU's compiler wants them before classes that are last.
 
-It tries out tiles of every size along every axis: of the same numbers it takes as `[8, 512, 512,
-21]` five times, as `[4, 96, 96, 96, 14]` twenty times as long to compile as with one axis between
-images and classes. What it makes is the same.
+It tries out tiles of every size along every axis: Dice + cross-entropy of 8 classes in images took
+it 57 s and takes 15 with one axis between images and classes, in volumes the more. What it makes of
+counts and costs of ids is the same.
 """
 
 from __future__ import annotations

@@ -188,20 +188,20 @@ def _with_slope(
     both = bind(sum_and_slopes, total=total, moving=(0,))
     if not is_large(x) or any(blocks(x, i) > 1 for i in range(1, x.ndim)):
         return chunked(both, None)(*arrays)
-    lines = [_in_lines(a, x.shape) for a in arrays]
-    sum_ = weighted_sum(lines[0], *lines[2:], formula=of_finite)
+    flat = [_flattened(a, x.shape) for a in arrays]
+    sum_ = weighted_sum(flat[0], *flat[2:], formula=of_finite)
 
-    def as_summed(*lines: Any) -> tuple[Array, Array]:
-        return sum_, both(*lines)[1]
+    def as_summed(*flat: Any) -> tuple[Array, Array]:
+        return sum_, both(*flat)[1]
 
     def anew(x: Array, denominator: Array, *others: Any) -> tuple[Array, Array]:
         return chunked(total, None)(x, *others), both(x, denominator, *others)[1]
 
-    sum_, slope = jax.lax.cond(jnp.isfinite(sum_), as_summed, anew, *lines)
+    sum_, slope = jax.lax.cond(jnp.isfinite(sum_), as_summed, anew, *flat)
     return sum_, slope.reshape(x.shape)
 
 
-def _in_lines(a: Any, shape: tuple[int, ...]) -> Any:
+def _flattened(a: Any, shape: tuple[int, ...]) -> Any:
     """Merges the axes behind the first: the compiler vectorises the last one only."""
     if a is None or a.ndim != len(shape) or a.ndim < 3:
         return a

@@ -374,10 +374,9 @@ def _of_targets(
     if not gpu.pays(data.logits, data.axis):
         return Cost(fixed, arrays, of_target=formula)
     merge = lines.pays(data.logits, data.axis)
-    written: dict[str, Any] = {"formula": formula}
-    written["axis"] = lines.CLASSES if merge else data.axis
-    total = bind(gpu.total, **written)
-    with_slope = bind(gpu.with_slope, **written, given=data.given)
+    axis = lines.CLASSES if merge else data.axis
+    total = bind(gpu.total, formula=formula, axis=axis)
+    with_slope = bind(gpu.with_slope, formula=formula, axis=axis, given=data.given)
     if merge:
         total, with_slope = lines.in_lines(total), lines.in_lines(with_slope)
     source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope, data.given)

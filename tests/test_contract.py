@@ -716,10 +716,9 @@ CORE_FLOORS = (
     {"cost", "sums"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},
-    {"blocks", "gpu", "planes"},
+    {"blocks", "gpu", "shares"},
     {"soft", "transform"},
     {"softmax"},
-    {"rows"},
     {"confusion", "maps"},
     {"scores"},
 )

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
 from jaxloss._core import chunks as chunked
-from jaxloss._core import planes, rows
+from jaxloss._core import lines, shares
 from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
@@ -50,13 +50,13 @@ every_call = pytest.mark.parametrize(
 def chunks(monkeypatch):
     """Makes the chunks small enough for small arrays: of 7 rows two chunks of 3 and a rest.
 
-    What goes by classes or by rows instead is in `test_platforms.py`.
+    What is computed otherwise instead is in `test_platforms.py`.
     """
     monkeypatch.setattr(chunked, "CHUNKS", 3)
     monkeypatch.setattr(chunked, "CHUNK", 1)
     monkeypatch.setattr(chunked, "CHUNKED_FROM", 0)
-    for way in (planes, rows):
-        monkeypatch.setattr(way, "pays", lambda *_: False)
+    monkeypatch.setattr(shares, "pays", lambda *_: False)
+    monkeypatch.setattr(lines, "are_planes", lambda *_: False)
     jax.clear_caches()  # of the losses' own programs
     yield
     jax.clear_caches()

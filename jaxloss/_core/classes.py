@@ -99,9 +99,27 @@ def _(
     return total(*primals, axis, keepdims), tangents[0].sum(axis, keepdims=keepdims)
 
 
+def weighted_total(x: Array, factors: Array, axis: int) -> Array:
+    """Sums over the classes times factors, `factors.shape == x.shape[:axis + 1]`.
+
+    Where these do not lie last a CPU makes a product ten times as fast as a sum.
+    """
+    before = tuple(range(axis))
+    over = (((axis,), (axis,)), (before, before))
+    return jax.lax.dot_general(factors, x, over, precision="highest")
+
+
 def highest(x: Array, axis: int, keepdims: bool = False) -> Array:
     """The maximum over the classes, a constant."""
     return _reduced(jnp.maximum, jnp.max, jax.lax.stop_gradient(x), axis, keepdims)
+
+
+def highest_by_class(x: Array, axis: int, keepdims: bool = False) -> Array:
+    """The same, a constant, in a loop: a CPU is ten times as fast where they do not lie last."""
+    x = jax.lax.stop_gradient(x)
+    none = jnp.full_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis), -jnp.inf)
+    top = fold(lambda top, c, x: jnp.maximum(top, x), none, axis, x)
+    return top if keepdims else top.squeeze(axis)
 
 
 def above(logits: Array, top: Array) -> Array:

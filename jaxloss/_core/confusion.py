@@ -20,15 +20,13 @@ from jaxloss._core import (
     gpu,
     labels,
     lines,
-    planes,
     reduction,
-    rows,
+    shares,
     sigmoid,
     softmax,
 )
 from jaxloss._core.cost import Cost
 from jaxloss._core.platforms import bind
-from jaxloss._core.sharding import varying
 from jaxloss._core.sums import Pair, Written, of_sums
 
 Array = jax.Array
@@ -383,21 +381,14 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
 
 
 def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> Pair | None:
-    if planes.pays(pixels.arrays[0], axis):
-        sums, slope = _pair(planes.counts, planes.slope_of_counts, pixels, axis)
-    elif rows.pays(pixels.arrays[0], axis):
-        sums, slope = _pair(rows.counts, rows.slope_of_counts, pixels, axis)
-    else:
+    z, formula = pixels.arrays[0], None if beside is None else beside.of_target
+    if not shares.pays(z, axis) or (beside is not None and formula is None):
         return None
-    if beside is not None:
-        if not beside.of_target:
-            return None
-        of_position = _of_position(beside, pixels.frame.rank)
-        fixed = {"axis": axis, "formula": beside.formula, "of_position": of_position}
-        costs = bind(_sums_of_cost, summed=pixels.frame.summed, **fixed)
-        sums = bind(_counts_and_cost, counts=sums, costs=costs)
-        slope = bind(_their_slope, of_counts=slope, costs=costs)
-    return sums, slope
+    counts, slope = (bind(f, formula=formula) for f in (shares.counts, shares.slope_of_counts))
+    if not lines.are_planes(z, axis):
+        return _pair(counts, slope, pixels, axis)
+    sums, slopes = _pair(counts, slope, pixels, lines.PLANES)
+    return lines.in_planes(sums, axis), lines.in_planes(slopes, axis)
 
 
 def _pair(
@@ -557,39 +548,6 @@ def _statistics_and_cost(
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
     three = softmax.statistics(z, ids, mask, axis)
     return three, jnp.expand_dims(formula(*three, *rest), axis)
-
-
-def _counts_and_cost(
-    *arrays: Any, counts: Callable[..., tuple[Array, ...]], costs: Callable[..., Array]
-) -> tuple[Array, ...]:
-    return *counts(*arrays[:4])[:3], costs(*arrays)
-
-
-def _their_slope(
-    *arrays: Any, of_counts: Callable[..., tuple[Array]], costs: Callable[..., Array]
-) -> tuple[Array]:
-    """The derivative of all these times factors, which stand last."""
-    z, *others, by_tp, by_fp, by_fn, by_cost = varying(*arrays)
-
-    def of_costs(z: Array) -> Array:
-        return (by_cost * costs(z, *others)).sum()
-
-    # The last two of four factors are those of constants.
-    (slope,) = of_counts(z, *others[:3], by_tp - by_fn, by_fp, by_fn, by_tp)
-    return (slope + jax.grad(of_costs)(z),)
-
-
-def _sums_of_cost(
-    z: Array,
-    ids: Array,
-    mask: Array | None,
-    weight: Array | None,
-    *rest: Any,
-    summed: tuple[int, ...],
-    **cost_of: Any,
-) -> Array:
-    _, values = _statistics_and_cost(z, ids, mask, *rest, **cost_of)
-    return (values if weight is None else values * weight).sum(summed)
 
 
 def difference(p: Array, q: Array, y: Array) -> Array:

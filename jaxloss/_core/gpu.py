@@ -111,7 +111,7 @@ def counts(
             [jnp.where(hit, p, 0) for hit, p, _ in each],
             [jnp.where(hit, 0, p) for hit, p, _ in each],
             [jnp.where(hit, miss, 0) for hit, _, miss in each],
-            [] if formula is None else [_cost_of(share.odds, *cost, formula=formula)],
+            [] if formula is None else [sigmoid.of_log_odds(share.odds, *cost, formula=formula)],
         )
     )
     if len(each) == 1:
@@ -170,7 +170,8 @@ def slope_of_counts(
         for p, h, miss, a, b in zip(share.p, share.hits, share.missed, *by, strict=True)
     ]
     if formula is not None:
-        rate = _rate(share, *cost, formula=formula) * jnp.expand_dims(by_cost, space)
+        rate = sigmoid.rate(share.odds, share.missed[0], *cost, formula=formula)
+        rate = jnp.where(share.removed, 0, rate) * jnp.expand_dims(by_cost, space)
         moves = _moves(share.hits, share.p, share.missed)
         slopes = [x + rate * move for x, move in zip(slopes, moves, strict=True)]
     slope = jnp.concatenate(slopes, axis)
@@ -180,35 +181,6 @@ def slope_of_counts(
 def _are_halves(count: int, given: Any, formula: Formula | None) -> bool:
     """Whether the counts are of two classes in half precision, half as wide as what is kept."""
     return count == 2 and given is not None and formula is None
-
-
-def _cost_of(
-    odds: Array,
-    ids: Array,
-    mask: Array | None,
-    factors: Array | None,
-    *parameters: Array,
-    formula: Formula,
-) -> Array:
-    """The cost of each position, with a class axis of size 1 as all arrays."""
-    return weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
-
-
-def _rate(
-    share: _Share,
-    ids: Array,
-    mask: Array | None,
-    factors: Array | None,
-    *parameters: Array,
-    formula: Formula,
-) -> Array:
-    """The derivative of each position's cost by the log-odds of its target."""
-    if formula is sigmoid.surprise:  # it needs no more than the probabilities
-        rate = -weighted(share.missed[0], mask, factors)
-    else:
-        total = lambda x: _cost_of(x, ids, mask, factors, *parameters, formula=formula).sum()
-        rate = jax.grad(total)(share.odds)
-    return jnp.where(share.removed, 0, rate)
 
 
 def _moves(hits: Sequence[Array], p: Sequence[Array], missed: Sequence[Array]) -> list[Array]:
@@ -391,11 +363,5 @@ def _weighted_sum(
     *parameters: Array,
     formula: Formula,
 ) -> Array:
-    values = weighted(formula(*pair, *parameters), mask, factors)
+    values = numerics.weighted(formula(*pair, *parameters), mask, factors)
     return (values if weights is None else values * weights).sum()
-
-
-def weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
-    """Returns the values times their factors, 0 where masked."""
-    values = values if mask is None else jnp.where(mask, values, 0)
-    return values if factors is None else values * factors

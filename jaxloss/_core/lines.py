@@ -1,8 +1,9 @@
-"""Positions on one axis, as a GPU's compiler wants them before classes that are last.
+"""Positions on one axis, before or behind the classes.
 
-It tries out tiles of every size along every axis: Dice + cross-entropy of 8 classes in images took
-it 57 s and takes 15 with one axis between images and classes, in volumes the more. What it makes of
-counts and costs of ids is the same.
+A GPU's compiler tries out tiles of every size along every axis: Dice + cross-entropy of 8 classes
+in images took it 57 s and takes 15 with one axis between images and classes, in volumes the more.
+What it makes of counts and costs of ids is the same. A CPU's vectorises the last axis only, which
+few classes do not fill.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from jaxloss._core.sharding import blocks
 Array = jax.Array
 
 CLASSES = 2  # the axis of the classes in lines
+PLANES = 1  # in planes
+FEW = 6  # of which a CPU makes planes where they lie last
 TILE = 16  # positions, of half precision; of others 8
 
 
@@ -34,6 +37,13 @@ def are_tiles(x: Array) -> bool:
     return x.shape[-2] % TILE == 0
 
 
+def are_planes(x: Array, axis: int) -> bool:
+    """Whether a CPU computes with classes before positions."""
+    if axis == x.ndim - 1:
+        return x.shape[axis] <= FEW and blocks(x, axis) == 1
+    return axis == PLANES
+
+
 def in_lines(function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a function of arrays `[B, N, C]` others, in the rank of the first or of its positions.
 
@@ -43,17 +53,50 @@ def in_lines(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _in_lines(x: Array, *others: Any, function: Callable[..., Any]) -> Any:
-    results = function(*(_merged(a, x.shape) for a in (x, *others)))
+    results = function(*(_merged(a, x.shape, x.ndim - 1) for a in (x, *others)))
     return jax.tree.map(lambda r: r.reshape(x.shape) if r.ndim > CLASSES else r, results)
 
 
-def _merged(a: Any, shape: tuple[int, ...]) -> Any:
-    positions = shape[1:-1]
+def in_planes(function: Callable[..., Any], axis: int) -> Callable[..., Any]:
+    """Gives a function of arrays `[B, C, N]` others, in the rank of the first, as `in_lines` does.
+
+    Positions that may lie on several devices keep their axes. On one axis a CPU moves them as fast
+    as it copies them, else half as fast.
+    """
+    return bind(_in_planes, function=function, axis=axis)
+
+
+def _in_planes(x: Array, *others: Any, function: Callable[..., Any], axis: int) -> Any:
+    shape = (1, *x.shape) if x.ndim == 2 else x.shape
+    at = axis + len(shape) - x.ndim
+    pixels = [i for i in range(1, len(shape)) if i != at]
+    merge = all(blocks(x, i - len(shape)) == 1 for i in pixels)
+
+    def moved(a: Any) -> Any:
+        if a is None or jnp.ndim(a) != x.ndim:
+            return a
+        a = a.reshape(1, *a.shape) if x.ndim == 2 else a
+        a = _merged(a, shape, at) if merge else a
+        return a if at == PLANES else jnp.moveaxis(a, -1, PLANES)
+
+    def restored(r: Array) -> Array:
+        if r.ndim < 3:
+            return r
+        return (r if at == PLANES else jnp.moveaxis(r, PLANES, -1)).reshape(x.shape)
+
+    return jax.tree.map(restored, function(*map(moved, (x, *others))))
+
+
+def _merged(a: Any, shape: tuple[int, ...], axis: int) -> Any:
+    """Merges the axes of positions of an array in the rank of that shape or of its positions."""
     if a is None or jnp.ndim(a) < len(shape) - 1:
         return a
-    if a.ndim == len(shape) - 1:
-        a = jnp.broadcast_to(a, (a.shape[0], *positions))
-        return a.reshape(a.shape[0], -1)
-    if math.prod(a.shape[1:-1]) > 1:
-        a = jnp.broadcast_to(a, (a.shape[0], *positions, a.shape[-1]))
-    return a.reshape(a.shape[0], -1, a.shape[-1])
+    first = 2 if axis == PLANES else 1
+    behind = len(shape) - 1 if axis > PLANES else len(shape)
+    if a.ndim < len(shape):
+        first, behind = 1, a.ndim
+    positions = [n for i, n in enumerate(shape) if i not in (0, axis)]
+    before, after = a.shape[:first], a.shape[behind:]
+    if math.prod(a.shape[first:behind]) > 1:
+        a = jnp.broadcast_to(a, (*before, *positions, *after))
+    return a.reshape(*before, -1, *after)

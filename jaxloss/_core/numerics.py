@@ -196,3 +196,9 @@ def limit(dtype: jnp.dtype) -> float:
 def cut(x: Array) -> Array:
     """Returns `x` between that limit and its negative: without infinities."""
     return jnp.clip(x, -limit(x.dtype), limit(x.dtype))
+
+
+def weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
+    """Returns the values times their factors, 0 where masked."""
+    values = values if mask is None else jnp.where(mask, values, 0)
+    return values if factors is None else values * factors

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import checks, numerics, reduction, softmax
+from jaxloss._core import checks, numerics, reduction
 from jaxloss._core.chunks import is_large
 from jaxloss._core.confusion import FEWER, Confusion, Data, Finish, Pixels, of_counts
 from jaxloss._core.cost import Cost
@@ -72,11 +72,10 @@ def score(
     same &= other.on_cpu is None or not pixels.form.has_ids
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
         return apart(other.apart())
-    if same or pixels.axis is None or pixels.shape[pixels.axis] > FEWER:
-        return joined()
-    if more is not None or not is_large(pixels.arrays[0]):  # then nothing is written out
-        return apart(other.apart())
-    return jax.lax.platform_dependent(cpu=lambda: apart(_again(other, pixels)), default=joined)
+    few = pixels.axis is not None and pixels.shape[pixels.axis] <= FEWER
+    if few and not same and (more is not None or not is_large(pixels.arrays[0])):
+        return apart(other.apart())  # nothing is written out
+    return joined()
 
 
 def _apart(
@@ -101,15 +100,6 @@ def _joined(
     both = bind(_score_and_cost, finish=finish, parameters=len(parameters))
     others = (*parameters, *beside.weights, count)
     return of_counts(both, pixels, *others, **extra, beside=beside.cost)
-
-
-def _again(other: Cost, pixels: Pixels) -> Cost:
-    """The same cost of targets, with statistics that only the platform that asks for it derives."""
-    assert pixels.axis is not None
-    z, *arrays = pixels.arrays
-    ids, mask = (None if a is None else a.squeeze(pixels.axis) for a in arrays)
-    three = softmax.statistics(z, ids, mask, pixels.axis)
-    return other._replace(arrays=(*three, *other.arrays[3:]))
 
 
 def _score(

@@ -34,6 +34,34 @@ def surprise(hit: Array, miss: Array) -> Array:
     return hit
 
 
+def of_log_odds(
+    x: Array,
+    ids: Array,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Callable[..., Array],
+) -> Array:
+    """Returns `w formula(-log p, -log(1 - p))` of the log-odds of targets, 0 where masked."""
+    return numerics.weighted(formula(*log_pair(x), *parameters), mask, factors)
+
+
+def rate(
+    x: Array,
+    missed: Array,
+    ids: Array,
+    mask: Array | None,
+    factors: Array | None,
+    *parameters: Array,
+    formula: Callable[..., Array],
+) -> Array:
+    """Returns its derivative by log-odds of which `1 - p` is known."""
+    if formula is surprise:  # it needs no more than the probabilities
+        return -numerics.weighted(missed, mask, factors)
+    total = lambda x: of_log_odds(x, ids, mask, factors, *parameters, formula=formula).sum()
+    return jax.grad(total)(x)
+
+
 def entropy(x: Array, hits: Array, misses: Array, probabilities: bool = False) -> Array:
     """Returns `hits (-log p) + misses (-log(1 - p))` of logits, or of probabilities.
 

@@ -1,7 +1,7 @@
 """The cross-entropy of soft labels as a CPU computes it: the slope written beside the value.
 
 Derived by JAX, the two would share what neither needs to keep, and the compiler would write it to
-memory. Classes that are not last go by one after the other, as in `planes`.
+memory. Classes that are not last go by one after the other.
 """
 
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, labels, numerics, planes
+from jaxloss._core import classes, labels, numerics
 
 Array = jax.Array
 _Sums = tuple[Array, Array, Array]
@@ -39,7 +39,7 @@ def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Ar
     The difference `m p_c - y_c` would cancel where a class is all but certain. The slope of a
     removed class is 0.
     """
-    row = (_by_class if planes.pays(z, axis) else _at_once)(z, y, axis)
+    row = (_by_class if classes.are_planes(z, axis) else _at_once)(z, y, axis)
     cost = row.mass * jnp.log1p(row.rest) - row.lead
     level = classes.above(z, row.top)
     slope = jnp.where(level == -jnp.inf, 0, _slope(level, row.rest, row.mass, y))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, gpu, lines, numerics, planes, sigmoid, soft
+from jaxloss._core import classes, gpu, lines, numerics, sigmoid, soft
 from jaxloss._core import labels as labelled
 from jaxloss._core.chunks import chunked, is_large
 from jaxloss._core.cost import Cost, Source
@@ -171,8 +171,7 @@ def _by_class(
     """The same in a loop over the classes."""
     ids = jnp.expand_dims(ids, axis)
     kept = True if mask is None else jnp.expand_dims(mask, axis)
-    none = jnp.full_like(ids, -jnp.inf, logits.dtype)
-    top = classes.fold(lambda top, c, z: jnp.maximum(top, z), none, axis, logits)
+    top = classes.highest_by_class(logits, axis, keepdims=True)
 
     def add(sums: tuple[Array, Array], c: Any, z: Array) -> tuple[Array, Array]:
         total, target = sums
@@ -180,7 +179,8 @@ def _by_class(
         share = jnp.where(kept & ~hit, jnp.exp(classes.above(z, top)), 0)
         return total + share, jnp.where(hit, z, target)
 
-    total, target = classes.fold(add, (jnp.zeros_like(none), jnp.zeros_like(none)), axis, logits)
+    zero = jnp.zeros_like(top)
+    total, target = classes.fold(add, (zero, zero), axis, logits)
     return top.squeeze(axis), total.squeeze(axis), target.squeeze(axis)
 
 
@@ -396,7 +396,9 @@ def _of_probability(
     *parameters: Array,
     formula: Callable[..., Array],
 ) -> Array:
-    return gpu.weighted(formula(*sigmoid.log_pair_of_probability(p), *parameters), mask, factors)
+    return numerics.weighted(
+        formula(*sigmoid.log_pair_of_probability(p), *parameters), mask, factors
+    )
 
 
 def _of_statistics(
@@ -411,7 +413,7 @@ def _of_statistics(
     classes: int,
 ) -> Array:
     odds = _target_log_odds(top, total, target, ids, mask, classes)
-    return gpu.weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
+    return numerics.weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
 
 
 def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | None = None) -> Cost:
@@ -454,8 +456,11 @@ def _with_slope(
 ) -> tuple[Array, Array]:
     arrays = z, denominator, labels, smoothing, weights, mask, factors
     exact = bind(_with_any_slope, axis=axis, has_ids=has_ids)
-    if planes.pays(z, axis):  # at once, since a chunk would be slower
-        return exact(*arrays)
+    if classes.are_planes(z, axis) or (axis == z.ndim - 1 and lines.are_planes(z, axis)):
+        if lines.are_planes(z, axis):
+            moved = bind(_with_any_slope, axis=lines.PLANES, has_ids=has_ids)
+            exact = lines.in_planes(moved, axis)
+        return exact(*arrays)  # at once, since a chunk would be slower
     in_chunks = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
     plain = weights is None and mask is None and factors is None
     plain = plain and not (has_ids and z.shape[axis] > soft.MANY)
@@ -478,14 +483,10 @@ def _with_any_slope(
     axis: int,
     has_ids: bool,
 ) -> tuple[Array, Array]:
-    at = axis
-    if planes.pays(z, axis):
-        at, arrays = planes.moved(axis, z, weights, labels, mask, factors)
-        z, weights, labels, mask, factors = arrays
-    part = labelled.unweighted(z, labels, mask, at, has_ids)
+    part = labelled.unweighted(z, labels, mask, axis, has_ids)
     shares = _shares(part, smoothing, factors)
-    cost, slope = soft.with_slope(part.unmasked_logits(), shares, weights, at)
-    return cost, jnp.moveaxis(numerics.divide(slope, denominator), at, axis)
+    cost, slope = soft.with_slope(part.unmasked_logits(), shares, weights, axis)
+    return cost, numerics.divide(slope, denominator)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))

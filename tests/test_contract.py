@@ -712,7 +712,8 @@ FLOORS = (
 )
 CORE_FLOORS = (
     {"checks", "numerics", "platforms", "sharding"},
-    {"boxes", "chunks", "classes", "declare", "lines", "recompute"},
+    {"boxes", "chunks", "classes", "declare", "recompute"},
+    {"lines"},
     {"cost", "sums"},
     {"labels", "polygons"},
     {"reduction", "sigmoid"},

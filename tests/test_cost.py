@@ -56,7 +56,7 @@ def chunks(monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK", 1)
     monkeypatch.setattr(chunked, "CHUNKED_FROM", 0)
     monkeypatch.setattr(shares, "pays", lambda *_: False)
-    monkeypatch.setattr(lines, "are_planes", lambda *_: False)
+    monkeypatch.setattr(lines, "planes_pay", lambda *_: False)
     jax.clear_caches()  # of the losses' own programs
     yield
     jax.clear_caches()

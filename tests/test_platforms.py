@@ -262,3 +262,46 @@ def test_other_arrays_in_lines():
     shapes = [None if a is None else a.shape for a in seen]
     assert shapes == [(2, 12, 5), (1, 12, 1), (2, 12), None, (1, 1, 5), ()]
     np.testing.assert_array_equal(seen[2], jnp.broadcast_to(ids, (2, 3, 4)).reshape(2, 12))
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_other_arrays_in_planes(axis):
+    x = jnp.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    seen = []
+
+    def function(*arrays):
+        seen.extend(arrays)
+        return arrays[0].sum(2), arrays[0] * arrays[1]
+
+    weights = jnp.arange(3.0).reshape(1, 3, 1, 1)
+    ids, few = jnp.arange(24).reshape(2, 3, 4, 1), jnp.ones((1, 1, 1, 5))
+    of_rank = [jnp.moveaxis(a, -1, axis) for a in (x, weights, ids, few)]
+    sums, products = lines.in_planes(function, axis % 4)(*of_rank, None, jnp.float32(2))
+    np.testing.assert_array_equal(sums, x.sum((1, 2)))
+    np.testing.assert_array_equal(products, jnp.moveaxis(x * weights, -1, axis))
+    shapes = [None if a is None else a.shape for a in seen]
+    assert shapes == [(2, 5, 12), (1, 1, 12), (2, 1, 12), (1, 5, 1), None, ()]
+
+
+def test_planes_of_rows_and_of_devices(monkeypatch):
+    def shape(x, axis):
+        found = []
+        back = lines.in_planes(lambda x: found.append(x.shape) or x, axis)(x)
+        np.testing.assert_array_equal(back, x)
+        return found[0]
+
+    assert shape(jnp.arange(12.0).reshape(4, 3), 1) == (1, 3, 4)
+    x = jnp.arange(2 * 8 * 6 * 3.0).reshape(2, 8, 6, 3)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert shape(x, 3) == (2, 3, 8, 6), "devices may have a part of the rows each"
+
+
+def test_where_planes_pay(monkeypatch):
+    x = jnp.zeros((2, 8, 6, lines.FEW))
+    assert lines.planes_pay(x, 3)
+    assert not lines.planes_pay(jnp.zeros((2, 8, 6, lines.FEW + 1)), 3)
+    assert lines.planes_pay(x, 1)
+    monkeypatch.setattr(classes, "PLANE", 2**13)
+    assert not lines.planes_pay(x, 1), "they are small"
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert not lines.planes_pay(x, 3), "devices may have a part of the classes each"

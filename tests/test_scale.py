@@ -446,6 +446,33 @@ def test_chunks_of_a_cpu_take_rows_of_all_devices(name, loops):
     assert sum(one.total for one in found) <= 40 * 4 * FEW, found
 
 
+@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy"])
+@pytest.mark.parametrize("per_image", [True, False])
+@pytest.mark.parametrize("split", [0, 1])
+def test_kept_shares_stay_on_their_devices(name, per_image, split):
+    """Of large images, or classes, that lie on several devices of a mesh with Explicit axes."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(8, 8, 96, 64)).astype(np.float32)
+    ids = rng.integers(0, 8, (8, 96, 64)).astype(np.int32)
+    loss = functools.partial(getattr(jaxloss, name), axis=1, per_image=per_image)
+    expected, slope = quick_jit(jax.value_and_grad(loss))(logits, ids)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    spec = [None] * 4
+    spec[split] = "x"
+    at = PartitionSpec(*spec), PartitionSpec("x" if split == 0 else None)
+    arrays = [
+        jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip((logits, ids), at, strict=True)
+    ]
+    with jax.set_mesh(mesh):
+        compiled = quick_jit(jax.value_and_grad(lambda z, y: loss(z, y))).lower(*arrays).compile()
+        value, found = compiled(*arrays)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-9)
+    sent = collectives.read(compiled.as_text())
+    if split == 0:
+        assert sum(one.total for one in sent) < logits.nbytes / 8 / 8, sent
+
+
 def test_recipes_of_split_images_give_the_numbers_of_one_device():
     rng = np.random.default_rng(7)
     logits = rng.normal(size=(1, 64, 9, 2)).astype(np.float32)

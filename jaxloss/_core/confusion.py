@@ -27,13 +27,14 @@ from jaxloss._core import (
 )
 from jaxloss._core.cost import Cost
 from jaxloss._core.platforms import bind
+from jaxloss._core.sharding import is_split
 from jaxloss._core.sums import Pair, Written, of_sums
 
 Array = jax.Array
 Data = labels.Competing | labels.Independent
 
 FEW = 16  # classes, which do not stay last
-FEWER = 8  # of which a CPU computes a cost faster by itself; of more a GPU keeps the statistics
+FEWER = 8  # of more that are not last a GPU keeps the statistics
 
 
 class Frame(NamedTuple):
@@ -365,6 +366,8 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     axis, rank = pixels.axis, pixels.frame.rank
     if axis is None or axis == 0 or rank < 3 or pixels.form.without_background:
         return None
+    if is_split(pixels.arrays[0], axis):
+        return None
     by_cpu = _by_cpu(pixels, axis, beside)
     formula = None
     if beside is not None:
@@ -385,7 +388,7 @@ def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> Pair | None:
     if not shares.pays(z, axis) or (beside is not None and formula is None):
         return None
     counts, slope = (bind(f, formula=formula) for f in (shares.counts, shares.slope_of_counts))
-    if not lines.are_planes(z, axis):
+    if not lines.planes_pay(z, axis):
         return _pair(counts, slope, pixels, axis)
     sums, slopes = _pair(counts, slope, pixels, lines.PLANES)
     return lines.in_planes(sums, axis), lines.in_planes(slopes, axis)

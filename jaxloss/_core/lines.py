@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxloss._core import classes
 from jaxloss._core.platforms import bind
 from jaxloss._core.sharding import blocks
 
@@ -37,11 +38,11 @@ def are_tiles(x: Array) -> bool:
     return x.shape[-2] % TILE == 0
 
 
-def are_planes(x: Array, axis: int) -> bool:
-    """Whether a CPU computes with classes before positions."""
+def planes_pay(x: Array, axis: int) -> bool:
+    """Whether a CPU is faster with classes before positions: it moves few that are last."""
     if axis == x.ndim - 1:
-        return x.shape[axis] <= FEW and blocks(x, axis) == 1
-    return axis == PLANES
+        return axis > 0 and x.shape[axis] <= FEW and blocks(x, axis) == 1
+    return axis == PLANES and classes.are_planes(x, axis)
 
 
 def in_lines(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -73,9 +73,8 @@ def score(
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
         return apart(other.apart())
     few = pixels.axis is not None and pixels.shape[pixels.axis] <= FEWER
-    if few and not same and (more is not None or not is_large(pixels.arrays[0])):
-        return apart(other.apart())  # nothing is written out
-    return joined()
+    written = more is None and is_large(pixels.arrays[0])
+    return apart(other.apart()) if few and not same and not written else joined()
 
 
 def _apart(

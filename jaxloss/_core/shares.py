@@ -5,7 +5,6 @@ slopes. All its sums are products with numbers of the position or the class: not
 is written. Where classes lie, `lines` says.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import classes, labels, numerics, sigmoid
-from jaxloss._core.sharding import blocks, is_split
+from jaxloss._core.sharding import blocks, is_split, like
 
 Array = jax.Array
 Formula = Callable[..., Array]
@@ -67,18 +66,19 @@ def slope_of_counts(
     share = _share(z, ids, mask, axis)
     mean = _over_classes(share.others, by_other, axis) * share.unit
     own = share.p * _of_target(by_own, ids)
-    at_target, both, elsewhere = share.missed * own - share.p * mean, mean + own, None
+    at_target, elsewhere = share.missed * own - share.p * mean, share.unit * (mean + own)
     if formula is not None:  # the target's log-odds move by 1 with its logit, else by a share
         rate = sigmoid.rate(share.odds, share.missed, *cost, formula=formula)
         rate = jnp.where(share.lead == -jnp.inf, 0, rate)
         rate = rate * by_cost.reshape(-1, *(1 for _ in rate.shape[1:]))
-        at_target, elsewhere = at_target + rate, numerics.divide(rate, share.total)
-    beside = functools.partial(jnp.expand_dims, axis=axis)
-    factor = beside(share.unit) * (jnp.expand_dims(by_other, _pixels(z, axis)) - beside(both))
-    factor = factor if elsewhere is None else factor - beside(elsewhere)
+        at_target = at_target + rate
+        elsewhere = elsewhere + numerics.divide(rate, share.total)
+    numbers = at_target, elsewhere, share.unit
+    at_target, elsewhere, unit = (jnp.expand_dims(x, axis) for x in numbers)
+    by_other = jnp.expand_dims(by_other, _pixels(z, axis))
     hit = labels.is_target(ids, z.shape, axis)
-    slope = jnp.where(hit, beside(at_target), share.others * factor)
-    return (slope if weight is None else slope * beside(weight),)
+    slope = jnp.where(hit, at_target, share.others * (unit * by_other - elsewhere))
+    return (slope if weight is None else slope * jnp.expand_dims(weight, axis),)
 
 
 def _of_positions(z: Array, axis: int, *arrays: Any) -> tuple[Any, ...]:
@@ -122,7 +122,7 @@ def _share(z: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
         z, top = (jnp.where(jnp.expand_dims(mask, axis), x, 0) for x in (z, top))
     hit = labels.is_target(ids, z.shape, axis)
     others = jnp.exp(jnp.where(hit, -jnp.inf, classes.above(z, top)))
-    ones = jnp.ones_like(others, shape=(len(z), count))
+    ones = jnp.ones((len(z), count), z.dtype)
     total = classes.total(others, axis) if last else _over_classes(others, ones, axis)
     lead = classes.above(labels.of_ids(z, ids, axis), top.squeeze(axis))
     own = jnp.exp(lead)
@@ -141,14 +141,12 @@ def _over_pixels(others: Array, unit: Array, axis: int) -> Array:
 
 
 def _over_classes(others: Array, factors: Array, axis: int) -> Array:
-    """Sums shares times a number of each image and class."""
-    if axis != others.ndim - 1:
-        between = jnp.expand_dims(factors, range(1, axis))
-        between = jnp.broadcast_to(between, others.shape[: axis + 1])
-        return classes.weighted_total(others, between, axis)
-    lines = jnp.expand_dims(factors, range(1, axis - 1))
-    lines = jnp.broadcast_to(lines, (*others.shape[: axis - 1], others.shape[axis]))
-    return _product(others, lines, (axis,), (axis - 1,), axis - 1)
+    """Sums shares times a number of each image and class, which lie where the images do."""
+    factors = like(others.sum(_pixels(others, axis)), factors)
+    apart = axis - 1 if axis == others.ndim - 1 else axis
+    each = jnp.expand_dims(factors, range(1, apart))
+    each = jnp.broadcast_to(each, (*others.shape[:apart], others.shape[axis]))
+    return _product(each, others, (apart,), (axis,), apart)
 
 
 def _product(

@@ -455,12 +455,10 @@ def _with_slope(
     has_ids: bool,
 ) -> tuple[Array, Array]:
     arrays = z, denominator, labels, smoothing, weights, mask, factors
+    if lines.planes_pay(z, axis):  # at once, since a chunk would be slower
+        moved = bind(_with_any_slope, axis=lines.PLANES, has_ids=has_ids)
+        return lines.in_planes(moved, axis)(*arrays)
     exact = bind(_with_any_slope, axis=axis, has_ids=has_ids)
-    if classes.are_planes(z, axis) or (axis == z.ndim - 1 and lines.are_planes(z, axis)):
-        if lines.are_planes(z, axis):
-            moved = bind(_with_any_slope, axis=lines.PLANES, has_ids=has_ids)
-            exact = lines.in_planes(moved, axis)
-        return exact(*arrays)  # at once, since a chunk would be slower
     in_chunks = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
     plain = weights is None and mask is None and factors is None
     plain = plain and not (has_ids and z.shape[axis] > soft.MANY)

@@ -305,3 +305,20 @@ def test_where_planes_pay(monkeypatch):
     assert not lines.planes_pay(x, 1), "they are small"
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert not lines.planes_pay(x, 3), "devices may have a part of the classes each"
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("classes", [2, 14])
+def test_sums_of_large_images_keep_their_digits(classes, axis, request):
+    """Of confident predictions: what is wrong is small."""
+    if "cuda" in request.node.name:
+        pytest.skip("a CPU makes the sums of that branch one by one")
+    rng = np.random.default_rng(1)
+    ids = jnp.asarray(rng.integers(0, classes, (1, 64, 96, 96)))
+    logits = rng.normal(size=(*ids.shape, classes)) + 8 * np.eye(classes)[ids]
+    logits = jnp.asarray(np.moveaxis(logits, -1, axis), jnp.float32)
+    loss = functools.partial(jaxloss.dice, axis=axis)
+    expected, slope = in_float64(loss, logits, ids)
+    value, gradient = jax.value_and_grad(loss)(logits, ids)
+    np.testing.assert_allclose(value, expected, rtol=3e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=3e-5, atol=1e-12)

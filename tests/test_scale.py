@@ -452,8 +452,8 @@ def test_chunks_of_a_cpu_take_rows_of_all_devices(name, loops):
 def test_kept_shares_stay_on_their_devices(name, per_image, split):
     """Of large images, or classes, that lie on several devices of a mesh with Explicit axes."""
     rng = np.random.default_rng(3)
-    logits = rng.normal(size=(8, 8, 96, 64)).astype(np.float32)
-    ids = rng.integers(0, 8, (8, 96, 64)).astype(np.int32)
+    logits = rng.normal(size=(8, 16, 96, 32)).astype(np.float32)
+    ids = rng.integers(0, 16, (8, 96, 32)).astype(np.int32)
     loss = functools.partial(getattr(jaxloss, name), axis=1, per_image=per_image)
     expected, slope = quick_jit(jax.value_and_grad(loss))(logits, ids)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))

@@ -5,6 +5,7 @@ slopes. All its sums are products with numbers of the position or the class: not
 is written. Where classes lie, `lines` says.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from jaxloss._core.sharding import blocks, is_split, like
 
 Array = jax.Array
 Formula = Callable[..., Array]
+
+PARTS = 64  # of the positions of an image, at most
 
 
 def pays(logits: Array, axis: int) -> bool:
@@ -164,8 +167,14 @@ def _of_each(x: Array, ids: Array, count: int) -> Array:
         hits = [(ids == c).astype(x.dtype) for c in range(count)]
         return jnp.stack([(x * hit).sum(range(1, x.ndim)) for hit in hits], -1)
 
-    def of_image(x: Array, ids: Array) -> Array:
-        return jnp.zeros_like(x, shape=(count,)).at[ids].add(x, mode="drop")
+    # Part by part, so that no sum is long: it would lose digits.
+    parts = math.gcd(math.prod(x.shape[1:]), PARTS)
+    first = jnp.arange(parts, dtype=jnp.int32)[:, None] * count
+
+    def of_image(*pixels: Array) -> Array:
+        x, ids = (a.reshape(-1).reshape(parts, -1) for a in pixels)
+        sums = jnp.zeros_like(x, shape=(parts * count,))
+        return sums.at[ids + first].add(x, mode="drop").reshape(parts, -1).sum(0)
 
     return jax.vmap(of_image)(x, ids)
 

@@ -138,7 +138,7 @@ CASES = {
             "label_smoothing": (0.1, 1.5),
         },
         "smooth",
-        0.82,
+        0.79,
     ),
     "dice_top_k": Case(
         sum_of("dice", top_k),

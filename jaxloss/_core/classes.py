@@ -34,6 +34,11 @@ def are_planes(x: Array, axis: int) -> bool:
     return axis != x.ndim - 1 and large and sharding.blocks(x, axis) == 1
 
 
+def positions(rank: int, axis: int | None) -> tuple[int, ...]:
+    """The axes of the positions of images whose classes lie along an axis."""
+    return tuple(i for i in range(1, rank) if i != axis)
+
+
 def fold(step: Callable[..., Carry], start: Carry, axis: int, *arrays: Array) -> Carry:
     """Goes through the classes with `carry = step(carry, c, *planes)`, a plane of each array.
 
@@ -105,7 +110,7 @@ def highest(x: Array, axis: int, keepdims: bool = False) -> Array:
 
 
 def highest_by_class(x: Array, axis: int, keepdims: bool = False) -> Array:
-    """The same, a constant, in a loop: a CPU is ten times as fast where they do not lie last."""
+    """The same in a loop: where they do not lie last a CPU is 2 to 18 times as fast."""
     x = jax.lax.stop_gradient(x)
     none = jnp.full_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis), -jnp.inf)
     top = fold(lambda top, c, x: jnp.maximum(top, x), none, axis, x)

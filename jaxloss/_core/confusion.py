@@ -366,15 +366,13 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     axis, rank = pixels.axis, pixels.frame.rank
     if axis is None or axis == 0 or rank < 3 or pixels.form.without_background:
         return None
-    if is_split(pixels.arrays[0], axis):
+    formula = None if beside is None else beside.of_target
+    if is_split(pixels.arrays[0], axis) or (beside is not None and formula is None):
         return None
-    by_cpu = _by_cpu(pixels, axis, beside)
-    formula = None
-    if beside is not None:
-        formula = beside.of_target
-        # Of more classes that are not last the statistics serve both.
-        if formula is None or (axis != rank - 1 and pixels.shape[axis] > FEWER):
-            return Written(cpu=by_cpu)
+    by_cpu = _by_cpu(pixels, axis, formula)
+    # Of more classes that are not last the statistics serve both.
+    if beside is not None and axis != rank - 1 and pixels.shape[axis] > FEWER:
+        return Written(cpu=by_cpu)
     fixed = {"given": pixels.form.given, "formula": formula}
     counts, slope = bind(gpu.counts, **fixed), bind(gpu.slope_of_counts, **fixed)
     if not _are_lines(pixels, beside):
@@ -383,9 +381,9 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     return Written((lines.in_lines(sums), lines.in_lines(slopes)), by_cpu)
 
 
-def _by_cpu(pixels: Pixels, axis: int, beside: Cost | None) -> Pair | None:
-    z, formula = pixels.arrays[0], None if beside is None else beside.of_target
-    if not shares.pays(z, axis) or (beside is not None and formula is None):
+def _by_cpu(pixels: Pixels, axis: int, formula: Callable[..., Array] | None) -> Pair | None:
+    z = pixels.arrays[0]
+    if not shares.pays(z, axis):
         return None
     counts, slope = (bind(f, formula=formula) for f in (shares.counts, shares.slope_of_counts))
     if not lines.planes_pay(z, axis):
@@ -527,30 +525,18 @@ def _of_statistics(
     mask: Array | None,
     *rest: Any,
     axis: int,
-    **cost_of: Any,
-) -> tuple[Array, ...]:
-    three, values = _statistics_and_cost(z, ids, mask, *rest, axis=axis, **cost_of)
-    ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
-    tp, fp, fn, y = softmax.shares(three, z, ids, mask, axis)
-    p, q = tp + fp, fn + (1 - y) * (1 - fp)
-    return tp, fp, fn, p, q, y, values
-
-
-def _statistics_and_cost(
-    z: Array,
-    ids: Array,
-    mask: Array | None,
-    *rest: Any,
-    axis: int,
     formula: Callable[..., Array],
     of_position: tuple[bool, ...],
-) -> tuple[tuple[Array, Array, Array], Array]:
-    """The statistics, and what is computed of them, with a class axis of size 1."""
+) -> tuple[Array, ...]:
+    """The terms of a form and a cost, which both need the statistics."""
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     each = zip(rest, of_position, strict=True)
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
     three = softmax.statistics(z, ids, mask, axis)
-    return three, jnp.expand_dims(formula(*three, *rest), axis)
+    values = jnp.expand_dims(formula(*three, *rest), axis)
+    tp, fp, fn, y = softmax.shares(three, z, ids, mask, axis)
+    p, q = tp + fp, fn + (1 - y) * (1 - fp)
+    return tp, fp, fn, p, q, y, values
 
 
 def difference(p: Array, q: Array, y: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import labels, numerics, sigmoid
+from jaxloss._core import classes, labels, numerics, sigmoid
 from jaxloss._core.platforms import bind
 from jaxloss._core.sharding import is_split
 
@@ -115,7 +115,7 @@ def counts(
         )
     )
     if len(each) == 1:
-        space = tuple(i for i in range(1, logits.ndim) if i != axis)
+        space = classes.positions(logits.ndim, axis)
         tp, fp, fn, *last = (x.sum(space) for x in (*own, *other, *missed, *costs))
     else:
         planes = [x.squeeze(axis) for x in (*own, *other, *missed, *costs)]
@@ -157,7 +157,7 @@ def slope_of_counts(
         way = "at once" if last else "planes"
     args = logits, ids, mask, axis, given, way
     share = _shares(*args)
-    space = tuple(i for i in range(1, logits.ndim) if i != axis)
+    space = classes.positions(logits.ndim, axis)
     sizes = [x.shape[axis] for x in share.hits]
     by = [jax.lax.split(jnp.expand_dims(x, space), sizes, axis) for x in (by_own, by_other)]
     each = list(zip(share.hits, share.p, *by, strict=True))
@@ -311,8 +311,8 @@ def _target(logits: Array, ids: Array, mask: Array | None, axis: int, in_planes:
     z, limit = _finite(logits, mask, axis), numerics.limit(logits.dtype)
     sizes = (1,) * z.shape[axis] if in_planes else (z.shape[axis],)
     parts = jax.lax.split(z, sizes, axis)
-    classes = jax.lax.split(jax.lax.broadcasted_iota(ids.dtype, z.shape, axis), sizes, axis)
-    hits = [c == jnp.expand_dims(ids, axis) for c in classes]
+    each = jax.lax.split(jax.lax.broadcasted_iota(ids.dtype, z.shape, axis), sizes, axis)
+    hits = [c == jnp.expand_dims(ids, axis) for c in each]
 
     top = _over_classes(parts, axis, jnp.max, jnp.maximum)
     levels = [x - top for x in parts]

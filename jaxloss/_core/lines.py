@@ -70,7 +70,7 @@ def in_planes(function: Callable[..., Any], axis: int) -> Callable[..., Any]:
 def _in_planes(x: Array, *others: Any, function: Callable[..., Any], axis: int) -> Any:
     shape = (1, *x.shape) if x.ndim == 2 else x.shape
     at = axis + len(shape) - x.ndim
-    pixels = [i for i in range(1, len(shape)) if i != at]
+    pixels = classes.positions(len(shape), at)
     merge = all(blocks(x, i - len(shape)) == 1 for i in pixels)
 
     def moved(a: Any) -> Any:
@@ -92,12 +92,9 @@ def _merged(a: Any, shape: tuple[int, ...], axis: int) -> Any:
     """Merges the axes of positions of an array in the rank of that shape or of its positions."""
     if a is None or jnp.ndim(a) < len(shape) - 1:
         return a
-    first = 2 if axis == PLANES else 1
-    behind = len(shape) - 1 if axis > PLANES else len(shape)
-    if a.ndim < len(shape):
-        first, behind = 1, a.ndim
-    positions = [n for i, n in enumerate(shape) if i not in (0, axis)]
-    before, after = a.shape[:first], a.shape[behind:]
-    if math.prod(a.shape[first:behind]) > 1:
-        a = jnp.broadcast_to(a, (*before, *positions, *after))
-    return a.reshape(*before, -1, *after)
+    pixels = classes.positions(a.ndim, axis if a.ndim == len(shape) else None)
+    before, behind = a.shape[: pixels[0]], a.shape[pixels[-1] + 1 :]
+    if math.prod(a.shape[i] for i in pixels) > 1:
+        sizes = (shape[i] for i in classes.positions(len(shape), axis))
+        a = jnp.broadcast_to(a, (*before, *sizes, *behind))
+    return a.reshape(*before, -1, *behind)

@@ -72,13 +72,12 @@ def slope_of_counts(
     at_target, elsewhere = share.missed * own - share.p * mean, share.unit * (mean + own)
     if formula is not None:  # the target's log-odds move by 1 with its logit, else by a share
         rate = sigmoid.rate(share.odds, share.missed, *cost, formula=formula)
-        rate = jnp.where(share.lead == -jnp.inf, 0, rate)
-        rate = rate * by_cost.reshape(-1, *(1 for _ in rate.shape[1:]))
+        rate = jnp.where(share.removed, 0, rate) * by_cost.reshape(-1, *(1 for _ in rate.shape[1:]))
         at_target = at_target + rate
         elsewhere = elsewhere + numerics.divide(rate, share.total)
     numbers = at_target, elsewhere, share.unit
     at_target, elsewhere, unit = (jnp.expand_dims(x, axis) for x in numbers)
-    by_other = jnp.expand_dims(by_other, _pixels(z, axis))
+    by_other = jnp.expand_dims(by_other, classes.positions(z.ndim, axis))
     hit = labels.is_target(ids, z.shape, axis)
     slope = jnp.where(hit, at_target, share.others * (unit * by_other - elsewhere))
     return (slope if weight is None else slope * jnp.expand_dims(weight, axis),)
@@ -110,10 +109,14 @@ class _Share(NamedTuple):
     lead: Array
 
     @property
+    def removed(self) -> Array:
+        """Whether the target has been removed."""
+        return self.lead == -jnp.inf
+
+    @property
     def odds(self) -> Array:
         """The log-odds of the target, NaN for a bad id and any number where masked."""
-        removed = self.lead == -jnp.inf
-        odds = jnp.where(removed, -jnp.inf, self.lead - jnp.log(self.total))
+        odds = jnp.where(self.removed, -jnp.inf, self.lead - jnp.log(self.total))
         return odds + 0 * self.unit
 
 
@@ -125,8 +128,10 @@ def _share(z: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
         z, top = (jnp.where(jnp.expand_dims(mask, axis), x, 0) for x in (z, top))
     hit = labels.is_target(ids, z.shape, axis)
     others = jnp.exp(jnp.where(hit, -jnp.inf, classes.above(z, top)))
-    ones = jnp.ones((len(z), count), z.dtype)
-    total = classes.total(others, axis) if last else _over_classes(others, ones, axis)
+    if last:
+        total = classes.total(others, axis)
+    else:
+        total = _over_classes(others, jnp.ones((len(z), count), z.dtype), axis)
     lead = classes.above(labels.of_ids(z, ids, axis), top.squeeze(axis))
     own = jnp.exp(lead)
     unit = numerics.divide(labels.poison(ids, mask, count, z.dtype), own + total)
@@ -137,7 +142,9 @@ def _share(z: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
 def _over_pixels(others: Array, unit: Array, axis: int) -> Array:
     """Sums shares times a number of each position: `[B, C]`."""
     if axis != others.ndim - 1:
-        return _product(others, unit, _pixels(others, axis), tuple(range(1, unit.ndim)), 1)
+        return _product(
+            others, unit, classes.positions(others.ndim, axis), tuple(range(1, unit.ndim)), 1
+        )
     # Line by line: what the compiler reshapes for a product it does not write the slopes over.
     of_lines = _product(unit, others, (axis - 1,), (axis - 1,), axis - 1)
     return of_lines.sum(range(1, axis - 1))
@@ -145,7 +152,7 @@ def _over_pixels(others: Array, unit: Array, axis: int) -> Array:
 
 def _over_classes(others: Array, factors: Array, axis: int) -> Array:
     """Sums shares times a number of each image and class, which lie where the images do."""
-    factors = like(others.sum(_pixels(others, axis)), factors)
+    factors = like(others.sum(classes.positions(others.ndim, axis)), factors)
     apart = axis - 1 if axis == others.ndim - 1 else axis
     each = jnp.expand_dims(factors, range(1, apart))
     each = jnp.broadcast_to(each, (*others.shape[:apart], others.shape[axis]))
@@ -188,7 +195,3 @@ def _of_target(factors: Array, ids: Array) -> Array:
         return jnp.broadcast_to(first, ids.shape)
     rows = ids.reshape(len(ids), -1)
     return jnp.take_along_axis(factors, rows, 1, mode="clip").reshape(ids.shape)
-
-
-def _pixels(z: Array, axis: int) -> tuple[int, ...]:
-    return tuple(i for i in range(1, z.ndim) if i != axis)

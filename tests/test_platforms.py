@@ -186,6 +186,43 @@ def test_elements(weighted, infinite):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["dice", "tversky", "dice_cross_entropy"])
+@pytest.mark.parametrize("axis", [None, -1, 1])
+@pytest.mark.parametrize("kind", ["hard", "soft", "pooled", "masked", "a logit that is NaN"])
+def test_masks(name, axis, kind):
+    """Of which a CPU keeps both probabilities, beyond what 1 - p has digits for."""
+    rng = np.random.default_rng(0)
+    scale = np.array([1, 10, 60]).reshape(3, 1, 1, 1)
+    logits = jnp.asarray(rng.normal(size=(3, 2, 4, 2)) * scale, jnp.float32)
+    targets = jnp.asarray(logits > rng.normal(size=logits.shape), jnp.float32)
+    if kind == "soft":
+        targets = 0.05 + 0.9 * targets
+    logits = logits.at[0, 0, 0, 0].set(-jnp.inf).at[0, 0, 1, 0].set(jnp.inf)
+    targets = targets.at[0, 0, 0, 0].set(0).at[0, 0, 1, 0].set(1)
+    options = {"axis": axis, "activation": "sigmoid", "per_image": kind != "pooled"}
+    if kind == "masked":
+        options["where"] = jnp.ones_like(targets, bool).at[0, 1, 0].set(False)
+        options["weights"] = jnp.where(jnp.isinf(logits), 2, jnp.abs(logits) % 3)
+        logits = logits.at[0, 1, 0].set(jnp.nan)
+    elif kind == "a logit that is NaN":
+        logits = logits.at[1, 1, 1, 1].set(jnp.nan)
+    loss = functools.partial(getattr(jaxloss, name), **options)
+    value, gradient = jax.value_and_grad(loss)(logits, targets)
+    jax.clear_caches()
+    expected, slope = in_float64(loss, logits, np.asarray(targets))
+    assert np.isnan(expected) == (kind == "a logit that is NaN")
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-12)
+
+
+def test_masks_that_are_met_cost_nothing():
+    """Not even where the CPU's sums are of numbers that it kept."""
+    targets = jnp.zeros((2, 8, 8)).at[:, 2:5].set(1)
+    for far in (200.0, jnp.inf):
+        logits = jnp.where(targets == 1, far, -far)
+        assert jaxloss.dice(logits, targets, axis=None, activation="sigmoid") == 0
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice", "dice_focal"])
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_bad_ids_and_masked_numbers(name, axis):

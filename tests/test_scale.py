@@ -446,6 +446,28 @@ def test_chunks_of_a_cpu_take_rows_of_all_devices(name, loops):
     assert sum(one.total for one in found) <= 40 * 4 * FEW, found
 
 
+@pytest.mark.parametrize("name", ["dice", "dice_focal"])
+@pytest.mark.parametrize("split", [0, 1, 2])
+def test_large_masks_stay_on_their_devices(name, split):
+    """Where a CPU keeps probabilities of the images, classes or rows that it has."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(8, 8, 96, 48)).astype(np.float32)
+    targets = (rng.random(logits.shape) < 0.3).astype(np.float32)
+    loss = functools.partial(getattr(jaxloss, name), axis=1, activation="sigmoid")
+    expected, slope = quick_jit(jax.value_and_grad(loss))(logits, targets)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    spec = [None] * 4
+    spec[split] = "x"
+    at = NamedSharding(mesh, PartitionSpec(*spec))
+    arrays = [jax.device_put(a, at) for a in (logits, targets)]
+    with jax.set_mesh(mesh):
+        compiled = quick_jit(jax.value_and_grad(lambda z, y: loss(z, y))).lower(*arrays).compile()
+        value, found = compiled(*arrays)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-9)
+    assert sum(one.total for one in collectives.read(compiled.as_text())) < 4096
+
+
 @pytest.mark.parametrize("name", ["dice", "dice_cross_entropy"])
 @pytest.mark.parametrize("per_image", [True, False])
 @pytest.mark.parametrize("split", [0, 1])

@@ -20,6 +20,7 @@ from jaxloss._core import (
     gpu,
     labels,
     lines,
+    masks,
     reduction,
     shares,
     sigmoid,
@@ -339,7 +340,7 @@ def of_counts(
         others,
         of_chunk,
         of_lines,
-        written=_written(pixels, beside) if of_ids and more is None else None,
+        written=_written(pixels, beside) if more is None else None,
         short=pixels.form.activation != "softmax" or (more is None and not of_ids),
     )
 
@@ -362,9 +363,16 @@ def _are_few_lines(pixels: Pixels, beside: Cost | None) -> bool:
 
 
 def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
-    """How platforms compute the soft counts of ids, and a cost beside them, and their slopes."""
+    """How platforms compute the soft counts of ids or masks, and a cost beside them, and slopes."""
     axis, rank = pixels.axis, pixels.frame.rank
-    if axis is None or axis == 0 or rank < 3 or pixels.form.without_background:
+    if pixels.form.without_background:
+        return None
+    if pixels.form.activation == "sigmoid" and beside is None and masks.pays(pixels.arrays[0]):
+        summed = pixels.frame.summed
+        both = bind(masks.counts, summed=summed), bind(masks.slope_of_counts, summed=summed)
+        return Written(cpu=both)
+    of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
+    if axis is None or axis == 0 or rank < 3 or not of_ids:
         return None
     formula = None if beside is None else beside.of_target
     if is_split(pixels.arrays[0], axis) or (beside is not None and formula is None):

@@ -162,8 +162,9 @@ def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayL
       https://arxiv.org/abs/1904.01355
     """
     distance, point = _pair("distances", distances, "points", points, 2)
-    before, after = jnp.split(distance * _units(strides, distance), 2, -1)
-    return jnp.concatenate([point - before, point + after], -1)
+    outward = jnp.asarray([-1, -1, 1, 1], distance.dtype)
+    outward = outward.reshape((1,) * (distance.ndim - 1) + (4,))
+    return jnp.concatenate([point, point], -1) + outward * distance * _units(strides, distance)
 
 
 @named
@@ -193,11 +194,28 @@ def decode_distribution(logits: ArrayLike) -> Array:
     """
     scores = checks.floating("logits", logits)
     checks.minimum_rank("logits", scores, 1, "the last holds the bins")
-    scores = scores.astype(checks.compute_dtype(scores))
+    return _expectation(scores.astype(checks.compute_dtype(scores)))
+
+
+@jax.custom_jvp
+def _expectation(scores: Array) -> Array:
     shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    row = (1,) * (scores.ndim - 1) + scores.shape[-1:]
-    bins = jnp.arange(row[-1], dtype=scores.dtype).reshape(row)
-    return (shares * bins).sum(-1) / shares.sum(-1)
+    return (shares * _bins(scores)).sum(-1) / shares.sum(-1)
+
+
+@_expectation.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """One quotient: what comes back from a box loss is then computed once, not for each bin."""
+    (scores,), (t,) = primals, tangents
+    mean = _expectation(scores)
+    shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    return mean, (shares * (_bins(scores) - mean[..., None]) * t).sum(-1) / shares.sum(-1)
+
+
+def _bins(scores: Array) -> Array:
+    """How far each bin is from the first, in the rank of the scores."""
+    count = scores.shape[-1]
+    return jnp.arange(count, dtype=scores.dtype).reshape((1,) * (scores.ndim - 1) + (count,))
 
 
 def _pair(

@@ -58,6 +58,22 @@ def test_distribution():
     assert detection.decode_distribution(logits.astype(jnp.bfloat16)).dtype == jnp.float32
 
 
+def test_derivatives_of_distributions():
+    """Its slope is written out; a far bin that is certain has none."""
+
+    def plain(logits):
+        return jax.nn.softmax(logits) @ jnp.arange(logits.shape[-1], dtype=logits.dtype)
+
+    scores = 3 * waves((2, 5), 0)
+    with jax.enable_x64(True):
+        logits = jnp.asarray(np.asarray(scores), jnp.float64)
+        for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
+            found, expected = (derivative(f)(logits) for f in (detection.decode_distribution, plain))
+            np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    certain = jnp.array([0.0, 0.0, 1000.0])
+    assert not jax.grad(detection.decode_distribution)(certain).any()
+
+
 def test_half_precision():
     box, anchor = pairs(jnp.bfloat16)
     assert detection.encode_deltas(box, anchor).dtype == jnp.float32

@@ -75,6 +75,7 @@ def _cut_up(
         join = functools.partial(cut.join, start=start)
         return jax.tree.map(join, result, of_part(start, length))
 
+    function = jax.jit(function)  # which is traced once for chunks of one size
     rows = x.shape[axis] // cut.blocks
     turns = min(CHUNKS, x.size // CHUNK) if axes is None else CHUNKS
     # A few more or less where they leave no rest: half as much to compile.

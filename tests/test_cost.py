@@ -136,7 +136,7 @@ def test_rows_on_several_devices_are_not_cut(loss, chunks, monkeypatch):
             _close(quick_jit(lambda *pair: run(*pair))(*jax.device_put(pair, sharding)), expected)
 
 
-@pytest.mark.parametrize("name", ["sigmoid_focal", "top_k_cross_entropy", "dice"])
+@pytest.mark.parametrize("name", ["sigmoid_focal", "top_k_cross_entropy", "noise_robust_dice"])
 def test_chunks_across_the_rows_of_several_devices(name, chunks, monkeypatch):
     """Each has 7, of which no type tells: two chunks of 3 and a rest."""
     devices = jax.device_count()

@@ -41,7 +41,7 @@ class Source(NamedTuple):
     given: Any = None
 
 
-OnCpu = Callable[..., tuple[Array, Array]]
+Both = Callable[..., tuple[Array, Array]]
 
 
 class Cost(NamedTuple):
@@ -62,6 +62,7 @@ class Cost(NamedTuple):
       on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the
         derivative by `x` of that over the denominator, as a CPU computes them; None: as all others
         do.
+      on_gpu: Both as a GPU computes them, where a CPU has a way of its own, too.
       given: The dtype of half precision in which `x` came, or None.
     """
 
@@ -71,7 +72,8 @@ class Cost(NamedTuple):
     of_target: Callable[..., Array] | None = None
     source: Source | None = None
     at_once: bool = False
-    on_cpu: OnCpu | None = None
+    on_cpu: Both | None = None
+    on_gpu: Both | None = None
     given: Any = None
 
     @property
@@ -116,7 +118,8 @@ class Cost(NamedTuple):
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
         total = bind(weighted_sum, formula=self.formula)
-        quotient = _quotient(total, self._cut, self.at_once, self.on_cpu, self.given)
+        by_hand = self.on_cpu, self.on_gpu
+        quotient = _quotient(total, self._cut, self.at_once, by_hand, self.given)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -202,7 +205,7 @@ def _quotient(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
     at_once: bool,
-    on_cpu: OnCpu | None,
+    by_hand: tuple[Both | None, Both | None],
     given: Any,
 ) -> Callable[..., Array]:
     """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
@@ -211,21 +214,21 @@ def _quotient(
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
       at_once: Whether a CPU computes the sum alone at once.
-      on_cpu: How a CPU computes the sum beside the derivative by `x`; None: as others do.
+      by_hand: How a CPU and a GPU compute the sum beside the derivative by `x`; None: as others do.
       given: The dtype of half precision in which `x` came, or None.
     """
     evaluate = bind(_over, total=total if at_once else in_chunks(total, axes))
-    if on_cpu is not None:
-        by_hand = bind(_first_over, both=on_cpu)
-        evaluate = bind(if_cpu, cpu=by_hand, default=bind(_over, total=total))
+    if (on_cpu := by_hand[0]) is not None:
+        first = bind(_first_over, both=on_cpu)
+        evaluate = bind(if_cpu, cpu=first, default=bind(_over, total=total))
     quotient = jax.custom_jvp(evaluate)
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
         moving = moving_of(tangents)
         directions = tuple(tangents[i] for i in moving)
         if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
-            by_hand = on_cpu if moving == (0,) else None
-            sum_, *slopes = _with_slopes(total, axes, moving, by_hand, given)(*primals)
+            ways = by_hand if moving == (0,) else (None, None)
+            sum_, *slopes = _with_slopes(total, axes, moving, ways, given)(*primals)
             return numerics.divide(sum_, primals[1]), dot(slopes, directions)
         over = bind(_over, total=total)
         return quotient(*primals), linear_of(over, moving)(primals, directions)
@@ -234,7 +237,7 @@ def _quotient(
     return quotient
 
 
-def _first_over(x: Array, denominator: Array, *others: Any, both: OnCpu) -> Array:
+def _first_over(x: Array, denominator: Array, *others: Any, both: Both) -> Array:
     return numerics.divide(both(x, denominator, *others)[0], denominator)
 
 
@@ -247,13 +250,15 @@ def _with_slopes(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
     moving: tuple[int, ...],
-    on_cpu: OnCpu | None,
+    by_hand: tuple[Both | None, Both | None],
     given: Any,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(sum_and_slopes, total=total, moving=moving)
+    on_cpu, on_gpu = by_hand
     if on_cpu is not None:
-        return recomputed(function, bind(if_cpu, cpu=on_cpu, default=function))
+        others = bind(if_gpu, gpu=on_gpu, default=function) if on_gpu else function
+        return recomputed(function, bind(if_cpu, cpu=on_cpu, default=others))
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
     apart = bind(_sum_apart, total=total, moving=moving, given=given)
     default = apart if axes is None else function

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, gpu, lines, numerics, sigmoid, soft
+from jaxloss._core import classes, gpu, lines, numerics, sigmoid, soft, soft_planes
 from jaxloss._core import labels as labelled
 from jaxloss._core.chunks import chunked, is_large
 from jaxloss._core.cost import Cost, Source
@@ -428,8 +428,14 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     values = labelled.per_position(_cross_entropy, plain, smoothing, factors)
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
-    on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)
-    return values._replace(on_cpu=on_cpu)
+    values = values._replace(on_cpu=bind(_with_slope, axis=data.axis, has_ids=data.has_ids))
+    if not (soft_planes.pays(data.logits, data.axis) and is_large(data.logits)):
+        return values
+    fixed = {"has_ids": data.has_ids, "given": data.given}
+    if not lines.pays(data.logits, data.axis):
+        return values._replace(on_gpu=bind(soft_planes.with_slope, axis=data.axis, **fixed))
+    of_lines = bind(soft_planes.with_slope, axis=lines.CLASSES, **fixed)
+    return values._replace(on_gpu=lines.in_lines(of_lines))
 
 
 def _cross_entropy(

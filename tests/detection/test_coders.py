@@ -68,7 +68,9 @@ def test_derivatives_of_distributions():
     with jax.enable_x64(True):
         logits = jnp.asarray(np.asarray(scores), jnp.float64)
         for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
-            found, expected = (derivative(f)(logits) for f in (detection.decode_distribution, plain))
+            found, expected = (
+                derivative(f)(logits) for f in (detection.decode_distribution, plain)
+            )
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
     certain = jnp.array([0.0, 0.0, 1000.0])
     assert not jax.grad(detection.decode_distribution)(certain).any()

@@ -7,14 +7,14 @@ would be loops of their own, and what value and slope share would be written to 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss._core import gpu, labels, numerics
-from jaxloss._core.sharding import blocks
 
 Array = jax.Array
 
@@ -37,7 +37,7 @@ class _Row(NamedTuple):
 
 def pays(logits: Array, axis: int) -> bool:
     """Whether this is the faster way: of more classes reductions are."""
-    return logits.shape[axis] <= gpu.PLANES and blocks(logits, axis) == 1
+    return logits.shape[axis] <= gpu.PLANES
 
 
 def with_slope(
@@ -159,5 +159,4 @@ def _split(x: Array, axis: int, count: int) -> Sequence[Array]:
 
 
 def _sum(planes: Iterable[Array]) -> Array:
-    add: Callable[[Array, Array], Array] = jnp.add
-    return functools.reduce(add, planes)
+    return functools.reduce(operator.add, planes)

@@ -446,6 +446,21 @@ def test_chunks_of_a_cpu_take_rows_of_all_devices(name, loops):
     assert sum(one.total for one in found) <= 40 * 4 * FEW, found
 
 
+def _sent_on_a_mesh(loss, placed):
+    """The bytes that 8 devices of Explicit axes exchange; value and slope are those of one."""
+    arrays, specs = zip(*placed, strict=True)
+    expected, slope = quick_jit(jax.value_and_grad(loss))(*arrays)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    at = [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs]
+    arrays = jax.device_put(arrays, tuple(at))
+    with jax.set_mesh(mesh):
+        compiled = quick_jit(jax.value_and_grad(lambda z, y: loss(z, y))).lower(*arrays).compile()
+        value, found = compiled(*arrays)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-9)
+    return sum(one.total for one in collectives.read(compiled.as_text()))
+
+
 @pytest.mark.parametrize("name", ["dice", "dice_focal"])
 @pytest.mark.parametrize("split", [0, 1, 2])
 def test_large_masks_stay_on_their_devices(name, split):
@@ -454,18 +469,8 @@ def test_large_masks_stay_on_their_devices(name, split):
     logits = rng.normal(size=(8, 8, 96, 48)).astype(np.float32)
     targets = (rng.random(logits.shape) < 0.3).astype(np.float32)
     loss = functools.partial(getattr(jaxloss, name), axis=1, activation="sigmoid")
-    expected, slope = quick_jit(jax.value_and_grad(loss))(logits, targets)
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
-    spec = [None] * 4
-    spec[split] = "x"
-    at = NamedSharding(mesh, PartitionSpec(*spec))
-    arrays = [jax.device_put(a, at) for a in (logits, targets)]
-    with jax.set_mesh(mesh):
-        compiled = quick_jit(jax.value_and_grad(lambda z, y: loss(z, y))).lower(*arrays).compile()
-        value, found = compiled(*arrays)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-9)
-    assert sum(one.total for one in collectives.read(compiled.as_text())) < 4096
+    spec = ["x" if i == split else None for i in range(4)]
+    assert _sent_on_a_mesh(loss, [(logits, spec), (targets, spec)]) < 4096
 
 
 @pytest.mark.parametrize("name", ["dice", "dice_cross_entropy"])
@@ -477,22 +482,11 @@ def test_kept_shares_stay_on_their_devices(name, per_image, split):
     logits = rng.normal(size=(8, 16, 96, 32)).astype(np.float32)
     ids = rng.integers(0, 16, (8, 96, 32)).astype(np.int32)
     loss = functools.partial(getattr(jaxloss, name), axis=1, per_image=per_image)
-    expected, slope = quick_jit(jax.value_and_grad(loss))(logits, ids)
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
-    spec = [None] * 4
-    spec[split] = "x"
-    at = PartitionSpec(*spec), PartitionSpec("x" if split == 0 else None)
-    arrays = [
-        jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip((logits, ids), at, strict=True)
-    ]
-    with jax.set_mesh(mesh):
-        compiled = quick_jit(jax.value_and_grad(lambda z, y: loss(z, y))).lower(*arrays).compile()
-        value, found = compiled(*arrays)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-9)
-    sent = collectives.read(compiled.as_text())
+    spec = ["x" if i == split else None for i in range(4)]
+    of_ids = ["x" if split == 0 else None]
+    sent = _sent_on_a_mesh(loss, [(logits, spec), (ids, of_ids)])
     if split == 0:
-        assert sum(one.total for one in sent) < logits.nbytes / 8 / 8, sent
+        assert sent < logits.nbytes / 8 / 8, sent
 
 
 def test_recipes_of_split_images_give_the_numbers_of_one_device():

@@ -107,6 +107,11 @@ class _Form(NamedTuple):
     without_background: bool = False
     given: Any = None
 
+    @property
+    def has_competing_ids(self) -> bool:
+        """Whether labels are ids under a softmax."""
+        return self.has_ids and self.activation == "softmax"
+
     def __call__(
         self, z: Array, y: Array, mask: Array | None, *, axis: int | None
     ) -> tuple[Array, ...]:
@@ -307,7 +312,7 @@ def of_counts(
     """
     frame, move = pixels.frame, _moved_classes(pixels, beside)
     rest = _further_arrays(pixels, beside)
-    of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
+    of_ids = pixels.form.has_competing_ids
     constant = of_ids and not (beside and beside.of_target)
     fixed: dict[str, Any] = {
         "more": more,
@@ -371,8 +376,7 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
         summed = pixels.frame.summed
         both = bind(masks.counts, summed=summed), bind(masks.slope_of_counts, summed=summed)
         return Written(cpu=both)
-    of_ids = pixels.form.has_ids and pixels.form.activation == "softmax"
-    if axis is None or axis == 0 or rank < 3 or not of_ids:
+    if axis is None or axis == 0 or rank < 3 or not pixels.form.has_competing_ids:
         return None
     formula = None if beside is None else beside.of_target
     if is_split(pixels.arrays[0], axis) or (beside is not None and formula is None):

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxloss._core import numerics
+
 Array = jax.Array
 
 KEPT = 2**25  # bytes; the system gives memory for more page by page, anew in each call
@@ -26,8 +28,8 @@ def counts(
     """Returns the sums of `p y`, `p (1 - y)` and `(1 - p) y` over some axes."""
     x, y = _valid(x, y, mask)
     p, q = jax.lax.logistic(x), jax.lax.logistic(-x)
-    weighted = lambda values: values if weight is None else values * weight
-    tp, minus_fp, fn = (weighted(v).sum(summed) for v in (p * y, p * (y - 1), q * y))
+    each = (numerics.weighted(v, None, weight) for v in (p * y, p * (y - 1), q * y))
+    tp, minus_fp, fn = (values.sum(summed) for values in each)
     return tp, -minus_fp, fn
 
 
@@ -44,7 +46,7 @@ def slope_of_counts(
     by_tp, by_fp, by_fn = (jnp.expand_dims(factor, summed) for factor in factors)
     rate = jax.lax.logistic(x) * jax.lax.logistic(-x)
     slope = rate * (by_fp + y * (by_tp - by_fp - by_fn))
-    return (slope if weight is None else slope * weight,)
+    return (numerics.weighted(slope, None, weight),)
 
 
 def _valid(x: Array, y: Array, mask: Array | None) -> Any:

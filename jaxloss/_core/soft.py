@@ -42,7 +42,7 @@ def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Ar
     row = (_by_class if classes.are_planes(z, axis) else _at_once)(z, y, axis)
     cost = row.mass * jnp.log1p(row.rest) - row.lead
     level = classes.above(z, row.top)
-    slope = jnp.where(level == -jnp.inf, 0, _slope(level, row.rest, row.mass, y))
+    slope = jnp.where(level == -jnp.inf, 0, slope_of(level, row.rest, row.mass, y))
     if weights is not None:
         cost, slope = cost * weights, slope * weights
     return cost.sum(), slope
@@ -69,7 +69,7 @@ def of_finite(
     if smoothing is not None:
         y, mass = (1 - smoothing) * y + smoothing / count, (1 - smoothing) * mass + smoothing
         lead = (1 - smoothing) * lead + smoothing / count * level.sum()
-    slope = _slope(level, rest, mass, y)
+    slope = slope_of(level, rest, mass, y)
     return (mass * jnp.log1p(rest)).sum() - lead, numerics.divide(slope, denominator)
 
 
@@ -81,7 +81,8 @@ def _rest(share: Array, axis: int) -> Array:
     return jnp.where(several, total - 1, below)
 
 
-def _slope(level: Array, rest: Array, mass: Array, y: Array) -> Array:
+def slope_of(level: Array, rest: Array, mass: Array, y: Array) -> Array:
+    """Returns `p_c (m - y_c) - y_c (1 - p_c)` of `z_c - top` and the numbers of the position."""
     share, unit = jnp.exp(level), 1 / (1 + rest)
     p, q = share * unit, (rest + (1 - share)) * unit
     return p * (mass - y) - y * q

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import gpu, labels, numerics
+from jaxloss._core import gpu, labels, numerics, soft
 
 Array = jax.Array
 
@@ -140,9 +140,8 @@ def _shares(
 
 
 def _slope(z: Array, y: Array, row: _Row) -> Array:
-    share, unit = jnp.exp(z - row.top), 1 / (1 + row.rest)
-    p, q = share * unit, (row.rest + (1 - share)) * unit
-    return jnp.where(_is_beyond(z, row.top), 0, p * (row.mass - y) - y * q)
+    slope = soft.slope_of(z - row.top, row.rest, row.mass, y)
+    return jnp.where(_is_beyond(z, row.top), 0, slope)
 
 
 def _is_removed(z: Array) -> Array:

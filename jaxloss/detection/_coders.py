@@ -199,7 +199,7 @@ def decode_distribution(logits: ArrayLike) -> Array:
 
 @jax.custom_jvp
 def _expectation(scores: Array) -> Array:
-    shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    shares = _shares(scores)
     return (shares * _bins(scores)).sum(-1) / shares.sum(-1)
 
 
@@ -207,9 +207,13 @@ def _expectation(scores: Array) -> Array:
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     """One quotient: what comes back from a box loss is then computed once, not for each bin."""
     (scores,), (t,) = primals, tangents
-    mean = _expectation(scores)
-    shares = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    mean, shares = _expectation(scores), _shares(scores)
     return mean, (shares * (_bins(scores) - mean[..., None]) * t).sum(-1) / shares.sum(-1)
+
+
+def _shares(scores: Array) -> Array:
+    """Exponentials, of which the largest is 1."""
+    return jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
 
 
 def _bins(scores: Array) -> Array:

@@ -51,6 +51,16 @@ def in_float64(loss, logits, ids):
         return jax.value_and_grad(loss)(jnp.asarray(np.asarray(logits), jnp.float64), ids)
 
 
+def held_against_float64(loss, logits, labels, *, atol):
+    """Compares value and gradient with those in float64; returns that value."""
+    value, gradient = jax.value_and_grad(loss)(logits, labels)
+    jax.clear_caches()
+    expected, slope = in_float64(loss, logits, np.asarray(labels))
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=atol)
+    return expected
+
+
 WEIGHTS = jnp.array([0.5, 1, 2]).reshape(3, 1, 1)
 ROWS = [
     *((name, classes, axis, {}) for name in CASES for classes, axis in [(2, -1), (3, 1), (21, -1)]),
@@ -156,12 +166,8 @@ def test_plain_soft_labels(kind, infinite):
         labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits))
     options = {} if kind == "shares" else {"label_smoothing": 0.1}
     loss = functools.partial(jaxloss.cross_entropy, **options)
-    value, gradient = jax.value_and_grad(loss)(logits, labels)
-    jax.clear_caches()
-    expected, slope = in_float64(loss, logits, np.asarray(labels))
+    expected = held_against_float64(loss, logits, labels, atol=1e-9)
     assert jnp.isnan(expected) == (kind == "a bad id")
-    np.testing.assert_allclose(value, expected, rtol=2e-6)
-    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
 
 
 INFINITE = {"none": None, "no cost": -jnp.inf, "a cost": jnp.inf, "NaN": jnp.nan}
@@ -178,14 +184,10 @@ def test_elements(weighted, infinite):
         logits = logits.at[0, 0, 0, 0].set(INFINITE[infinite])
     options = {"pos_weight": [1.0, 2, 3], "weights": WEIGHTS, "label_smoothing": 0.1}
     loss = functools.partial(jaxloss.binary_cross_entropy, axis=1, **(options if weighted else {}))
-    value, gradient = jax.value_and_grad(loss)(logits, targets)
-    jax.clear_caches()
-    expected, slope = in_float64(loss, logits, np.asarray(targets))
+    expected = held_against_float64(loss, logits, targets, atol=1e-9)
     costs = infinite == "a cost" or (infinite == "no cost" and weighted)
     assert np.isinf(expected) == costs
     assert np.isnan(expected) == (infinite == "NaN")
-    np.testing.assert_allclose(value, expected, rtol=2e-6)
-    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["dice", "dice_cross_entropy"])
@@ -211,12 +213,8 @@ def test_masks(name, axis, kind, request):
     elif kind == "a logit that is NaN":
         logits = logits.at[1, 1, 1, 1].set(jnp.nan)
     loss = functools.partial(getattr(jaxloss, name), **options)
-    value, gradient = jax.value_and_grad(loss)(logits, targets)
-    jax.clear_caches()
-    expected, slope = in_float64(loss, logits, np.asarray(targets))
+    expected = held_against_float64(loss, logits, targets, atol=1e-12)
     assert np.isnan(expected) == (kind == "a logit that is NaN")
-    np.testing.assert_allclose(value, expected, rtol=2e-6)
-    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-12)
 
 
 def test_masks_that_are_met_cost_nothing():

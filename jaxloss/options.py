@@ -25,6 +25,7 @@ __all__ = [
     "Classification",
     "Coordinates",
     "Elements",
+    "Exponent",
     "Factor",
     "Format",
     "Fraction",
@@ -80,6 +81,7 @@ Levels: TypeAlias = Annotated[Sequence[ArrayLike], Several]
 Real: TypeAlias = Annotated[Number, Interval("(-inf, inf)")]
 NonNegative: TypeAlias = Annotated[Number, Interval("[0, inf)")]
 Positive: TypeAlias = Annotated[Number, Interval("(0, inf)")]
+Exponent: TypeAlias = Annotated[Number, Interval("[0, inf)", exact=(2,))]
 Factor: TypeAlias = Annotated[Number, Interval("[0, inf)", exact=(0,))]
 Fraction: TypeAlias = Annotated[Number, Interval("[0, 1]")]
 Share: TypeAlias = Annotated[Number, Interval("[0, 1)", exact=(0,))]

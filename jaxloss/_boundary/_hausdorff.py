@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias, Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,12 @@ from jaxloss._core.confusion import Confusion, Pixels, difference, read
 from jaxloss._core.declare import boundary
 from jaxloss._core.platforms import bind
 from jaxloss._core.scores import score
-from jaxloss.options import Boundary, Interval, NonNegative, Number, Numbers
+from jaxloss.options import Boundary, Exponent, NonNegative, Numbers
 
 __all__ = ["hausdorff_dt", "hausdorff_erosion"]
 
 Array = jax.Array
 State = tuple[Array, Array]
-Power: TypeAlias = Annotated[Number, Interval("[0, inf)", exact=(2,))]
 
 
 @boundary
@@ -30,7 +29,7 @@ def hausdorff_dt(
     logits: Numbers,
     labels: Numbers,
     *,
-    alpha: Power = 2.0,
+    alpha: Exponent = 2.0,
     log: bool = False,
     distance_map: Numbers | None = None,
     sampling: Sampling = None,
@@ -52,7 +51,7 @@ def hausdorff_dt(
     error no price for its distance to the target; this is the sum of both sides.
 
     Args:
-      alpha: Power of the distances, at least 0. The paper's best is 2.
+      alpha: Exponent of the distances, at least 0. The paper's best is 2.
       log: Whether to take `log1p` of each image's and class's loss, as MONAI's `LogHausdorffDTLoss`
         does of the reduced one.
       distance_map: The distances `d_y`, if computed before, in the shape of `logits`.
@@ -100,7 +99,7 @@ def hausdorff_erosion(
 
     Args:
       erosions: How many, at least 1: about the radius in pixels of the largest error.
-      alpha: Power of the number of the erosion, at least 0.
+      alpha: Exponent of the number of the erosion, at least 0.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss

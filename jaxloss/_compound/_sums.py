@@ -13,7 +13,16 @@ from jaxloss._distribution._cross_entropy import cross_entropy_of
 from jaxloss._distribution._focal import focal_of
 from jaxloss._distribution._hard_examples import reduce_hardest
 from jaxloss._region._overlap import Squared, dice_of
-from jaxloss.options import Interval, NonNegative, Number, Numbers, PerClass, Segmentation, Share
+from jaxloss.options import (
+    Exponent,
+    Interval,
+    NonNegative,
+    Number,
+    Numbers,
+    PerClass,
+    Segmentation,
+    Share,
+)
 
 __all__ = ["dice_cross_entropy", "dice_focal", "dice_top_k"]
 
@@ -76,7 +85,7 @@ def dice_focal(
     focal_weight: NonNegative = 1.0,
     smooth: NonNegative = 1.0,
     squared: Squared = False,
-    gamma: NonNegative = 2.0,
+    gamma: Exponent = 2.0,
     alpha: PerClass | None = None,
     label_smoothing: Share = 0.0,
     **options: Unpack[Segmentation],

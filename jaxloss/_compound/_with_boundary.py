@@ -7,7 +7,7 @@ from typing import Any, Literal, Unpack
 import jax
 from jax import lax
 
-from jaxloss._boundary._hausdorff import Power, hausdorff_of
+from jaxloss._boundary._hausdorff import hausdorff_of
 from jaxloss._boundary._maps import Sampling
 from jaxloss._boundary._surface import boundary_of
 from jaxloss._compound._parts import read
@@ -15,7 +15,7 @@ from jaxloss._core import numerics
 from jaxloss._core.declare import boundary
 from jaxloss._region._generalized import Weighting, generalized_of
 from jaxloss._region._overlap import Squared, dice_of
-from jaxloss.options import Boundary, Fraction, NonNegative, Numbers
+from jaxloss.options import Boundary, Exponent, Fraction, NonNegative, Numbers
 
 __all__ = ["dice_boundary", "dice_hausdorff"]
 
@@ -88,7 +88,7 @@ def dice_hausdorff(
     hausdorff_weight: NonNegative = 1.0,
     smooth: NonNegative = 1.0,
     squared: Squared = False,
-    alpha: Power = 2.0,
+    alpha: Exponent = 2.0,
     log: bool = False,
     distance_map: Numbers | None = None,
     sampling: Sampling = None,
@@ -109,7 +109,7 @@ def dice_hausdorff(
       hausdorff_weight: Factor of the Hausdorff loss, at least 0.
       smooth: Added to Dice's numerator and denominator, at least 0.
       squared: Dice's form: False, True (V-Net) or `"counts"` (nnU-Net's `square`).
-      alpha: Power of the distances in the Hausdorff loss, at least 0.
+      alpha: Exponent of the distances in the Hausdorff loss, at least 0.
       log: Whether to take `log1p` of each image's and class's Hausdorff loss.
       distance_map: The distances of the target, if computed before, in the shape of `logits`.
       sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1.

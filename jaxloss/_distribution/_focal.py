@@ -21,8 +21,8 @@ from jaxloss._distribution._cross_entropy import (
 from jaxloss.options import (
     Activation,
     Classification,
+    Exponent,
     Interval,
-    NonNegative,
     Numbers,
     OneVersusRest,
     PerClass,
@@ -40,7 +40,7 @@ def focal(
     logits: Numbers,
     labels: Numbers,
     *,
-    gamma: NonNegative = 2.0,
+    gamma: Exponent = 2.0,
     alpha: PerClass | None = None,
     pos_weight: PerClass | None = None,
     label_smoothing: Share = 0.0,
@@ -89,7 +89,7 @@ def sigmoid_focal(
     logits: Numbers,
     labels: Numbers,
     *,
-    gamma: NonNegative = 2.0,
+    gamma: Exponent = 2.0,
     alpha: _Balance | None = None,
     pos_weight: PerClass | None = None,
     label_smoothing: Share = 0.0,
@@ -137,7 +137,7 @@ def softmax_focal(
     logits: Numbers,
     labels: Numbers,
     *,
-    gamma: NonNegative = 2.0,
+    gamma: Exponent = 2.0,
     alpha: PerClass | None = None,
     label_smoothing: Share = 0.0,
     **options: Unpack[Classification],
@@ -172,7 +172,7 @@ def softmax_focal(
 
 def focal_of(
     data: Competing | Independent,
-    gamma: Array,
+    gamma: Array | float,
     alpha: Array | None = None,
     label_smoothing: Array | float | None = None,
     pos_weight: Array | None = None,
@@ -182,12 +182,14 @@ def focal_of(
         alpha = per_class("alpha", alpha, data.logits, data.axis)
     smoothing = softmax.smoothing_of(label_smoothing)
     if isinstance(data, Competing):
+        gamma = jnp.asarray(gamma, data.logits.dtype)
         return softmax.cost(_softmax_focal, data, gamma, label_smoothing=smoothing, factors=alpha)
     if alpha is not None:
         alpha = checks.number("alpha", alpha, alpha.dtype, "[0, 1]")
     formula = bind(sigmoid_focal_of, probabilities=data.are_probabilities)
     factor = weight_of_positives(pos_weight, data)
-    return sigmoid.cost(formula, data, gamma, alpha, factor, smoothing)
+    exponent = None if isinstance(gamma, float) else gamma
+    return sigmoid.cost(formula, data, exponent, alpha, factor, smoothing)
 
 
 def _softmax_focal(hit: Array, miss: Array, gamma: Array) -> Array:
@@ -197,19 +199,21 @@ def _softmax_focal(hit: Array, miss: Array, gamma: Array) -> Array:
 def sigmoid_focal_of(
     x: Array,
     y: Array,
-    gamma: Array,
+    gamma: Array | None,
     alpha: Array | None,
     pos_weight: Array | None,
     smoothing: Array | None,
     *,
     probabilities: bool,
 ) -> Array:
-    """The focal loss of an element."""
+    """The focal loss of an element; without `gamma` of 2, which needs no logarithm."""
     t = towards_half(y, smoothing)
-    if probabilities:
-        focus = numerics.power(t * (1 - x) + (1 - t) * x, gamma)
-    else:
+    if gamma is not None and not probabilities:
         focus = sigmoid.focusing(x, t, gamma)
+    else:
+        p, q = (x, 1 - x) if probabilities else sigmoid.probability_pair(x)
+        missed = t * q + (1 - t) * p
+        focus = missed * missed if gamma is None else numerics.power(missed, gamma)
     balance = 1 if alpha is None else t * alpha + (1 - t) * (1 - alpha)
     entropy = weighted_entropy(x, t, pos_weight, probabilities)
     return numerics.product(balance * focus, entropy)

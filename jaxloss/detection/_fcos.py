@@ -24,7 +24,7 @@ from jaxloss.detection._assignment import (
 from jaxloss.detection._coders import decode_distances, encode_distances
 from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
-from jaxloss.options import Fraction, NonNegative, Numbers, Positive
+from jaxloss.options import Exponent, Fraction, Numbers, Positive
 
 __all__ = ["fcos"]
 
@@ -54,7 +54,7 @@ def fcos(
     box_loss: Literal["giou", "iou", "linear_iou"] = "giou",
     box_weighting: Literal["centerness", "none"] = "centerness",
     alpha: Fraction = 0.25,
-    gamma: NonNegative = 2.0,
+    gamma: Exponent = 2.0,
     axis_name: AxisName | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes the whole loss of FCOS: assignment, focal loss, box and centerness terms.

@@ -18,7 +18,7 @@ from jaxloss.detection._by_iou import NegativeIoU, PositiveIoU, by_iou, read_anc
 from jaxloss.detection._coders import decode_deltas, encode_deltas
 from jaxloss.detection._declare import detection
 from jaxloss.detection._targets import finish, read_dense, read_targets
-from jaxloss.options import Fraction, NonNegative, Numbers, Positive
+from jaxloss.options import Exponent, Fraction, NonNegative, Numbers, Positive
 
 __all__ = ["retinanet"]
 
@@ -41,7 +41,7 @@ def retinanet(
     beta: NonNegative = 1.0,
     delta_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     alpha: Fraction = 0.25,
-    gamma: NonNegative = 2.0,
+    gamma: Exponent = 2.0,
     normalize: Literal["image", "batch"] = "image",
     normalizer: Positive | None = None,
     axis_name: AxisName | None = None,

@@ -143,14 +143,29 @@ def test_focal_without_focus_is_cross_entropy():
     np.testing.assert_array_equal(jaxloss.focal(x, y, gamma=0.0), jaxloss.cross_entropy(x, y))
 
 
-def test_gradient_with_respect_to_hard_labels():
+@pytest.mark.parametrize("known", [True, False])
+def test_gradient_with_respect_to_hard_labels(known):
     """At `y` exactly 0 or 1 the derivative by the label is that of the soft formula."""
     with jax.enable_x64(True):
-        x = jnp.array([-3.0, 0.5, 2.0])
+        x, gamma = jnp.array([-3.0, 0.5, 2.0]), 2.0 if known else jnp.array(2.0)
+        loss = functools.partial(jaxloss.sigmoid_focal, gamma=gamma, reduction="sum")
         for hard in (0.0, 1.0):
             inside = abs(hard - 1e-7)
-            at, near = (
-                jax.grad(lambda y: jaxloss.sigmoid_focal(x, y, reduction="sum"))(jnp.full(3, y))
-                for y in (hard, inside)
-            )
+            at, near = (jax.grad(lambda y: loss(x, y))(jnp.full(3, y)) for y in (hard, inside))
             np.testing.assert_allclose(at, near, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.25, "pos_weight": 3.0}, {"activation": None}])
+def test_a_known_exponent_of_2_is_a_square(options):
+    """Which has the value, gradient and second derivative of a traced one, however far out."""
+    x = jnp.array([-jnp.inf, -120.0, -20.0, -1.0, 0.0, 0.3, 15.0, 90.0, jnp.inf])
+    x = jax.nn.sigmoid(x / 10) if "activation" in options else x
+    for y in (0.0, 0.3, 1.0):
+        focal = functools.partial(jaxloss.focal, labels=jnp.full(1, y), reduction="none", **options)
+        at = lambda x, gamma, focal=focal: focal(x[None], gamma=gamma)[0]
+        for derivative in (at, jax.grad(at), jax.grad(jax.grad(at))):
+            known, traced = (
+                jax.vmap(functools.partial(derivative, gamma=gamma))(x)
+                for gamma in (2.0, jnp.float32(2))
+            )
+            np.testing.assert_allclose(known, traced, rtol=2e-5, atol=1e-36)

@@ -719,7 +719,7 @@ CORE_FLOORS = (
     {"reduction", "sigmoid"},
     {"blocks", "gpu", "masks", "shares"},
     {"soft", "transform"},
-    {"soft_planes"},
+    {"soft_planes", "turned"},
     {"softmax"},
     {"confusion", "maps"},
     {"scores"},

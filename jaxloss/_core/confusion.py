@@ -25,6 +25,7 @@ from jaxloss._core import (
     shares,
     sigmoid,
     softmax,
+    turned,
 )
 from jaxloss._core.cost import Cost
 from jaxloss._core.platforms import bind
@@ -386,7 +387,8 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     if beside is not None and axis != rank - 1 and pixels.shape[axis] > FEWER:
         return Written(cpu=by_cpu)
     fixed = {"given": pixels.form.given, "formula": formula}
-    counts, slope = bind(gpu.counts, **fixed), bind(gpu.slope_of_counts, **fixed)
+    way = turned if turned.pays(pixels.arrays[0], axis) else gpu
+    counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)
     if not _are_lines(pixels, beside):
         return Written(_pair(counts, slope, pixels, axis), by_cpu)
     sums, slopes = _pair(counts, slope, pixels, lines.CLASSES)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, gpu, lines, numerics, sigmoid, soft, soft_planes
+from jaxloss._core import classes, gpu, lines, numerics, sigmoid, soft, soft_planes, turned
 from jaxloss._core import labels as labelled
 from jaxloss._core.chunks import chunked, is_large
 from jaxloss._core.cost import Cost, Source
@@ -371,12 +371,14 @@ def _of_targets(
     rows = statistics(data.logits, data.labels, data.mask, data.axis)
     fixed = bind(_of_statistics, formula=formula, classes=data.logits.shape[data.axis])
     arrays = (*rows, data.labels, data.mask, factors, *parameters)
-    if not gpu.pays(data.logits, data.axis):
+    few = turned.pays(data.logits, data.axis)
+    if not (few or gpu.pays(data.logits, data.axis)):
         return Cost(fixed, arrays, of_target=formula)
     merge = lines.pays(data.logits, data.axis)
     axis = lines.CLASSES if merge else data.axis
     total = bind(gpu.total, formula=formula, axis=axis)
-    with_slope = bind(gpu.with_slope, formula=formula, axis=axis, given=data.given)
+    both = turned.with_slope if few else gpu.with_slope
+    with_slope = bind(both, formula=formula, axis=axis, given=data.given)
     if merge:
         total, with_slope = lines.in_lines(total), lines.in_lines(with_slope)
     source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope, data.given)

@@ -1,0 +1,230 @@
+"""Ids of few classes as a GPU computes them: each element looks at all classes of its position.
+
+What is elementwise the compiler makes one loop of, over the logits, for each sum and for the
+slope. Reductions over the classes would be loops of their own, and what they share is written to
+memory: of few classes as much as the logits. Each class sees the others as the logits turned by
+one class, by two, and so on; their exponentials cost less than memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import classes, gpu, lines, numerics, sigmoid
+from jaxloss._core.sharding import is_split
+
+Array = jax.Array
+Formula = Callable[..., Array]
+
+FEW = 8  # classes
+ROW = 64  # positions whose classes are summed side by side
+
+total = gpu.total
+
+
+def pays(logits: Array, axis: int) -> bool:
+    """Whether this is the faster way."""
+    return 1 < logits.shape[axis] <= FEW and not is_split(logits, axis)
+
+
+def with_slope(
+    logits: Array,
+    weights: Array | None,
+    *arrays: Any,
+    formula: Formula,
+    axis: int,
+    given: Any = None,
+) -> tuple[Array, Array]:
+    """Returns `L` as `total` does, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`."""
+    sum_ = total(logits, weights, *arrays, formula=formula, axis=axis)
+    logits, *again = numerics.hidden(logits, given, weights, *arrays)
+    factor, *cost = gpu.beside_classes(axis, *again)
+    seen = _see(logits, cost[0], cost[1], axis)
+    slope = _slope_of_cost(seen, _of_target(seen), *cost, formula=formula)
+    return sum_, slope if factor is None else slope * factor
+
+
+def counts(
+    logits: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *cost: Any,
+    axis: int,
+    given: Any = None,
+    formula: Formula | None = None,
+) -> tuple[Array, ...]:
+    """Returns the sums as `gpu.counts` does, two from a loop.
+
+    Of three sums what they share would be written to memory, but not of one of complex numbers.
+    """
+    space = classes.positions(logits.ndim, axis)
+
+    def sums(*pair: Array) -> tuple[Array, Array]:
+        pair = pair if weight is None else tuple(x * weight for x in pair)
+        of_both = _over_positions(jax.lax.complex(*pair), axis, space)
+        return of_both.real, of_both.imag
+
+    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
+    seen = _see(logits, ids, mask, axis)
+    p, missed, _ = _of_class(seen)
+    tp, fn = sums(jnp.where(seen.hits[0], p, 0), jnp.where(seen.hits[0], missed, 0))
+
+    if logits.shape[axis] == 2 and formula is None:
+        return tp, jnp.flip(fn, -1), fn, tp  # what one of two misses the other takes
+    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
+    seen = _see(logits, ids, mask, axis)
+    p, _, odds = _of_class(seen)
+    fp, last = jnp.where(seen.hits[0], 0, p), jnp.where(seen.hits[0], p, 0)
+    if formula is None:
+        fp, again = sums(fp, last)
+        return tp, fp, fn, again
+    values = sigmoid.of_log_odds(odds, *cost, formula=formula)
+    fp, last = sums(fp, jnp.where(seen.hits[0] | seen.bad, values, 0))
+    return tp, fp, fn, last.sum(-1, keepdims=True)
+
+
+def slope_of_counts(
+    logits: Array,
+    ids: Array,
+    mask: Array | None,
+    weight: Array | None,
+    *others: Any,
+    axis: int,
+    given: Any = None,
+    formula: Formula | None = None,
+) -> tuple[Array]:
+    """Returns the derivative as `gpu.slope_of_counts` does."""
+    *cost, by_own, by_other, by_missed, by_cost = others
+    if formula is not None:
+        by_own = by_own - by_missed
+    logits, ids, mask, by_own, by_other = numerics.hidden(
+        logits, given, ids, mask, by_own, by_other
+    )
+    seen = _see(logits, ids, mask, axis)
+    target = _of_target(seen)
+    unit = _masked(1 / (target.own + target.rest), seen.mask)
+    space = classes.positions(logits.ndim, axis)
+    of_own, of_other = (_turns(jnp.expand_dims(x, space), axis) for x in (by_own, by_other))
+    each = list(zip(seen.hits, target.shares, of_own, of_other, strict=True))
+    own = unit * _sum([jnp.where(hit, x * a, 0) for hit, x, a, _ in each])
+    mean = unit * _sum([jnp.where(hit, 0, x * b) for hit, x, _, b in each])
+    hit, p, a, b = each[0][0], each[0][1] * unit, of_own[0], of_other[0]
+    slope = p * jnp.where(hit, target.rest * unit * a - mean, b - mean - own)
+    if formula is not None:
+        by_cost = jnp.expand_dims(by_cost, space)
+        slope = slope + _slope_of_cost(seen, target, *cost, formula=formula) * by_cost
+    slope = jnp.where(seen.bad, jnp.nan, slope)
+    return (slope if weight is None else slope * weight,)
+
+
+class _Seen(NamedTuple):
+    """What an element sees; all is in the shape of the logits, except the mask.
+
+    Attributes:
+      z: The finite logits of its class, of the next one, and so on; 0 where masked.
+      hits: Which of these classes is the target; none where masked.
+      bad: Whether the id is none of the classes.
+      mask: Which positions count, or None.
+    """
+
+    z: Sequence[Array]
+    hits: Sequence[Array]
+    bad: Array
+    mask: Array | None
+
+
+def _see(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Seen:
+    count = logits.shape[axis]
+    at = jax.lax.broadcasted_iota(ids.dtype, logits.shape, axis)
+    ahead = ids - at  # how many classes the target is ahead, or `count` less
+    hits = [_masked((ahead == k) | (ahead == k - count), mask) for k in range(count)]
+    # In the shape of the logits: what only positions have would be written to memory.
+    bad = _masked((ahead < -at) | (ahead >= count - at), mask)
+    z = [gpu.finite(x, mask) for x in _turns(logits, axis)]
+    return _Seen(z, hits, bad, mask)
+
+
+def _turns(x: Array, axis: int) -> Sequence[Array]:
+    """Returns an array, and it with each class in place of the one before, and so on."""
+    count, zero = x.shape[axis], jnp.zeros((), x.dtype)
+
+    def shifted(by: int) -> Array:  # no concatenation, which is a loop of its own
+        edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+        return jax.lax.pad(x, zero, edges)
+
+    return [x, *(shifted(-k) + shifted(count - k) for k in range(1, count))]
+
+
+def _of_class(seen: _Seen) -> tuple[Array, Array, Array]:
+    """Returns `p`, 0 where masked, `1 - p`, and the log-odds of each class, NaN for a bad id."""
+    own, *others = seen.z
+    top = functools.reduce(jnp.maximum, others)
+    total, lead = _sum([jnp.exp(z - top) for z in others]), own - top
+    odds = jnp.where(_is_removed(own, lead), -jnp.inf, lead - jnp.log(total))
+    ratio, odds = (jnp.where(seen.bad, jnp.nan, x) for x in (total * jnp.exp(-lead), odds))
+    return _masked(1 / (1 + ratio), seen.mask), 1 / (1 + 1 / ratio), odds
+
+
+class _Target(NamedTuple):
+    """The softmax of each position beside its target.
+
+    Attributes:
+      shares: `exp(z - top)` of the classes that an element sees.
+      own: That of the target.
+      rest: The sum of the others.
+      odds: The log-odds of the target.
+    """
+
+    shares: Sequence[Array]
+    own: Array
+    rest: Array
+    odds: Array
+
+
+def _of_target(seen: _Seen) -> _Target:
+    top = functools.reduce(jnp.maximum, seen.z)
+    shares = [jnp.exp(z - top) for z in seen.z]
+    target = _sum([jnp.where(hit, z, 0) for hit, z in zip(seen.hits, seen.z, strict=True)])
+    rest = _sum([jnp.where(hit, 0, x) for hit, x in zip(seen.hits, shares, strict=True)])
+    lead = target - top
+    odds = jnp.where(_is_removed(target, lead), -jnp.inf, lead - jnp.log(rest))
+    return _Target(shares, jnp.exp(lead), rest, odds)
+
+
+def _slope_of_cost(seen: _Seen, target: _Target, *cost: Any, formula: Formula) -> Array:
+    """The derivative of each position's cost by its logits."""
+    missed = target.rest / (target.own + target.rest)
+    rate = sigmoid.rate(target.odds, missed, *cost, formula=formula)
+    rate = jnp.where(seen.bad, jnp.nan, jnp.where(target.odds == -jnp.inf, 0, rate))
+    return rate * gpu.move(seen.hits[0], target.shares[0], target.rest)
+
+
+def _is_removed(z: Array, lead: Array) -> Array:
+    """Whether a class stands for -inf, or another one that it is behind for +inf."""
+    limit = numerics.limit(z.dtype)
+    return (z <= -limit) | (lead < -limit / 2)
+
+
+def _over_positions(x: Array, axis: int, space: tuple[int, ...]) -> Array:
+    """Sums each class; in lines, where they lie last, of rows as wide as the compiler's loops."""
+    if axis != lines.CLASSES or x.ndim != 3:
+        return x.sum(space)
+    images, positions, count = x.shape
+    row = math.gcd(positions, ROW)
+    in_rows = x.reshape(images, -1, row * count).sum(1)
+    return in_rows.reshape(images, row, count).sum(1)
+
+
+def _masked(x: Array, mask: Array | None) -> Array:
+    return x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
+
+
+def _sum(parts: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, parts)

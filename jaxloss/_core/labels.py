@@ -392,11 +392,11 @@ def _of_values(*arrays: Any, formula: Callable[..., Array], count: int) -> Array
 
 def poison(ids: Array, mask: Array | None, classes: int, dtype: jnp.dtype) -> Array:
     """A factor of 1, and NaN where an id is outside `[0, classes)` and not masked."""
-    bad = _bad(ids, mask, classes)
+    bad = is_bad(ids, mask, classes)
     return jnp.where(bad, jnp.nan, jnp.ones(bad.shape, dtype))
 
 
-def _bad(ids: Array, mask: Array | None, classes: int) -> Array:
+def is_bad(ids: Array, mask: Array | None, classes: int) -> Array:
     """Where an id is outside `[0, classes)` and not masked."""
     bad = (ids < 0) | (ids >= classes)
     return bad if mask is None else bad & mask
@@ -406,7 +406,7 @@ def one_hot(ids: Array, mask: Array | None, logits: Array, axis: int) -> Array:
     """Ids in the shape of the logits: 1 at the target, NaN for a bad id, 0 where masked."""
     hits = is_target(ids, logits.shape, axis)
     hits = hits if mask is None else hits & jnp.expand_dims(mask, axis)
-    bad = jnp.expand_dims(_bad(ids, mask, logits.shape[axis]), axis)
+    bad = jnp.expand_dims(is_bad(ids, mask, logits.shape[axis]), axis)
     return jnp.where(bad, jnp.nan, hits.astype(logits.dtype))
 
 

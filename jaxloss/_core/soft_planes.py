@@ -1,6 +1,6 @@
-"""The cross-entropy of soft labels of few classes as a GPU computes it: a plane of each class.
+"""The cross-entropy of soft labels as a GPU computes it, unless there are many classes.
 
-Of planes its compiler makes a loop for the value and one for the slope. Reductions over the classes
+Of a plane of each class its compiler makes one loop for the value. Reductions over the classes
 would be loops of their own, and what value and slope share would be written to memory.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import gpu, labels, numerics, soft
+from jaxloss._core import gpu, labels, numerics, soft, turned
 
 Array = jax.Array
 
@@ -62,19 +62,21 @@ def with_slope(
         dL/dz_c = w (p_c (m - y_c) - y_c (1 - p_c))
 
     A removed class costs infinitely where its share is not 0, and has a slope of 0. The slope needs
-    four numbers of each position; of two classes, as many as the logits, they are computed again.
+    four numbers of each position. Of few classes they are computed again, by each element that
+    looks at all classes.
     """
-    positions: Any = (targets, smoothing, factors)
-    row, cost = _row_and_cost(logits, *positions, axis=axis, has_ids=has_ids)
-    logits, *positions = numerics.hidden(logits, given, *positions)
-    if logits.shape[axis] == 2:
-        row, _ = _row_and_cost(logits, *positions, axis=axis, has_ids=has_ids)
+    see = functools.partial(_see, axis=axis, has_ids=has_ids)
+    row, cost = _row_and_cost(see(logits, targets, smoothing, factors, look=_split))
+    logits, *others = numerics.hidden(logits, given, targets, smoothing, factors)
+    if few := turned.pays(logits, axis):
+        seen = see(logits, *others, look=_turned)
+        row, _ = _row_and_cost(seen)
     else:
         row = jax.lax.optimization_barrier(row)
+        seen = see(logits, *others, spread=row.spread, look=_split)
 
-    planes = _split(numerics.cut(logits), axis, logits.shape[axis])
-    shares = _shares(planes, row.spread, *positions, axis=axis, has_ids=has_ids)
-    slopes = [_slope(z, y, row) for z, y in zip(planes, shares, strict=True)]
+    own = slice(1 if few else None)
+    slopes = [_slope(z, y, row) for z, y in zip(seen.z[own], seen.shares[own], strict=True)]
     slope = numerics.divide(jnp.concatenate(slopes, axis), denominator)
     if mask is not None:
         cost, slope = (jnp.where(mask, x, 0) for x in (cost, slope))
@@ -83,60 +85,69 @@ def with_slope(
     return cost.sum(), slope
 
 
-def _row_and_cost(
+class _Seen(NamedTuple):
+    """The classes as planes, or as an element sees them.
+
+    Attributes:
+      z: The finite logits of each.
+      shares: The share of each in the target, with all factors in it.
+      spread: The share that smoothing gives each class that has not been removed, or None.
+      bad: Whether an id is none of the classes, or None.
+    """
+
+    z: Sequence[Array]
+    shares: Sequence[Array]
+    spread: Array | None
+    bad: Array | None
+
+
+def _see(
     logits: Array,
     targets: Array,
     smoothing: Array | None,
     factors: Array | None,
     *,
+    spread: Array | None = None,
+    look: Callable[..., Sequence[Array]],
     axis: int,
     has_ids: bool,
-) -> tuple[_Row, Array]:
+) -> _Seen:
     count, dtype = logits.shape[axis], logits.dtype
-    planes = _split(numerics.cut(logits), axis, count)
+    planes, bad = [numerics.cut(z) for z in look(logits, axis, count)], None
+    if not has_ids:
+        shares = look(targets, axis, count)
+    elif look is _turned:
+        hits, bad = turned.of_ids(targets, logits.shape, axis)
+        shares = [hit.astype(dtype) for hit in hits]
+    else:
+        # A comparison that several sums need the compiler would write to memory.
+        away = [jnp.abs((targets - c).astype(dtype)) for c in range(count)]
+        shares = [jnp.maximum(1 - x, 0) for x in away]
+        bad = labels.is_bad(targets, None, count)
+    if smoothing is not None:
+        if spread is None:
+            left = _sum((~_is_removed(z)).astype(dtype) for z in planes)
+            spread = numerics.divide(smoothing, left)
+        added = [jnp.where(_is_removed(z), 0, spread) for z in planes]
+        shares = [(1 - smoothing) * y + more for y, more in zip(shares, added, strict=True)]
+    if factors is not None:
+        shares = [y * f for y, f in zip(shares, look(factors, axis, count), strict=True)]
+    return _Seen(planes, shares, spread, bad)
+
+
+def _row_and_cost(seen: _Seen) -> tuple[_Row, Array]:
+    planes = seen.z
     top = functools.reduce(jnp.maximum, planes)
     exponentials = [jnp.exp(z - top) for z in planes]
     total, below = _sum(exponentials), _sum(x - jnp.floor(x) for x in exponentials)
     rest = jnp.where(total > 1.5, total - 1, below)  # where several are the largest
-
-    spread = None
-    if smoothing is not None:
-        left = _sum((~_is_removed(z)).astype(dtype) for z in planes)
-        spread = numerics.divide(smoothing, left)
-    shares = _shares(planes, spread, targets, smoothing, factors, axis=axis, has_ids=has_ids)
     levels = [jnp.where(_is_beyond(z, top), -jnp.inf, z - top) for z in planes]
-    pairs = list(zip(shares, levels, strict=True))
+    pairs = list(zip(seen.shares, levels, strict=True))
     mass = _sum(jnp.where(level == -jnp.inf, 0, y) for y, level in pairs)
-    if has_ids:
-        mass = mass * labels.poison(targets, None, count, dtype)
+    if seen.bad is not None:
+        mass = jnp.where(seen.bad, jnp.nan, mass)
     lead = _sum(jnp.where(y == 0, 0, y * level) for y, level in pairs)
-    return _Row(top, rest, spread, mass), mass * jnp.log1p(rest) - lead
-
-
-def _shares(
-    planes: Sequence[Array],
-    spread: Array | None,
-    targets: Array,
-    smoothing: Array | None,
-    factors: Array | None,
-    *,
-    axis: int,
-    has_ids: bool,
-) -> Sequence[Array]:
-    """The share of each class in the target, with all factors in it."""
-    count, dtype = len(planes), planes[0].dtype
-    shares = _split(targets, axis, count)
-    if has_ids:
-        # A comparison that several sums need the compiler would write to memory.
-        shares = [
-            jnp.maximum(1 - jnp.abs((ids - c).astype(dtype)), 0) for c, ids in enumerate(shares)
-        ]
-    if smoothing is not None and spread is not None:
-        added = [jnp.where(_is_removed(z), 0, spread) for z in planes]
-        shares = [(1 - smoothing) * y + more for y, more in zip(shares, added, strict=True)]
-    if factors is not None:
-        shares = [y * f for y, f in zip(shares, _split(factors, axis, count), strict=True)]
-    return shares
+    return _Row(top, rest, seen.spread, mass), mass * jnp.log1p(rest) - lead
 
 
 def _slope(z: Array, y: Array, row: _Row) -> Array:
@@ -155,6 +166,10 @@ def _is_beyond(z: Array, top: Array) -> Array:
 
 def _split(x: Array, axis: int, count: int) -> Sequence[Array]:
     return [x] * count if x.shape[axis] == 1 else jax.lax.split(x, (1,) * count, axis)
+
+
+def _turned(x: Array, axis: int, count: int) -> Sequence[Array]:
+    return [x] * count if x.shape[axis] == 1 else turned.turns(x, axis)
 
 
 def _sum(planes: Iterable[Array]) -> Array:

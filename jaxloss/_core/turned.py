@@ -111,7 +111,7 @@ def slope_of_counts(
     target = _of_target(seen)
     unit = _masked(1 / (target.own + target.rest), seen.mask)
     space = classes.positions(logits.ndim, axis)
-    of_own, of_other = (_turns(jnp.expand_dims(x, space), axis) for x in (by_own, by_other))
+    of_own, of_other = (turns(jnp.expand_dims(x, space), axis) for x in (by_own, by_other))
     each = list(zip(seen.hits, target.shares, of_own, of_other, strict=True))
     own = unit * _sum([jnp.where(hit, x * a, 0) for hit, x, a, _ in each])
     mean = unit * _sum([jnp.where(hit, 0, x * b) for hit, x, _, b in each])
@@ -141,21 +141,28 @@ class _Seen(NamedTuple):
 
 
 def _see(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Seen:
-    count = logits.shape[axis]
-    at = jax.lax.broadcasted_iota(ids.dtype, logits.shape, axis)
+    hits, bad = of_ids(ids, logits.shape, axis)
+    hits, bad = [_masked(hit, mask) for hit in hits], _masked(bad, mask)
+    return _Seen([gpu.finite(x, mask) for x in turns(logits, axis)], hits, bad, mask)
+
+
+def of_ids(ids: Array, shape: tuple[int, ...], axis: int) -> tuple[Sequence[Array], Array]:
+    """Returns which of the classes that an element sees is the target, and whether none is.
+
+    Both in the shape of the logits: what only positions have would be written to memory.
+    """
+    count = shape[axis]
+    at = jax.lax.broadcasted_iota(ids.dtype, shape, axis)
     ahead = ids - at  # how many classes the target is ahead, or `count` less
-    hits = [_masked((ahead == k) | (ahead == k - count), mask) for k in range(count)]
-    # In the shape of the logits: what only positions have would be written to memory.
-    bad = _masked((ahead < -at) | (ahead >= count - at), mask)
-    z = [gpu.finite(x, mask) for x in _turns(logits, axis)]
-    return _Seen(z, hits, bad, mask)
+    hits = [(ahead == k) | (ahead == k - count) for k in range(count)]
+    return hits, (ahead < -at) | (ahead >= count - at)
 
 
-def _turns(x: Array, axis: int) -> Sequence[Array]:
+def turns(x: Array, axis: int) -> Sequence[Array]:
     """Returns an array, and it with each class in place of the one before, and so on."""
     count, zero = x.shape[axis], jnp.zeros((), x.dtype)
 
-    def shifted(by: int) -> Array:  # no concatenation, which is a loop of its own
+    def shifted(by: int) -> Array:  # no concatenation, which would be a loop of its own
         edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
         return jax.lax.pad(x, zero, edges)
 

@@ -130,7 +130,7 @@ def test_half_precision_is_read_and_nothing_rounded(name):
     np.testing.assert_allclose(gradient.astype(jnp.float32), slope, rtol=2**-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 21])
+@pytest.mark.parametrize("classes", [2, 3, 9])
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("smoothing", [0.1, None])
 def test_soft_labels(classes, axis, smoothing):
@@ -157,11 +157,11 @@ def test_soft_labels(classes, axis, smoothing):
 @pytest.mark.parametrize("infinite", [True, False])
 def test_plain_soft_labels(kind, infinite):
     """Of whole positions, where a CPU asks whether all logits are finite."""
-    logits, labels = batch(21, -1)
+    logits, labels = batch(9, -1)
     if not infinite:
         logits = jnp.where(logits > -jnp.inf, logits, -80)
     if kind == "a bad id":
-        labels = labels.at[0, 0, 0].set(21)
+        labels = labels.at[0, 0, 0].set(9)
     elif "shares" in kind:
         labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits))
     options = {} if kind == "shares" else {"label_smoothing": 0.1}

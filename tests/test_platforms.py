@@ -81,6 +81,8 @@ ROWS = [
     ("dice_focal", 4, 1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("exp_log", 3, -1, {}),
     ("noise_robust_dice", 3, -1, {"per_image": False}),
+    ("ssim", 3, -1, {"window": 3}),
+    ("ssim", 2, 1, {"window": 3, "ignore_index": 1}),
 ]
 
 
@@ -95,7 +97,7 @@ def test_value_and_gradient(name, classes, axis, options):
     expected, slope = in_float64(lambda z, ids: loss(z), logits, ids)
     np.testing.assert_allclose(value, expected, rtol=2e-6)
     # The slope of a region's score is a difference of means, exact beside the largest of them.
-    digits = 1e-6 if "dice" in name else 1e-9
+    digits = 1e-6 if "dice" in name or name == "ssim" else 1e-9
     largest = np.abs(np.asarray(slope)).max()
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=digits * largest)
 

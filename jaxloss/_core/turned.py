@@ -23,7 +23,7 @@ Array = jax.Array
 Formula = Callable[..., Array]
 
 FEW = 8  # classes
-ROW = 64  # positions whose classes are summed side by side
+ROW = 128  # positions whose classes are summed side by side
 
 total = gpu.total
 

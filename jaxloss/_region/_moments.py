@@ -1,22 +1,22 @@
 """Means and variances of masks in weighted windows, an axis at a time.
 
 Along each axis the variance in a window is the mean of the variances plus the variance of the
-means. A window takes one pixel after the other, so that nothing of its size is stored, and each
-from the mean of those before it, so that nothing cancels.
+means. Both are sums of what differs from a pixel inside, so that next to nothing cancels; nothing of
+the window's size is stored.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxloss._core import numerics, sharding
+from jaxloss._core.platforms import if_gpu
 from jaxloss._core.sharding import varying
 
 Array = jax.Array
@@ -88,57 +88,81 @@ def _with_halo(x: Array, axis: int, count: int, width: int) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _along(pixels: Moments, shares: Array, axis: int) -> Moments:
     """The moments in windows along an axis, of which each pixel takes its part."""
-    parts = numerics.divide(shares, jnp.cumsum(shares))
+    point = _shifted(pixels, shares.size // 2, shares.size, axis).mean
+    if pixels.weight is not None:  # the pixel in the middle may have none, and be far from all
+        weight, mean, _ = _sum(_about(point), pixels, shares, axis)
+        point = point + numerics.divide(mean, weight)
+    weight, mean, square = _sum(_about(point), pixels, shares, axis)
+    if weight is not None:
+        mean, square = numerics.divide(mean, weight), numerics.divide(square, weight)
+    return Moments(weight, point + mean, square - mean**2)
 
-    def add(found: Moments, step: tuple[Array, Array, Array]) -> tuple[Moments, None]:
-        k, share, part = step
-        pixel = _shifted(pixels, k, shares.size, axis)
-        weight = None
-        if pixel.weight is not None:
-            weight = found.weight + share * pixel.weight
-            part = numerics.divide(share * pixel.weight, weight)
-        error = pixel.mean - found.mean
-        spread = pixel.variance - found.variance + (1 - part) * error**2
-        return Moments(weight, found.mean + part * error, found.variance + part * spread), None
 
-    steps = np.arange(shares.size, dtype=np.int32), shares, parts
-    return lax.scan(add, _empty(pixels, shares.size, axis), steps)[0]
+def _about(point: Array, variance: Array | float = 0) -> Callable[..., Moments]:
+    """What a pixel of some share adds to the moments about a point, beyond a variance."""
+
+    def of(pixel: Moments, share: Array) -> Moments:
+        weight = share if pixel.weight is None else share * pixel.weight
+        away = pixel.mean - point
+        spread = pixel.variance - variance + away**2
+        return Moments(None if pixel.weight is None else weight, weight * away, weight * spread)
+
+    return of
 
 
 @_along.defjvp
 def _(
     axis: int, primals: tuple[Moments, Array], tangents: tuple[Moments, Array]
 ) -> tuple[Moments, Moments]:
-    """The derivative is that of the sums of what differs from the moments found, which are 0."""
     found = _along(*primals, axis)
+    moved = jax.checkpoint(functools.partial(_moved, axis=axis), prevent_cse=False)
+    return found, moved(found, primals, tangents)
 
-    def differences(pixels: Moments, shares: Array) -> Moments:
-        @functools.partial(jax.checkpoint, prevent_cse=False)
-        def add(sums: Moments, step: tuple[Array, Array]) -> tuple[Moments, None]:
-            k, share = step
-            pixel = _shifted(pixels, k, shares.size, axis)
-            weight = None
-            if pixel.weight is not None:
-                share = weight = share * pixel.weight
-            error = pixel.mean - found.mean
-            spread = pixel.variance - found.variance + error**2
-            return jax.tree.map(jnp.add, sums, Moments(weight, share * error, share * spread)), None
 
-        steps = jnp.arange(shares.size), shares  # a constant would be copied in another loop
-        return lax.scan(add, _empty(pixels, shares.size, axis), steps)[0]
-
+def _moved(
+    found: Moments,
+    primals: tuple[Moments, Array],
+    tangents: tuple[Moments, Array],
+    axis: int,
+) -> Moments:
+    """The derivative is that of the sums of what differs from the moments found, which are 0."""
+    difference = _about(found.mean, found.variance)
+    differences = functools.partial(_sum, difference, axis=axis)
     weight, *moved = jax.jvp(differences, primals, tangents)[1]
     if weight is not None:
         moved = [numerics.divide(x, found.weight) for x in moved]
-    return found, Moments(weight, *moved)
+    return Moments(weight, *moved)
 
 
-def _empty(pixels: Moments, window: int, axis: int) -> Moments:
-    """Windows along an axis before they take a pixel."""
-    return jax.tree.map(jnp.zeros_like, _shifted(pixels, 0, window, axis))
+def _sum(term: Callable[..., Any], pixels: Moments, shares: Array, axis: int) -> Any:
+    """Returns the sum of `term(pixel, share)` of the pixels in each window.
+
+    A GPU's compiler makes one loop of the sum written out. Others would write every term to memory:
+    they take one after the other.
+    """
+    of = jax.jit(term)  # which is traced once
+
+    def written_out(pixels: Moments, shares: Array) -> Any:
+        each = [of(_shifted(pixels, k, shares.size, axis), share) for k, share in enumerate(shares)]
+        return jax.tree.map(lambda *values: functools.reduce(jnp.add, values), *each)
+
+    def in_turn(pixels: Moments, shares: Array) -> Any:
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def add(sums: Any, step: tuple[Array, Array]) -> tuple[Any, None]:
+            k, share = step
+            more = of(_shifted(pixels, k, shares.size, axis), share)
+            return jax.tree.map(jnp.add, sums, more), None
+
+        none = jax.tree.map(jnp.zeros_like, of(_shifted(pixels, 0, shares.size, axis), shares[0]))
+        steps = jnp.arange(shares.size), shares  # a constant would be copied in another loop
+        return lax.scan(add, none, steps)[0]
+
+    return if_gpu(pixels, shares, gpu=written_out, default=in_turn)
 
 
 def _shifted(pixels: Moments, k: Array | int, window: int, axis: int) -> Moments:
     """The pixels that are the `k`-th in a window along an axis."""
     size = pixels.mean.shape[axis] - window + 1
+    if isinstance(k, int):
+        return jax.tree.map(lambda a: lax.slice_in_dim(a, k, k + size, axis=axis), pixels)
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, k, size, axis), pixels)

@@ -91,7 +91,7 @@ def counts(
     """
     share = _shares(logits, ids, mask, axis, given, kept=True)
     parts = [
-        jnp.where(share.hit, share.p, 0),
+        jnp.where(share.hit, share.own, 0),
         jnp.where(share.hit, 0, share.p),
         jnp.where(share.hit, share.missed, 0),
     ]
@@ -126,7 +126,7 @@ def slope_of_counts(
     share = _shares(*args)
     space = classes.positions(logits.ndim, axis)
     a, b = (jnp.expand_dims(x, space) for x in (by_own, by_other))
-    own = jnp.where(share.hit, share.p * a, 0).sum(axis, keepdims=True)
+    own = share.own * jnp.where(share.hit, a, 0).sum(axis, keepdims=True)
     mean = jnp.where(share.hit, 0, share.p * b).sum(axis, keepdims=True)
     if kept:
         share = _shares(*args, after=(own, mean))
@@ -151,12 +151,14 @@ class _Share(NamedTuple):
       p: Its probability, NaN for a bad id; where masked 0.
       missed: `1 - p` of the target; of size 1 at the class axis.
       odds: The log-odds of the target; likewise.
+      own: The target's `p`; likewise: sums of it need not read the logits.
     """
 
     hit: Array
     p: Array
     missed: Array
     odds: Array
+    own: Array
 
 
 def _shares(
@@ -185,13 +187,13 @@ def _shares(
         unit = jnp.where(mask, unit, 0)
     missed = target.rest * unit
     if not kept:
-        return _Share(target.hits[0], target.shares[0] * unit, missed, odds)
-    missed, unit, top, odds, ids = jax.lax.optimization_barrier(
-        (missed, unit, target.top, odds, ids)
+        return _Share(target.hits[0], target.shares[0] * unit, missed, odds, target.own * unit)
+    missed, unit, top, odds, ids, own = jax.lax.optimization_barrier(
+        (missed, unit, target.top, odds, ids, target.own * unit)
     )
     logits, _ = numerics.hidden(logits, given, after)
     hit = jax.lax.broadcasted_iota(ids.dtype, logits.shape, axis) == ids
-    return _Share(hit, jnp.exp(finite(logits, mask) - top) * unit, missed, odds)
+    return _Share(hit, jnp.exp(finite(logits, mask) - top) * unit, missed, odds, own)
 
 
 class _Target(NamedTuple):

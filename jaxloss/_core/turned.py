@@ -25,8 +25,6 @@ Formula = Callable[..., Array]
 FEW = 8  # classes
 ROW = 128  # positions whose classes are summed side by side
 
-total = gpu.total
-
 
 def pays(logits: Array, axis: int) -> bool:
     """Whether this is the faster way."""
@@ -41,8 +39,8 @@ def with_slope(
     axis: int,
     given: Any = None,
 ) -> tuple[Array, Array]:
-    """Returns `L` as `total` does, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`."""
-    sum_ = total(logits, weights, *arrays, formula=formula, axis=axis)
+    """Returns `L` as `gpu.total` does, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`."""
+    sum_ = gpu.total(logits, weights, *arrays, formula=formula, axis=axis)
     logits, *again = numerics.hidden(logits, given, weights, *arrays)
     factor, *cost = gpu.beside_classes(axis, *again)
     seen = _see(logits, cost[0], cost[1], axis)
@@ -62,7 +60,7 @@ def counts(
 ) -> tuple[Array, ...]:
     """Returns the sums as `gpu.counts` does, two from a loop.
 
-    Of three sums what they share would be written to memory, but not of one of complex numbers.
+    What three sums share would be written to memory, but not what one of complex numbers needs.
     """
     space = classes.positions(logits.ndim, axis)
 
@@ -71,22 +69,20 @@ def counts(
         of_both = _over_positions(jax.lax.complex(*pair), axis, space)
         return of_both.real, of_both.imag
 
-    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
-    seen = _see(logits, ids, mask, axis)
-    p, missed, _ = _of_class(seen)
-    tp, fn = sums(jnp.where(seen.hits[0], p, 0), jnp.where(seen.hits[0], missed, 0))
+    once = numerics.hidden(logits, given, ids, mask)
+    again = numerics.hidden(once[0], given, *once[1:])  # of which the second loop shares nothing
+    seen, anew = (_see(z, y, m, axis) for z, y, m in (once, again))
 
+    hit, (p, missed, _) = seen.hits[0], _of_class(seen)
+    tp, fn = sums(jnp.where(hit, p, 0), jnp.where(hit, missed, 0))
     if logits.shape[axis] == 2 and formula is None:
         return tp, jnp.flip(fn, -1), fn, tp  # what one of two misses the other takes
-    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
-    seen = _see(logits, ids, mask, axis)
-    p, _, odds = _of_class(seen)
-    fp, last = jnp.where(seen.hits[0], 0, p), jnp.where(seen.hits[0], p, 0)
+    hit, (p, _, odds) = anew.hits[0], _of_class(anew)
     if formula is None:
-        fp, again = sums(fp, last)
-        return tp, fp, fn, again
+        fp, last = sums(jnp.where(hit, 0, p), jnp.where(hit, p, 0))
+        return tp, fp, fn, last
     values = sigmoid.of_log_odds(odds, *cost, formula=formula)
-    fp, last = sums(fp, jnp.where(seen.hits[0] | seen.bad, values, 0))
+    fp, last = sums(jnp.where(hit, 0, p), jnp.where(hit | anew.bad, values, 0))
     return tp, fp, fn, last.sum(-1, keepdims=True)
 
 

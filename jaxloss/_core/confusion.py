@@ -36,7 +36,6 @@ Array = jax.Array
 Data = labels.Competing | labels.Independent
 
 FEW = 16  # classes, which do not stay last
-FEWER = 8  # of more that are not last a GPU keeps the statistics
 
 
 class Frame(NamedTuple):
@@ -383,9 +382,6 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     if is_split(pixels.arrays[0], axis) or (beside is not None and formula is None):
         return None
     by_cpu = _by_cpu(pixels, axis, formula)
-    # Of more classes that are not last the statistics serve both.
-    if beside is not None and axis != rank - 1 and pixels.shape[axis] > FEWER:
-        return Written(cpu=by_cpu)
     fixed = {"given": pixels.form.given, "formula": formula}
     way = turned if turned.pays(pixels.arrays[0], axis) else gpu
     counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, reduction
 from jaxloss._core.chunks import is_large
-from jaxloss._core.confusion import FEWER, Confusion, Data, Finish, Pixels, of_counts
+from jaxloss._core.confusion import Confusion, Data, Finish, Pixels, of_counts
 from jaxloss._core.cost import Cost
 from jaxloss._core.platforms import bind, if_cpu
 
 Array = jax.Array
+
+FEW = 8  # classes, whose sums and a cost beside them are apart
 
 ABSENT = ("score", "skip")
 
@@ -72,7 +74,7 @@ def score(
     same &= other.on_cpu is None or not pixels.form.has_ids
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
         return apart(other.apart())
-    few = pixels.axis is not None and pixels.shape[pixels.axis] <= FEWER
+    few = pixels.axis is not None and pixels.shape[pixels.axis] <= FEW
     large = is_large(pixels.arrays[0])
     if large and same and not pixels.form.has_ids:  # a CPU is up to twice as fast with both apart
         return if_cpu(cpu=lambda: apart(other), default=joined)

@@ -274,7 +274,7 @@ def test_one_pass_equals_two(loss, monkeypatch):
     options = {"where": where, "weights": rng.uniform(0.5, 2, shape[:-1])}
 
     def everything(x, fewer):
-        monkeypatch.setattr(scores, "FEWER", fewer)
+        monkeypatch.setattr(scores, "FEW", fewer)
         jax.clear_caches()  # of the losses' own programs
         run = lambda x: loss(x, labels, **options)
         along = lambda x: jnp.vdot(slope, jax.grad(run)(x))

@@ -383,9 +383,10 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
         return None
     by_cpu = _by_cpu(pixels, axis, formula)
     fixed = {"given": pixels.form.given, "formula": formula}
-    way = turned if turned.pays(pixels.arrays[0], axis) else gpu
+    few = turned.pays(pixels.arrays[0], axis)
+    way = turned if few else gpu
     counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)
-    if not _are_lines(pixels, beside):
+    if few or not _are_lines(pixels, beside):
         return Written(_pair(counts, slope, pixels, axis), by_cpu)
     sums, slopes = _pair(counts, slope, pixels, lines.CLASSES)
     return Written((lines.in_lines(sums), lines.in_lines(slopes)), by_cpu)

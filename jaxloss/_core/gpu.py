@@ -33,7 +33,7 @@ def total(logits: Array, weights: Array | None, *arrays: Any, formula: Formula, 
     The arrays are those of positions: ids, mask and factors; and parameters.
     """
     factor, ids, mask, *rest = beside_classes(axis, weights, *arrays)
-    odds = _odds(logits, ids, mask, axis)
+    odds = log_odds(logits, ids, mask, axis)
     return _sum(odds, factor, ids, mask, *rest, formula=formula)
 
 
@@ -54,7 +54,7 @@ def with_slope(
     simple = formula is sigmoid.surprise
     hide = jax.lax.optimization_barrier  # what is behind it is not shared with what is before
     factor, ids, mask, *rest = beside_classes(axis, weights, *arrays)
-    odds = _odds(logits, ids, mask, axis)
+    odds = log_odds(logits, ids, mask, axis)
     odds = odds if simple else hide(odds)
     sum_ = _sum(odds, factor, ids, mask, *rest, formula=formula)
     # Before they get a class axis: behind one the compiler makes more loops of half precision.
@@ -246,7 +246,7 @@ def finite(logits: Array, mask: Array | None) -> Array:
     return numerics.cut(logits if mask is None else jnp.where(mask, logits, 0))
 
 
-def _odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
+def log_odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
     """The log-odds of each position's target against the others, NaN for a bad id."""
     count = logits.shape[axis]
     target = _target(logits, ids, mask, axis, in_planes=count <= PLANES)

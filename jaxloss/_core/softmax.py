@@ -374,7 +374,7 @@ def _of_targets(
     few = turned.pays(data.logits, data.axis)
     if not (few or gpu.pays(data.logits, data.axis)):
         return Cost(fixed, arrays, of_target=formula)
-    merge = lines.pays(data.logits, data.axis)
+    merge = not few and lines.pays(data.logits, data.axis)
     axis = lines.CLASSES if merge else data.axis
     total = bind(gpu.total, formula=formula, axis=axis)
     both = turned.with_slope if few else gpu.with_slope

@@ -9,21 +9,19 @@ one class, by two, and so on; their exponentials cost less than memory.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, gpu, lines, numerics, sigmoid
+from jaxloss._core import classes, gpu, numerics, sigmoid
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 Formula = Callable[..., Array]
 
 FEW = 8  # classes
-ROW = 128  # positions whose classes are summed side by side
 
 
 def pays(logits: Array, axis: int) -> bool:
@@ -39,7 +37,7 @@ def with_slope(
     axis: int,
     given: Any = None,
 ) -> tuple[Array, Array]:
-    """Returns `L` as `gpu.total` does, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`."""
+    """Returns the sum `L` and `dL/dz_c` as `gpu.with_slope` does, each from one loop."""
     sum_ = gpu.total(logits, weights, *arrays, formula=formula, axis=axis)
     logits, *again = numerics.hidden(logits, given, weights, *arrays)
     factor, *cost = gpu.beside_classes(axis, *again)
@@ -66,23 +64,29 @@ def counts(
 
     def sums(*pair: Array) -> tuple[Array, Array]:
         pair = pair if weight is None else tuple(x * weight for x in pair)
-        of_both = _over_positions(jax.lax.complex(*pair), axis, space)
+        of_both = jax.lax.complex(*pair).sum(space)
         return of_both.real, of_both.imag
 
-    once = numerics.hidden(logits, given, ids, mask)
-    again = numerics.hidden(once[0], given, *once[1:])  # of which the second loop shares nothing
-    seen, anew = (_see(z, y, m, axis) for z, y, m in (once, again))
-
+    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
+    seen = _see(logits, ids, mask, axis)
     hit, (p, missed, _) = seen.hits[0], _of_class(seen)
     tp, fn = sums(jnp.where(hit, p, 0), jnp.where(hit, missed, 0))
-    if logits.shape[axis] == 2 and formula is None:
-        return tp, jnp.flip(fn, -1), fn, tp  # what one of two misses the other takes
-    hit, (p, _, odds) = anew.hits[0], _of_class(anew)
+
+    # Behind one barrier more: of what the next loop needs this one must share nothing.
+    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
+    if logits.shape[axis] == 2:
+        fp = jnp.flip(fn, -1)  # what one of two misses the other takes
+        if formula is None:
+            return tp, fp, fn, tp
+        values = sigmoid.of_log_odds(gpu.log_odds(logits, ids, mask, axis), *cost, formula=formula)
+        return tp, fp, fn, (values if weight is None else values * weight).sum(space)
+    seen = _see(logits, ids, mask, axis)
+    hit, (p, _, odds) = seen.hits[0], _of_class(seen)
     if formula is None:
         fp, last = sums(jnp.where(hit, 0, p), jnp.where(hit, p, 0))
         return tp, fp, fn, last
     values = sigmoid.of_log_odds(odds, *cost, formula=formula)
-    fp, last = sums(jnp.where(hit, 0, p), jnp.where(hit | anew.bad, values, 0))
+    fp, last = sums(jnp.where(hit, 0, p), jnp.where(hit | seen.bad, values, 0))
     return tp, fp, fn, last.sum(-1, keepdims=True)
 
 
@@ -213,16 +217,6 @@ def _is_removed(z: Array, lead: Array) -> Array:
     """Whether a class stands for -inf, or another one that it is behind for +inf."""
     limit = numerics.limit(z.dtype)
     return (z <= -limit) | (lead < -limit / 2)
-
-
-def _over_positions(x: Array, axis: int, space: tuple[int, ...]) -> Array:
-    """Sums each class; in lines, where they lie last, of rows as wide as the compiler's loops."""
-    if axis != lines.CLASSES or x.ndim != 3:
-        return x.sum(space)
-    images, positions, count = x.shape
-    row = math.gcd(positions, ROW)
-    in_rows = x.reshape(images, -1, row * count).sum(1)
-    return in_rows.reshape(images, row, count).sum(1)
 
 
 def _masked(x: Array, mask: Array | None) -> Array:

@@ -10,9 +10,10 @@ To read it, go from the call inwards:
 4. `cost`: what a loss costs at each value; `sums`: what it makes of sums of the values; both with
    derivatives of any order and little memory, by `recompute` and on a CPU `chunks`.
 5. `scores` and `reduction`: the mean, the sum or every value, on one device or many.
-6. What some platforms compute otherwise, because they are faster so: `gpu` for costs and counts of
-   ids on a GPU; `shares` and `soft` for counts of ids and soft labels on a CPU; `lines` puts
-   positions on one axis for both. `platforms` chooses.
+6. What some platforms compute otherwise, because they are faster so: `gpu`, and `turned` of few
+   classes, for costs and counts of ids on a GPU, `soft_planes` for soft labels; `shares`, `masks`
+   and `soft` for counts of ids and of masks and for soft labels on a CPU; `lines` puts positions on
+   one axis for both. `platforms` chooses.
 
 Beside them: `numerics` for arithmetic that stays differentiable, `transform`, `blocks` and `maps`
 for exact distances.

@@ -1,9 +1,9 @@
 """Ids of few classes as a GPU computes them: each element looks at all classes of its position.
 
-What is elementwise the compiler makes one loop of, over the logits, for each sum and for the
-slope. Reductions over the classes would be loops of their own, and what they share is written to
-memory: of few classes as much as the logits. Each class sees the others as the logits turned by
-one class, by two, and so on; their exponentials cost less than memory.
+It sees its own logit, and the logits turned by one class, by two, and so on. All is elementwise
+then, and the compiler makes one loop over the logits of each sum and of the slope. Reductions over
+the classes would be loops of their own, and what they share would be written to memory: of few
+classes as much as the logits. What each element computes anew costs less than that, up to `FEW`.
 """
 
 from __future__ import annotations

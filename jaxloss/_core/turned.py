@@ -3,7 +3,7 @@
 It sees its own logit, and the logits turned by one class, by two, and so on. All is elementwise
 then, and the compiler makes one loop over the logits of each sum and of the slope. Reductions over
 the classes would be loops of their own, and what they share would be written to memory: of few
-classes as much as the logits. What each element computes anew costs less than that, up to `FEW`.
+classes as much as the logits. What each element computes anew is arithmetic alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxloss._core.sharding import is_split
 Array = jax.Array
 Formula = Callable[..., Array]
 
-FEW = 8  # classes
+FEW = 8  # classes: the arithmetic grows with them, what is read and written does not
 
 
 def pays(logits: Array, axis: int) -> bool:

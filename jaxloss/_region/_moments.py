@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss._core import numerics, sharding
+from jaxloss._core.chunks import is_large
 from jaxloss._core.platforms import if_gpu
 from jaxloss._core.sharding import varying
 
@@ -137,8 +138,8 @@ def _moved(
 def _sum(term: Callable[..., Any], pixels: Moments, shares: Array, axis: int) -> Any:
     """Returns the sum of `term(pixel, share)` of the pixels in each window.
 
-    A GPU's compiler makes one loop of the sum written out. Others would write every term to memory:
-    they take one after the other.
+    A GPU's compiler makes one loop of the sum written out, which is for large images. Others would
+    write every term to memory: they take one after the other.
     """
     of = jax.jit(term)  # which is traced once
 
@@ -157,6 +158,8 @@ def _sum(term: Callable[..., Any], pixels: Moments, shares: Array, axis: int) ->
         steps = jnp.arange(shares.size), shares  # a constant would be copied in another loop
         return lax.scan(add, none, steps)[0]
 
+    if not is_large(pixels.mean):  # written out, it takes as long to trace as all else
+        return in_turn(pixels, shares)
     return if_gpu(pixels, shares, gpu=written_out, default=in_turn)
 
 

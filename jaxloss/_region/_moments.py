@@ -1,8 +1,8 @@
 """Means and variances of masks in weighted windows, an axis at a time.
 
 Along each axis the variance in a window is the mean of the variances plus the variance of the
-means. Both are sums of what differs from a pixel inside, so that next to nothing cancels; nothing of
-the window's size is stored.
+means. Both are sums of what differs from a pixel inside, so that next to nothing cancels; nothing
+of the window's size is stored.
 """
 
 from __future__ import annotations

@@ -68,8 +68,7 @@ def with_slope(
     else:
         odds = missed = hide(odds)
     rate = sigmoid.rate(odds, missed, ids, mask, *rest, formula=formula)
-    rate = rate if factor is None else rate * factor
-    rate = jnp.where(odds == -jnp.inf, 0, rate)
+    rate = jnp.where(odds == -jnp.inf, 0, numerics.weighted(rate, None, factor))
     rate = rate if simple else jnp.expand_dims(hide(rate.squeeze(axis)), axis)
     return sum_, rate * move(target.hits[0], target.shares[0], target.rest)
 
@@ -98,7 +97,7 @@ def counts(
     if formula is not None:
         parts.append(sigmoid.of_log_odds(share.odds, *cost, formula=formula))
     space = classes.positions(logits.ndim, axis)
-    tp, fp, fn, *last = ((x if weight is None else x * weight).sum(space) for x in parts)
+    tp, fp, fn, *last = (numerics.weighted(x, None, weight).sum(space) for x in parts)
     return tp, fp, fn, *(last or [tp])
 
 
@@ -135,7 +134,7 @@ def slope_of_counts(
         rate = sigmoid.rate(share.odds, share.missed, *cost, formula=formula)
         rate = jnp.where(share.odds == -jnp.inf, 0, rate) * jnp.expand_dims(by_cost, space)
         slope = slope + rate * move(share.hit, share.p, share.missed)
-    return (slope if weight is None else slope * weight,)
+    return (numerics.weighted(slope, None, weight),)
 
 
 def move(hit: Array, p: Array, missed: Array) -> Array:
@@ -260,7 +259,7 @@ def _target_odds(target: _Target) -> Array:
 
 def _sum(odds: Array, weights: Array | None, *cost: Any, formula: Formula) -> Array:
     values = sigmoid.of_log_odds(odds, *cost, formula=formula)
-    return (values if weights is None else values * weights).sum()
+    return numerics.weighted(values, None, weights).sum()
 
 
 def beside_classes(axis: int, *arrays: Any) -> list[Any]:

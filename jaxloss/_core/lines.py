@@ -1,7 +1,7 @@
 """Positions on one axis, before or behind the classes.
 
-A GPU's compiler tries out tiles of every size along every axis: Dice + cross-entropy of 21 classes
-in images takes it 35 s of a processor, and 11 with one axis between images and classes.
+A GPU's compiler tries out tiles of every size along every axis, and has the fewer to try where one
+axis lies between images and classes: counts of many classes it compiles far sooner.
 What it makes of counts and costs of ids is the same. A CPU's vectorises the last axis only, which
 few classes do not fill.
 """

@@ -78,10 +78,7 @@ def with_slope(
     own = slice(1 if few else None)
     slopes = [_slope(z, y, row) for z, y in zip(seen.z[own], seen.shares[own], strict=True)]
     slope = numerics.divide(jnp.concatenate(slopes, axis), denominator)
-    if mask is not None:
-        cost, slope = (jnp.where(mask, x, 0) for x in (cost, slope))
-    if weights is not None:
-        cost, slope = cost * weights, slope * weights
+    cost, slope = (numerics.weighted(x, mask, weights) for x in (cost, slope))
     return cost.sum(), slope
 
 
@@ -141,7 +138,7 @@ def _row_and_cost(seen: _Seen) -> tuple[_Row, Array]:
     exponentials = [jnp.exp(z - top) for z in planes]
     total, below = _sum(exponentials), _sum(x - jnp.floor(x) for x in exponentials)
     rest = jnp.where(total > 1.5, total - 1, below)  # where several are the largest
-    levels = [jnp.where(_is_beyond(z, top), -jnp.inf, z - top) for z in planes]
+    levels = [jnp.where(turned.is_beyond(z, top), -jnp.inf, z - top) for z in planes]
     pairs = list(zip(seen.shares, levels, strict=True))
     mass = _sum(jnp.where(level == -jnp.inf, 0, y) for y, level in pairs)
     if seen.bad is not None:
@@ -152,16 +149,11 @@ def _row_and_cost(seen: _Seen) -> tuple[_Row, Array]:
 
 def _slope(z: Array, y: Array, row: _Row) -> Array:
     slope = soft.slope_of(z - row.top, row.rest, row.mass, y)
-    return jnp.where(_is_beyond(z, row.top), 0, slope)
+    return jnp.where(turned.is_beyond(z, row.top), 0, slope)
 
 
 def _is_removed(z: Array) -> Array:
     return z <= -numerics.limit(z.dtype)
-
-
-def _is_beyond(z: Array, top: Array) -> Array:
-    """Where a class has been removed, or is infinitely below another."""
-    return _is_removed(z) | (z - top < -numerics.limit(z.dtype) / 2)
 
 
 def _split(x: Array, axis: int, count: int) -> Sequence[Array]:

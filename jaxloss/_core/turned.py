@@ -43,7 +43,7 @@ def with_slope(
     factor, *cost = gpu.beside_classes(axis, *again)
     seen = _see(logits, cost[0], cost[1], axis)
     slope = _slope_of_cost(seen, _of_target(seen), *cost, formula=formula)
-    return sum_, slope if factor is None else slope * factor
+    return sum_, numerics.weighted(slope, None, factor)
 
 
 def counts(
@@ -63,8 +63,8 @@ def counts(
     space = classes.positions(logits.ndim, axis)
 
     def sums(*pair: Array) -> tuple[Array, Array]:
-        pair = pair if weight is None else tuple(x * weight for x in pair)
-        of_both = jax.lax.complex(*pair).sum(space)
+        one, other = (numerics.weighted(x, None, weight) for x in pair)
+        of_both = jax.lax.complex(one, other).sum(space)
         return of_both.real, of_both.imag
 
     logits, ids, mask = numerics.hidden(logits, given, ids, mask)
@@ -79,7 +79,7 @@ def counts(
         if formula is None:
             return tp, fp, fn, tp
         values = sigmoid.of_log_odds(gpu.log_odds(logits, ids, mask, axis), *cost, formula=formula)
-        return tp, fp, fn, (values if weight is None else values * weight).sum(space)
+        return tp, fp, fn, numerics.weighted(values, None, weight).sum(space)
     seen = _see(logits, ids, mask, axis)
     hit, (p, _, odds) = seen.hits[0], _of_class(seen)
     if formula is None:
@@ -109,7 +109,7 @@ def slope_of_counts(
     )
     seen = _see(logits, ids, mask, axis)
     target = _of_target(seen)
-    unit = _masked(1 / (target.own + target.rest), seen.mask)
+    unit = numerics.weighted(1 / (target.own + target.rest), seen.mask, None)
     space = classes.positions(logits.ndim, axis)
     of_own, of_other = (turns(jnp.expand_dims(x, space), axis) for x in (by_own, by_other))
     each = list(zip(seen.hits, target.shares, of_own, of_other, strict=True))
@@ -121,7 +121,7 @@ def slope_of_counts(
         by_cost = jnp.expand_dims(by_cost, space)
         slope = slope + _slope_of_cost(seen, target, *cost, formula=formula) * by_cost
     slope = jnp.where(seen.bad, jnp.nan, slope)
-    return (slope if weight is None else slope * weight,)
+    return (numerics.weighted(slope, None, weight),)
 
 
 class _Seen(NamedTuple):
@@ -142,7 +142,8 @@ class _Seen(NamedTuple):
 
 def _see(logits: Array, ids: Array, mask: Array | None, axis: int) -> _Seen:
     hits, bad = of_ids(ids, logits.shape, axis)
-    hits, bad = [_masked(hit, mask) for hit in hits], _masked(bad, mask)
+    if mask is not None:
+        hits, bad = [hit & mask for hit in hits], bad & mask
     return _Seen([gpu.finite(x, mask) for x in turns(logits, axis)], hits, bad, mask)
 
 
@@ -174,9 +175,10 @@ def _of_class(seen: _Seen) -> tuple[Array, Array, Array]:
     own, *others = seen.z
     top = functools.reduce(jnp.maximum, others)
     total, lead = _sum([jnp.exp(z - top) for z in others]), own - top
-    odds = jnp.where(_is_removed(own, lead), -jnp.inf, lead - jnp.log(total))
+    odds = jnp.where(is_beyond(own, top), -jnp.inf, lead - jnp.log(total))
     ratio, odds = (jnp.where(seen.bad, jnp.nan, x) for x in (total * jnp.exp(-lead), odds))
-    return _masked(1 / (1 + ratio), seen.mask), 1 / (1 + 1 / ratio), odds
+    p = numerics.weighted(1 / (1 + ratio), seen.mask, None)
+    return p, 1 / (1 + 1 / ratio), odds
 
 
 class _Target(NamedTuple):
@@ -201,7 +203,7 @@ def _of_target(seen: _Seen) -> _Target:
     target = _sum([jnp.where(hit, z, 0) for hit, z in zip(seen.hits, seen.z, strict=True)])
     rest = _sum([jnp.where(hit, 0, x) for hit, x in zip(seen.hits, shares, strict=True)])
     lead = target - top
-    odds = jnp.where(_is_removed(target, lead), -jnp.inf, lead - jnp.log(rest))
+    odds = jnp.where(is_beyond(target, top), -jnp.inf, lead - jnp.log(rest))
     return _Target(shares, jnp.exp(lead), rest, odds)
 
 
@@ -213,14 +215,10 @@ def _slope_of_cost(seen: _Seen, target: _Target, *cost: Any, formula: Formula) -
     return rate * gpu.move(seen.hits[0], target.shares[0], target.rest)
 
 
-def _is_removed(z: Array, lead: Array) -> Array:
-    """Whether a class stands for -inf, or another one that it is behind for +inf."""
+def is_beyond(z: Array, top: Array) -> Array:
+    """Whether a class has been removed, or is infinitely below another, of finite logits."""
     limit = numerics.limit(z.dtype)
-    return (z <= -limit) | (lead < -limit / 2)
-
-
-def _masked(x: Array, mask: Array | None) -> Array:
-    return x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
+    return (z <= -limit) | (z - top < -limit / 2)
 
 
 def _sum(parts: Sequence[Array]) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._boxes._normal_pair import Function, bounded, compare, excess
 from jaxloss._boxes._per_pair import per_rotated_pair
-from jaxloss._core import polygons
+from jaxloss._core import numerics, polygons
 from jaxloss._core.declare import regression
 from jaxloss._core.platforms import bind
 from jaxloss.options import Interval, Number, Numbers, Regression
@@ -164,24 +164,26 @@ def _gwd(pair: polygons.Pair, tau: Array, fun: Function, normalize: bool) -> Arr
     middle = w * v + h * g
     turned = two.turn * two.anisotropy
     # A difference of a root and its square's: the quotient does not cancel.
-    twist = turned / (middle + jnp.sqrt(middle**2 - turned))
+    twist = numerics.divide(turned, middle + numerics.sqrt(middle**2 - turned))
     shape = ((w - v) ** 2 + (h - g) ** 2 + 2 * twist) / 4
     distance = two.offset[0] ** 2 + two.offset[1] ** 2 + two.shrink * shape
     if normalize:
         area, other = two.areas
         return bounded(distance / jnp.sqrt(area * other), (two.reach, two.unit), fun, tau)
-    length = two.reach * jnp.sqrt(jax.lax.stop_gradient(distance))
+    length = two.reach * numerics.sqrt(jax.lax.stop_gradient(distance))
     longest = jnp.maximum(length, 1)
-    ratio = two.reach / longest
+    ratio = numerics.divide(two.reach, longest)
     return bounded(distance * ratio * ratio, (longest, jnp.ones_like(length)), fun, tau)
 
 
 def _kld(pair: polygons.Pair, tau: Array, fun: Function) -> Array:
     two = compare(pair)
     (w, h), (v, g), (x, y) = two.sides, two.others, two.offset
-    twist = two.turn * ((w - h) * (w + h) / (v * g)) * ((v - g) * (v + g) / (v * g))
+    per_area = numerics.reciprocal(v * g)
+    twist = two.turn * ((w - h) * (w + h) * per_area) * ((v - g) * (v + g) * per_area)
     shape = (excess(w, v) + excess(h, g) + twist) / 2
-    distance = 2 * ((x / v) ** 2 + (y / g) ** 2) + two.shrink * shape
+    squares = [numerics.divide(d, side) ** 2 for d, side in ((x, v), (y, g))]
+    distance = 2 * (squares[0] + squares[1]) + two.shrink * shape
     return bounded(distance, (two.reach, two.unit), fun, tau)
 
 

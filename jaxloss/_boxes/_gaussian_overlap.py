@@ -19,6 +19,7 @@ __all__ = ["kfiou", "probiou"]
 Array = jax.Array
 
 _KNEE = 1 / 9
+_FAR = 1e3  # a distance from which on the loss is 1 in any dtype
 
 
 @regression
@@ -115,31 +116,34 @@ def kfiou(
 def _probiou(pair: polygons.Pair, mode: str) -> Array:
     two = compare(pair)
     distance = 3 * two.distance + two.shrink * jnp.log1p(two.widening) / 2
-    stretch = two.reach / two.unit
+    stretch = two.reach * numerics.per_unit(two.unit)
     if mode == "bhattacharyya":
         return distance * stretch * stretch
-    stretch = jnp.minimum(stretch, 1e9)  # farther away it is above 1e16, the loss 1
-    return numerics.sqrt(-jnp.expm1(-distance * stretch * stretch))
+    stretch = jnp.minimum(stretch, 1e9)
+    exponent = distance * stretch * stretch
+    return numerics.sqrt(-jnp.expm1(-jnp.where(exponent > _FAR, _FAR, exponent)))
 
 
 def _kfiou(pair: polygons.Pair, fun: str) -> Array:
     two = compare(pair)
     area, other = two.areas
-    product = jnp.sqrt(area * other)
-    roots = jnp.sqrt(area) + jnp.sqrt(other)
-    unequal = (two.excess_area / roots) ** 2 / product
-    root = jnp.sqrt(1 + two.widening)
+    product = numerics.sqrt(area * other)
+    roots = numerics.sqrt(area) + numerics.sqrt(other)
+    unequal = numerics.divide(numerics.divide(two.excess_area, roots) ** 2, product)
+    root = numerics.sqrt(1 + two.widening)
     # 1 / (3 K) - 1, of terms that are not negative.
-    odds = (unequal * root + 2 * two.widening / (1 + root)) * (2 / 3)
-    missing = odds / (1 + odds)
+    odds = (unequal * root + 2 * numerics.divide(two.widening, 1 + root)) * (2 / 3)
+    missing = numerics.divide(odds, 1 + odds)
     overlap = {"linear": missing, "exp": jnp.expm1(missing), "log": jnp.log1p(odds)}[fun]
     return overlap + _centres(two)
 
 
 def _centres(two: NormalPair) -> Array:
     """The smooth-L1 of the offset along the second box's axes, in its sides."""
-    stretch = two.reach / two.unit
-    offsets = [x * stretch / side for x, side in zip(two.offset, two.others, strict=True)]
+    stretch = two.reach * numerics.per_unit(two.unit)
+    offsets = [
+        numerics.divide(x * stretch, side) for x, side in zip(two.offset, two.others, strict=True)
+    ]
     near = [numerics.clip(d, -_KNEE, _KNEE) for d in offsets]
     x, y = (n * (d - n / 2) / _KNEE for n, d in zip(near, offsets, strict=True))
     return x + y

@@ -44,7 +44,7 @@ class NormalPair(NamedTuple):
     @property
     def shrink(self) -> Array:
         """The factor that turns the square of a `unit` into that of a `reach`: `(u / r)^2`."""
-        return (self.unit / self.reach) ** 2
+        return (self.unit * numerics.per_unit(self.reach)) ** 2
 
     @property
     def anisotropy(self) -> Array:
@@ -111,14 +111,14 @@ def compare(two: polygons.Pair) -> NormalPair:
 
 def excess(side: Array, other: Array) -> Array:
     """Returns `t - 1 - log t` of `t = (side / other)^2`, without cancellation near 1."""
-    sine = (side - other) * (side + other) / (side**2 + other**2)
+    sine = numerics.divide((side - other) * (side + other), side**2 + other**2)
     near = jnp.abs(sine) < 0.2
     s = jnp.where(near, sine, 0)
     # log t = 2 artanh s, whose series loses its first term to t - 1 = 2 s / (1 - s).
     series = functools.reduce(
         lambda total, k: total * s**2 + 1 / (2 * k + 3), reversed(range(_TERMS)), jnp.zeros_like(s)
     )
-    t = (side / other) ** 2
+    t = numerics.divide(side, other) ** 2
     return jnp.where(near, 2 * s**2 * (1 / (1 - s) - s * series), t - 1 - jnp.log(t))
 
 
@@ -132,12 +132,11 @@ def bounded(scaled: Array, stretch: tuple[Array, Array], fun: Function, tau: Arr
       tau: At least 1.
     """
     checks.option("fun", fun, ("log1p", "sqrt", "none"))
-    shrink = stretch[1] / stretch[0]
+    shrink = numerics.divide(stretch[1], stretch[0])
     if fun == "log1p":
         growth = 2 * (jnp.log(stretch[0]) - jnp.log(stretch[1]))
         changed = growth + jnp.log1p(scaled + (shrink**2 - 1))
-        return changed / (tau * (tau + changed))
+        return numerics.share(changed, tau) / tau
     if fun == "sqrt":
-        scaled = numerics.sqrt(scaled)
-        return scaled / (tau * (tau * shrink + scaled))
-    return scaled / (tau * (tau * shrink**2 + scaled))
+        return numerics.share(numerics.sqrt(scaled), tau * shrink) / tau
+    return numerics.share(scaled, tau * shrink**2) / tau

@@ -7,10 +7,12 @@ from typing import Unpack
 import jax
 
 from jaxloss._boxes._overlap import FORMS, Form, of_areas
-from jaxloss._boxes._per_pair import per_rotated_pair
+from jaxloss._boxes._per_pair import NAMES
 from jaxloss._core import checks, polygons
 from jaxloss._core.declare import regression
+from jaxloss._core.labels import paired, per_value
 from jaxloss._core.platforms import bind
+from jaxloss._core.reduction import reduce
 from jaxloss.options import Numbers, Regression
 
 __all__ = ["rotated_iou"]
@@ -53,8 +55,14 @@ def rotated_iou(
       Zhou et al. IoU Loss for 2D/3D Object Detection. 3DV 2019. https://arxiv.org/abs/1908.03851
     """
     checks.option("form", form, FORMS)
-    return per_rotated_pair(bind(_rotated_iou, form=form), boxes, target_boxes, options)
+    polygons.checked("boxes", boxes)
+    data = paired(boxes, target_boxes, options, names=NAMES, inner=1)
+    pair = (data.prediction, data.target)
+    # Of four edges at once: number by number that would be twenty.
+    formula = bind(_rotated_iou, form=form)
+    cost = per_value(formula, pair, data.mask, inner=data.prediction.ndim - 1)
+    return reduce(cost, options, data)
 
 
-def _rotated_iou(two: polygons.Pair, form: Form) -> Array:
-    return of_areas(polygons.measure(two), form)
+def _rotated_iou(first: Array, second: Array, form: Form) -> Array:
+    return of_areas(polygons.measure(polygons.pair(first, second)), form)[..., None]

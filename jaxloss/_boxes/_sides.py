@@ -89,15 +89,14 @@ def efficient_iou(x: Span, y: Span) -> Array:
 
 
 def _siou(x: Span, y: Span, theta: Array) -> Array:
-    per_length = 1 / pairs.unit(jnp.maximum(jnp.abs(x.apart), jnp.abs(y.apart)))
+    per_length = numerics.per_unit(jnp.maximum(jnp.abs(x.apart), jnp.abs(y.apart)))
     dx, dy = x.apart * per_length, y.apart * per_length
     sharpness = 2 - 2 * numerics.absolute(dx * dy) * numerics.reciprocal(dx**2 + dy**2)
 
     def penalty(axis: Span) -> Array:
-        axis = axis.relative()
-        distance = axis.apart * numerics.reciprocal(axis.hull)
+        distance = numerics.divide(axis.apart, axis.hull)
         smaller, larger = numerics.in_order(axis.first, axis.second)
-        unlike = (larger - smaller) * numerics.reciprocal(larger)
+        unlike = numerics.share(larger - smaller, smaller)
         shape = numerics.power(-jnp.expm1(-unlike), theta)
         return shape - jnp.expm1(-sharpness * distance**2)
 

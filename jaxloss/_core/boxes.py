@@ -45,8 +45,8 @@ class Span(NamedTuple):
     after: Array
 
     def relative(self) -> "Span":
-        """The lengths in units of the enclosing interval, which is a constant."""
-        shrink = 1 / unit(self.hull)
+        """The lengths in units of about the enclosing interval."""
+        shrink = numerics.per_unit(self.hull)
         return Span(*(length * shrink for length in self))
 
     def scaled(self, ratio: Array) -> "Span":
@@ -73,13 +73,12 @@ class Areas(NamedTuple):
     @property
     def iou(self) -> Array:
         """Intersection over union, 0 where both boxes are empty."""
-        return numerics.divide(self.both, self.union)
+        return numerics.share(self.both, self.one)
 
     @property
     def loss(self) -> Array:
         """`1 - iou`, without cancellation."""
-        union = self.union
-        return jnp.where(union == 0, 1, numerics.divide(self.one, union))
+        return jnp.where(self.union == 0, 1, numerics.share(self.one, self.both))
 
 
 def columns(boxes: Array) -> list[Array]:
@@ -118,7 +117,7 @@ def offset(x: Span, y: Span, *, constant_hull: bool = False) -> Array:
 
     Two equal points have no diagonal: 0 with zero gradient.
     """
-    shrink = 1 / unit(jnp.maximum(x.hull, y.hull))
+    shrink = numerics.per_unit(jnp.maximum(x.hull, y.hull))
     distance = (x.apart * shrink) ** 2 + (y.apart * shrink) ** 2
     diagonal = (x.hull * shrink) ** 2 + (y.hull * shrink) ** 2
     if constant_hull:
@@ -149,15 +148,9 @@ def aspect_weight(aspect: Array, areas: Areas, gate: Array | None = None) -> Arr
     return jax.lax.stop_gradient(weight)
 
 
-def unit(length: Array) -> Array:
-    """A length to divide by, which is a constant: 1 where it is 0."""
-    length = jax.lax.stop_gradient(length)
-    return jnp.where(length == 0, 1, length)
-
-
 def _direction(width: Array, height: Array) -> tuple[Array, Array]:
     """The direction of a box's diagonal, its larger part about 1; that of a point is `(0, 1)`."""
-    shrink = 1 / unit(jnp.maximum(width, height))
+    shrink = numerics.per_unit(jnp.maximum(width, height))
     point = (width == 0) & (height == 0)
     return jnp.where(point, 0, width * shrink), jnp.where(point, 1, height * shrink)
 
@@ -191,16 +184,20 @@ def _of_edges(
 ) -> Span:
     (a0, a1), (b0, b1) = a, b
     (begin, low), (high, end) = numerics.in_order(a0, b0), numerics.in_order(a1, b1)
+    before, after = b0 - a0, a1 - b1
+    (later, earlier), (short, beyond) = (
+        numerics.in_order(d, jnp.zeros_like(d)) for d in (before, after)
+    )
     return Span(
         first=first,
         second=second,
         shared=high - low,
         hull=end - begin,
-        only_first=(low - a0) + (a1 - high),
-        only_second=(low - b0) + (b1 - high),
+        only_first=earlier + beyond,
+        only_second=-later - short,
         apart=apart,
-        before=b0 - a0,
-        after=a1 - b1,
+        before=before,
+        after=after,
     )
 
 

@@ -57,8 +57,6 @@ class Cost(NamedTuple):
         *parameters)`, where that is one of ids. Then the arrays are `softmax.statistics`, which are
         three, the ids, the mask, factors and the parameters. None: it is something else.
       source: What a GPU computes a sum from instead; None: from the arrays too.
-      at_once: Whether a CPU computes the values alone faster at once than in chunks: of a long
-        formula of few classes.
       on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the
         derivative by `x` of that over the denominator, as a CPU computes them; None: as all others
         do.
@@ -71,7 +69,6 @@ class Cost(NamedTuple):
     classes: int | None = None
     of_target: Callable[..., Array] | None = None
     source: Source | None = None
-    at_once: bool = False
     on_cpu: Both | None = None
     on_gpu: Both | None = None
     given: Any = None
@@ -100,7 +97,7 @@ class Cost(NamedTuple):
 
     def each(self) -> Array:
         """Returns every value."""
-        evaluate = None if self.at_once else in_chunks(self.formula, self._cut)
+        evaluate = in_chunks(self.formula, self._cut)
         values = recomputed(self.formula, evaluate, self.given)(*self.arrays)
         return values if self.classes is None else values.squeeze(self.classes)
 
@@ -119,7 +116,7 @@ class Cost(NamedTuple):
         x, *others = self.arrays
         total = bind(weighted_sum, formula=self.formula)
         by_hand = self.on_cpu, self.on_gpu
-        quotient = _quotient(total, self._cut, self.at_once, by_hand, self.given)
+        quotient = _quotient(total, self._cut, by_hand, self.given)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -204,7 +201,6 @@ def _product(x: Array, factors: Array, *others: Any, formula: Callable[..., Arra
 def _quotient(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
-    at_once: bool,
     by_hand: tuple[Both | None, Both | None],
     given: Any,
 ) -> Callable[..., Array]:
@@ -213,11 +209,10 @@ def _quotient(
     Args:
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
-      at_once: Whether a CPU computes the sum alone at once.
       by_hand: How a CPU and a GPU compute the sum beside the derivative by `x`; None: as others do.
       given: The dtype of half precision in which `x` came, or None.
     """
-    evaluate = bind(_over, total=total if at_once else in_chunks(total, axes))
+    evaluate = bind(_over, total=in_chunks(total, axes))
     if (on_cpu := by_hand[0]) is not None:
         first = bind(_first_over, both=on_cpu)
         evaluate = bind(if_cpu, cpu=first, default=bind(_over, total=total))

@@ -1,6 +1,10 @@
 """Arithmetic that stays exact and differentiable where the textbook formula does not.
 
 None of these adds an epsilon: each gives the limit, in value and in derivative.
+
+A CPU's compiler makes an array of every quotient and root that several operations share, and so
+of all that leads to it. Of one behind a `where`, as here, it does not: a long formula of small
+arrays is one loop.
 """
 
 import functools
@@ -27,6 +31,22 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     # quotient must not meet the zero tangent of a constant denominator.
     slope = jnp.where(jnp.isinf(quotient), 0, quotient)
     return quotient, divide(tangents[0] - slope * tangents[1], denominator)
+
+
+@jax.custom_jvp
+def share(part: Array, rest: Array) -> Array:
+    """Returns `part / (part + rest)`, and 0 with zero gradient where the sum is 0.
+
+    No derivative is a difference of what the part has in both.
+    """
+    return divide(part, part + rest)
+
+
+@share.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    part, rest = primals
+    own, others = share(part, rest), share(rest, part)
+    return own, divide(others * tangents[0] - own * tangents[1], part + rest)
 
 
 @jax.custom_jvp
@@ -70,6 +90,23 @@ def _(
         return t + jnp.zeros_like(result, shape=())
 
     return results, tuple(jax.tree.map(alike, results, tangents))
+
+
+def unit(x: Array) -> Array:
+    """Returns the nearest power of two that is normal, as its inverse is: products do not round.
+
+    A constant for the derivative; of 0 or less the smallest one.
+    """
+    limits = jnp.finfo(x.dtype)
+    x = jnp.clip(jax.lax.stop_gradient(x), limits.tiny, limits.max / 4)
+    return jax.lax.reduce_precision(x, limits.nexp, mantissa_bits=0)
+
+
+def per_unit(x: Array) -> Array:
+    """Returns `1 / unit(x)`, by the difference of exponents and not by a division."""
+    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=f"int{8 * x.itemsize}")
+    one = jnp.ones((), x.dtype)
+    return jax.lax.bitcast_convert_type(2 * bits(one) - bits(unit(x)), x.dtype)
 
 
 @jax.custom_jvp
@@ -140,10 +177,17 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return value, slope * tangents[0] + by_exponent * tangents[1]
 
 
+@jax.custom_jvp
 def sqrt(x: Array) -> Array:
     """Returns the square root, with derivative 0 at 0."""
     positive = ~(x <= 0)  # NaN stays NaN
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.zeros_like(x))
+
+
+@sqrt.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    root = sqrt(*primals)
+    return root, reciprocal(2 * root) * tangents[0]
 
 
 def absolute(x: Array) -> Array:

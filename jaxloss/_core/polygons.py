@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
 from jaxloss._core.boxes import Areas, columns
 
@@ -47,9 +46,9 @@ def pair(boxes: Array, others: Array) -> Pair:
     (x, y, *first, angle), (u, v, *second, other_angle) = columns(boxes), columns(others)
     dx, dy = x - u, y - v
     sides = [jnp.where(side < 0, 0, side) for side in (*first, *second)]
-    unit = _power_of_two(functools.reduce(jnp.maximum, sides))
-    reach = jnp.maximum(unit, _power_of_two(jnp.maximum(jnp.abs(dx), jnp.abs(dy))))
-    per_unit, per_reach = 1 / unit, 1 / reach  # exact
+    largest = functools.reduce(jnp.maximum, sides)
+    farthest = functools.reduce(jnp.maximum, (largest, jnp.abs(dx), jnp.abs(dy)))
+    per_unit, per_reach = numerics.per_unit(largest), numerics.per_unit(farthest)
     w, h, other_w, other_h = (side * per_unit for side in sides)
     return Pair(
         offset=(dx * per_reach, dy * per_reach),
@@ -57,19 +56,9 @@ def pair(boxes: Array, others: Array) -> Pair:
         other_sides=(other_w, other_h),
         angle=angle,
         other_angle=other_angle,
-        unit=unit,
-        reach=reach,
+        unit=numerics.unit(largest),
+        reach=numerics.unit(farthest),
     )
-
-
-def _power_of_two(x: Array) -> Array:
-    """The nearest power of two that is normal, as its inverse is: its products do not round.
-
-    A constant for the derivative.
-    """
-    limits = jnp.finfo(x.dtype)
-    x = jnp.clip(jax.lax.stop_gradient(x), limits.tiny, limits.max / 4)
-    return jax.lax.reduce_precision(x, limits.nexp, mantissa_bits=0)
 
 
 def turned(point: Point, angle: Array) -> Point:
@@ -85,7 +74,7 @@ def measure(two: Pair) -> Areas:
     """
     areas = two.sides[0] * two.sides[1], two.other_sides[0] * two.other_sides[1]
     # Boxes four units apart are disjoint; farther ones would only lose digits, or overflow.
-    stretch = jnp.minimum(two.reach / two.unit, 4.0)
+    stretch = jnp.minimum(two.reach * numerics.per_unit(two.unit), 4.0)
     offset = two.offset[0] * stretch, two.offset[1] * stretch
     shared = _shared(offset, two)
     smaller = numerics.minimum(*areas)
@@ -202,5 +191,6 @@ def _of_corners(corners: Array) -> Array:
 
 def _length(x: Array, y: Array) -> Array:
     """The length of a vector of any size, with derivative 0 at 0."""
-    largest = pairs.unit(jnp.maximum(jnp.abs(x), jnp.abs(y)))
-    return largest * numerics.sqrt((x / largest) ** 2 + (y / largest) ** 2)
+    largest = jnp.maximum(jnp.abs(x), jnp.abs(y))
+    shrink = numerics.per_unit(largest)
+    return numerics.unit(largest) * numerics.sqrt((x * shrink) ** 2 + (y * shrink) ** 2)

@@ -43,7 +43,7 @@ CASES = {
         invalid(("image_size", 0.0, "0.0", "number in"), _WRONG_SHAPE, image_size=2.0),
         {"image_size": (5.0, -1.0)},
         "smooth",
-        0.25,
+        1.25,
     ),
     "nwd": Case(
         oracle(_nwd),
@@ -51,16 +51,16 @@ CASES = {
         invalid(("constant", 0.0, "0.0", "number in"), constant=2.0),
         {"constant": (3.0, -1.0)},
         "smooth",
-        0.25,
+        0.5,
     ),
-    "sqrt_size_l2": Case(oracle(_sqrt_size_l2), samples(), invalid(), {}, "smooth", 1.3),
+    "sqrt_size_l2": Case(oracle(_sqrt_size_l2), samples(), invalid(), {}, "smooth", 3.25),
     "area_scaled_l2": Case(
         oracle(_area_scaled_l2),
         (*samples(), box_pairs("oblong", image_size=_IMAGE)),
         invalid(("image_size", -1.0, "-1.0", "number in"), _WRONG_SHAPE),
         {"image_size": (5.0, -1.0)},
         "smooth",
-        0.25,
+        2.25,
     ),
 }
 

@@ -27,7 +27,7 @@ CASES = {
         invalid(("gamma", -1.0, "-1.0", "number in")),
         {"gamma": (0.7, -1.0)},
         "detached",
-        0.25,
+        1.25,
         _focal_gradient,
     ),
     "wiou": Case(
@@ -51,7 +51,7 @@ CASES = {
         ),
         {},
         "detached",
-        0.25,
+        0.5,
         _wiou_gradient,
     ),
 }

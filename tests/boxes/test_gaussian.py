@@ -174,7 +174,7 @@ CASES = {
         (*INVALID, _no_option("fun", "ln", "'log'")),
         {},
         "smooth",
-        0.35,
+        1.0,
     ),
 }
 

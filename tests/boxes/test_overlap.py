@@ -40,15 +40,15 @@ CASES = {
         "smooth",
         0.25,
     ),
-    "giou": Case(oracle(lambda p: 1 - p.iou + p.vacancy), samples(), invalid(), {}, "smooth", 0.25),
-    "diou": Case(oracle(lambda p: 1 - p.iou + p.offset), samples(), invalid(), {}, "smooth", 0.25),
+    "giou": Case(oracle(lambda p: 1 - p.iou + p.vacancy), samples(), invalid(), {}, "smooth", 0.5),
+    "diou": Case(oracle(lambda p: 1 - p.iou + p.offset), samples(), invalid(), {}, "smooth", 0.5),
     "ciou": Case(
         _ciou_value,
         (*samples(), box_pairs("gated", gate=0.2)),
         invalid(("gate", 1.5, "1.5", r"\[0, 1\]")),
         {"gate": (0.1, -1.0)},
         "detached",
-        0.25,
+        1.0,
         _ciou_gradient,
     ),
 }

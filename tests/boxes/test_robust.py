@@ -43,7 +43,7 @@ CASES = {
         invalid(_WRONG_BETA),
         {"beta": (0.3, -1.0)},
         "kinked",
-        0.25,
+        1.5,
     ),
     "extended_iou": Case(
         _extended_iou,
@@ -51,7 +51,7 @@ CASES = {
         invalid(_WRONG_BETA),
         {"beta": (0.3, -1.0)},
         "smooth",
-        0.25,
+        0.5,
     ),
 }
 

@@ -22,14 +22,14 @@ def _siou(p, theta=4.0):
 
 
 CASES = {
-    "eiou": Case(oracle(eiou), samples(), invalid(), {}, "smooth", 0.25),
+    "eiou": Case(oracle(eiou), samples(), invalid(), {}, "smooth", 1.0),
     "siou": Case(
         oracle(_siou),
         (*samples(), box_pairs("theta", theta=2.5)),
         invalid(("theta", -1.0, "-1.0", "number in")),
         {"theta": (3.0, -1.0)},
         "smooth",
-        0.25,
+        2.25,
     ),
 }
 

@@ -185,16 +185,14 @@ def _of_edges(
     (a0, a1), (b0, b1) = a, b
     (begin, low), (high, end) = numerics.in_order(a0, b0), numerics.in_order(a1, b1)
     before, after = b0 - a0, a1 - b1
-    (later, earlier), (short, beyond) = (
-        numerics.in_order(d, jnp.zeros_like(d)) for d in (before, after)
-    )
+    earlier, later = numerics.positive(before), numerics.positive(after)
     return Span(
         first=first,
         second=second,
         shared=high - low,
         hull=end - begin,
-        only_first=earlier + beyond,
-        only_second=-later - short,
+        only_first=earlier + later,
+        only_second=(earlier - before) + (later - after),
         apart=apart,
         before=before,
         after=after,

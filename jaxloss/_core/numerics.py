@@ -208,8 +208,25 @@ def in_order(x: Array, y: Array) -> tuple[Array, Array]:
 @in_order.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Any, Any]:
     (x, y), (t, u) = primals, tangents
-    share = jnp.where(x > y, 1, jnp.where(x < y, 0, jnp.full_like(x, 0.5)))
+    share = _share_of_larger(x, y)
     return in_order(x, y), ((1 - share) * t + share * u, share * t + (1 - share) * u)
+
+
+def _share_of_larger(x: Array, y: Array) -> Array:
+    """1 where `x` is the larger, 1/2 at a tie."""
+    return ((x > y).astype(x.dtype) + (x >= y).astype(x.dtype)) / 2
+
+
+@jax.custom_jvp
+def positive(x: Array) -> Array:
+    """Returns `max(x, 0)`, with half the derivative at 0."""
+    return jnp.maximum(x, 0)
+
+
+@positive.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,) = primals
+    return positive(x), _share_of_larger(x, jnp.zeros_like(x)) * tangents[0]
 
 
 def minimum(x: Array, y: Array) -> Array:

@@ -241,7 +241,8 @@ def rotated_iou(boxes: Numbers, target_boxes: Numbers) -> Array:
     first = _read("boxes", boxes, polygons.checked)
     second = _read("target_boxes", target_boxes, polygons.checked)
     checks.shape("target_boxes", second, first.shape, _PAIRED)
-    return polygons.measure(polygons.pair(first, second.astype(first.dtype))).iou
+    second = second.astype(first.dtype)
+    return polygons.measure(polygons.pair(*map(pairs.columns, (first, second)))).iou
 
 
 @_matrix

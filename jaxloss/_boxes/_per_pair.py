@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
+from jaxloss._core.boxes import Columns
 from jaxloss._core.labels import paired
-from jaxloss._core.platforms import bind
+from jaxloss._core.platforms import bind, if_gpu
 from jaxloss._core.recompute import moving_of, replaced
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Numbers
@@ -62,58 +64,82 @@ def _reduced(
 
 
 def _of_spans(
-    first: Array,
-    second: Array,
+    first: Columns,
+    second: Columns,
     *parameters: Array | None,
     formula: Callable[..., Array],
     format: str,
 ) -> Array:
-    return formula(*pairs.read(first, second, format), *parameters)
+    return formula(*pairs.spans(first, second, format), *parameters)
 
 
 def _of_rotated(
-    first: Array, second: Array, *parameters: Array, formula: Callable[..., Array]
+    first: Columns, second: Columns, *parameters: Array, formula: Callable[..., Array]
 ) -> Array:
     return formula(polygons.pair(first, second), *parameters)
 
 
 @functools.cache
 def _number_by_number(formula: Callable[..., Array]) -> Callable[..., Array]:
-    """Makes a formula of pairs whose derivatives by their numbers are taken forward.
+    """Makes of a formula of pairs' columns one of pairs, with derivatives taken forward.
 
-    Each number looks at the whole pair: all derivatives are one loop, without arrays between.
-    Backward the formula's many lengths are as many loops and arrays, which take longer to compile,
-    and on a CPU several times as long to run.
+    Each number of a box looks at the whole pair: all derivatives are one loop, without arrays
+    between. Backward the formula's many lengths are as many loops and arrays, which take longer to
+    compile, and on a CPU several times as long to run.
     """
-    function = jax.custom_jvp(jax.jit(formula))  # traced once for a value beside derivatives
+    of_boxes = bind(_of_boxes, formula=formula)
+    function = jax.custom_jvp(jax.jit(of_boxes))  # traced once for a value beside derivatives
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
         moving = moving_of(tangents)
         directions = tuple(tangents[i] for i in moving)
-        if not set(moving) <= {0, 1}:
-            return jax.jvp(*_along(formula, primals, moving), directions)
-        slopes = [_slopes(formula, primals, i) * t for i, t in zip(moving, directions, strict=True)]
-        return function(*primals), functools.reduce(jnp.add, slopes).sum(-1)
+        if set(moving) <= {0, 1}:
+            slopes = (_slopes(formula, primals, i) for i in moving)
+            changes = [(s * t).sum(-1) for s, t in zip(slopes, directions, strict=True)]
+            return function(*primals), functools.reduce(jnp.add, changes)
+
+        def moved(*values: Array) -> Array:
+            return of_boxes(*replaced(primals, moving, values))
+
+        return jax.jvp(moved, tuple(primals[i] for i in moving), directions)
 
     function.defjvp(jvp, symbolic_zeros=True)
     return function
 
 
+def _of_boxes(
+    first: Array, second: Array, *parameters: Array | None, formula: Callable[..., Array]
+) -> Array:
+    return formula(pairs.columns(first), pairs.columns(second), *parameters)
+
+
 def _slopes(formula: Callable[..., Array], primals: tuple[Any, ...], box: int) -> Array:
     """The derivatives of each pair's cost by the numbers of its first or second box."""
-    pair, parameters = primals[:2], primals[2:]
-    *rows, numbers = pair[0].shape
-    pair = tuple(jnp.broadcast_to(x[..., None, :], (*rows, numbers, numbers)) for x in pair)
-    each = jnp.eye(numbers, dtype=pair[0].dtype)
-    directions = jnp.zeros_like(pair[box]) + jnp.expand_dims(each, range(len(rows)))
-    return jax.jvp(*_along(formula, (*pair, *parameters), (box,)), (directions,))[1]
+    *pair, parameters = *primals[:2], primals[2:]
+    views = [if_gpu(x, gpu=_views_apart, default=_views) for x in pair]
+
+    def moved(*columns: Array) -> Array:
+        return formula(*replaced(views, (box,), (columns,)), *parameters)
+
+    return jax.jvp(moved, tuple(views[box]), tuple(_directions(pair[box])))[1]
 
 
-def _along(
-    formula: Callable[..., Array], primals: tuple[Any, ...], moving: tuple[int, ...]
-) -> tuple[Callable[..., Array], tuple[Array, ...]]:
-    """A formula as one of the arguments that move, and they."""
-    return (
-        lambda *values: formula(*replaced(primals, moving, values)),
-        tuple(primals[i] for i in moving),
-    )
+def _views(boxes: Array) -> list[Array]:
+    """A box's numbers as each of them sees them: columns in the shape of the boxes."""
+    return [jnp.broadcast_to(column[..., None], boxes.shape) for column in pairs.columns(boxes)]
+
+
+def _views_apart(boxes: Array) -> list[Array]:
+    """The same, in a form of which a GPU's compiler does not find that all see one box.
+
+    It would compute once what they have in common, and write that to memory.
+    """
+    known = zip(_views(boxes), _directions(boxes), strict=True)
+    return [jnp.where((x == x) | (own > 0), x, jnp.nan) for x, own in known]
+
+
+def _directions(boxes: Array) -> list[Array]:
+    """Of each number the direction in which it moves, as a column of views."""
+    rows = tuple(range(boxes.ndim - 1))
+    each = np.eye(boxes.shape[-1], dtype=boxes.dtype)
+    return [jnp.zeros_like(boxes) + np.expand_dims(direction, rows) for direction in each]

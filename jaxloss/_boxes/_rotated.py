@@ -9,6 +9,7 @@ import jax
 from jaxloss._boxes._overlap import FORMS, Form, of_areas
 from jaxloss._boxes._per_pair import NAMES
 from jaxloss._core import checks, polygons
+from jaxloss._core.boxes import columns
 from jaxloss._core.declare import regression
 from jaxloss._core.labels import paired, per_value
 from jaxloss._core.platforms import bind
@@ -65,4 +66,6 @@ def rotated_iou(
 
 
 def _rotated_iou(first: Array, second: Array, form: Form) -> Array:
-    return of_areas(polygons.measure(polygons.pair(first, second)), form)[..., None]
+    return of_areas(polygons.measure(polygons.pair(columns(first), columns(second))), form)[
+        ..., None
+    ]

@@ -6,7 +6,8 @@ differences of edges, never the small difference of two areas. So there is no ep
 1e-18 and 1e+18 units are as exact as others, and identical boxes differ by exactly 0.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks, numerics
 
 Array = jax.Array
+Columns: TypeAlias = Sequence[Array]
 
 FORMATS = ("xyxy", "cxcywh", "xywh")
 
@@ -88,7 +90,12 @@ def columns(boxes: Array) -> list[Array]:
 
 def read(boxes: Array, others: Array, format: str) -> tuple[Span, Span]:
     """Returns the horizontal and the vertical span of boxes `[..., 4]`, which may broadcast."""
-    (a0, b0, a1, b1), (c0, d0, c1, d1) = columns(boxes), columns(others)
+    return spans(columns(boxes), columns(others), format)
+
+
+def spans(boxes: Columns, others: Columns, format: str) -> tuple[Span, Span]:
+    """Returns them of the numbers of boxes."""
+    (a0, b0, a1, b1), (c0, d0, c1, d1) = boxes, others
     return _span((a0, a1), (c0, c1), format), _span((b0, b1), (d0, d1), format)
 
 

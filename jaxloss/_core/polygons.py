@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.boxes import Areas, columns
+from jaxloss._core.boxes import Areas, Columns, columns
 
 Array = jax.Array
 Point = tuple[Array, Array]
@@ -41,9 +41,9 @@ class Pair(NamedTuple):
     reach: Array
 
 
-def pair(boxes: Array, others: Array) -> Pair:
-    """Relates boxes `[..., 5]`: (cx, cy, w, h, radians)."""
-    (x, y, *first, angle), (u, v, *second, other_angle) = columns(boxes), columns(others)
+def pair(boxes: Columns, others: Columns) -> Pair:
+    """Relates boxes by their numbers: cx, cy, w, h, radians."""
+    (x, y, *first, angle), (u, v, *second, other_angle) = boxes, others
     dx, dy = x - u, y - v
     sides = [jnp.where(side < 0, 0, side) for side in (*first, *second)]
     largest = functools.reduce(jnp.maximum, sides)

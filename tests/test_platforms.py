@@ -365,3 +365,21 @@ def test_sums_of_large_images_keep_their_digits(classes, axis, request):
     value, gradient = jax.value_and_grad(loss)(logits, ids)
     np.testing.assert_allclose(value, expected, rtol=3e-6)
     np.testing.assert_allclose(gradient, slope, rtol=3e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["giou", "ciou", "siou", "probiou"])
+def test_pairs_of_boxes(name):
+    """A GPU's numbers see their box in another form."""
+    rng = np.random.default_rng(0)
+    numbers = 5 if name == "probiou" else 4
+    boxes, targets = jnp.asarray(rng.uniform(1, 3, (2, 6, numbers)), jnp.float32)
+    options = {} if name == "probiou" else {"format": "cxcywh"}
+    loss = functools.partial(getattr(jaxloss, name), **options)
+    held_against_float64(loss, boxes, targets, atol=1e-6)
+    _, slopes = jax.value_and_grad(loss)(boxes.at[0, 2].set(jnp.nan), targets)
+    assert jnp.isnan(slopes[0]).any()
+    masked = functools.partial(loss, where=jnp.arange(6) > 0)
+    value, slopes = jax.value_and_grad(masked)(boxes.at[0, 2].set(jnp.nan), targets)
+    np.testing.assert_allclose(value, loss(boxes[1:], targets[1:]), rtol=1e-6)
+    np.testing.assert_array_equal(slopes[0], 0)
+    assert jnp.isfinite(slopes).all()

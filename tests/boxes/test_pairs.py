@@ -301,3 +301,19 @@ def test_formats_agree(name):
         pair = (geometry.convert(x, "xyxy", format) for x in (a, b))
         value = _options(name, reduction="none", format=format)(*pair)
         np.testing.assert_allclose(value, expected, 1e-5, 1e-6)
+
+
+EXTREME = [  # a box, its target, and the derivative of a loss by the box
+    ("iou", (0, 0, 1e-18, 1), (0, 0, 1e-18, 1e-18), (-0.5, 0.5, 0.5, 0)),
+    ("iou", (0, 1, 1e-18, 1e18), (0, 0, 1e-18, 1e18), (0.5, 0, -0.5, 0)),
+    ("giou", (0, 0, 1e-18, -2), (0, 0, 0, 1), (0, 0, 0, 0)),
+    ("giou", (5, 0, 5, 1e-18), (0, 0, 1, 0), (0.2, 0, -0.2, 0)),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other", "expected"), EXTREME)
+def test_derivatives_of_extreme_pairs_do_not_cancel(name, one, other, expected):
+    """By hand; the mean over both sides of a kink."""
+    pair = jnp.array(one, jnp.float32), jnp.array(other, jnp.float32)
+    slope = jax.grad(getattr(jaxloss, name))(*pair)
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)

@@ -138,7 +138,9 @@ def yolo_v5(
 
     taken = pairs.share > 0
     decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
-    costs = _box_costs(box_loss, decoded, pairs.offset, taken)
+    costs = _BOX_LOSSES[box_loss](
+        decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
+    )
     quality = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
     quality = jnp.where(taken, 1 - objectness_ratio + objectness_ratio * quality, 0)
     truth = highest(jnp.zeros_like(objectness), pairs.place, quality)
@@ -214,19 +216,6 @@ def _pairs(
 def _at_cells(level: Array, cell: Array) -> Array:
     """What all anchors of a level `[B, A, N, 5 + C]` predict in cells, `[B, 3, M, A, 5 + C]`."""
     return jnp.moveaxis(level.at[:, cell].get(mode="promise_in_bounds"), 0, 2)
-
-
-def _box_costs(name: BoxLoss, decoded: Array, offset: Array, taken: Array) -> Array:
-    """The box loss of each pair, 0 where there is none.
-
-    It is a branch of its own: XLA would find anew in each of its kernels which pairs there are.
-    """
-
-    def of_pairs(decoded: Array, offset: Array, taken: Array) -> Array:
-        return _BOX_LOSSES[name](decoded, offset, format="cxcywh", where=taken, reduction="none")
-
-    nothing = lambda decoded, *_: jnp.zeros_like(decoded[..., 0])
-    return jax.lax.cond(taken.any(), of_pairs, nothing, decoded, offset, taken)
 
 
 def _decode(raw: Array, anchors: Array) -> Array:

@@ -23,20 +23,27 @@ def anywhere(
 
     The points of the last axis go from top to bottom, so that neighbours are gathered from one
     place. They are drawn in this order, without sorting: sums of exponential gaps over their total
-    are distributed as sorted uniform numbers. All are drawn at once: it is the generator that takes
-    long to compile.
+    are distributed as sorted uniform numbers. All are drawn and summed at once, which takes long to
+    compile: a row begins with the end of the one before.
     """
-    sizes = [math.prod(shape[:-1]) * (2 * shape[-1] + 1) for shape in shapes]
+    across = [math.prod(shape) for shape in shapes]
+    down = [math.prod(shape[:-1]) * (shape[-1] + 2) for shape in shapes]
     low = jnp.finfo(dtype).tiny
-    uniform = jax.random.uniform(key, (images, sum(sizes)), dtype, minval=low)
-    ends = list(itertools.accumulate(sizes))[:-1]
-    points = []
-    for shape, part in zip(shapes, jnp.split(uniform, ends, 1), strict=True):
-        part = part.reshape(images, *shape[:-1], -1)
-        x, gaps = jnp.split(part, shape[-1:], -1)
-        below = running_sum(-jnp.log(gaps))
-        points.append(jnp.stack([x, below[..., :-1] / below[..., -1:]], -1))
-    return points
+    uniform = jax.random.uniform(key, (images, sum(across) + sum(down)), dtype, minval=low)
+    x, gaps = jnp.split(uniform, [sum(across)], 1)
+    below = running_sum(-jnp.log(gaps))
+    parts = _parted(x, across), _parted(below, down), shapes
+
+    def points(x: Array, below: Array, shape: tuple[int, ...]) -> Array:
+        x, below = (a.reshape(images, *shape[:-1], -1) for a in (x, below))
+        below = below[..., 1:] - below[..., :1]
+        return jnp.stack([x, below[..., :-1] / below[..., -1:]], -1)
+
+    return [points(*part) for part in zip(*parts, strict=True)]
+
+
+def _parted(x: Array, sizes: Sequence[int]) -> list[Array]:
+    return jnp.split(x, list(itertools.accumulate(sizes))[:-1], 1)
 
 
 def of_every_map(maps: Array, where: Array) -> Array:

@@ -104,7 +104,7 @@ def unit(x: Array) -> Array:
 
 def per_unit(x: Array) -> Array:
     """Returns `1 / unit(x)`, by the difference of exponents and not by a division."""
-    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=f"int{8 * x.itemsize}")
+    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=f"int{8 * x.dtype.itemsize}")
     one = jnp.ones((), x.dtype)
     return jax.lax.bitcast_convert_type(2 * bits(one) - bits(unit(x)), x.dtype)
 

@@ -149,8 +149,7 @@ def _cosine(x: Array, y: Array) -> Array:
 
 def _direction(vectors: Array) -> tuple[Array, Array]:
     """Unit vectors along the last axis, and which vectors have no direction."""
-    unit = jax.lax.stop_gradient(jnp.abs(vectors)).max(-1, keepdims=True)
-    none = unit == 0
-    scaled = vectors / jnp.where(none, 1, unit)
+    largest = jax.lax.stop_gradient(jnp.abs(vectors)).max(-1, keepdims=True)
+    scaled = vectors * numerics.per_unit(largest)
     length = numerics.sqrt((scaled**2).sum(-1, keepdims=True))
-    return numerics.divide(scaled, length), none
+    return scaled * numerics.reciprocal(length), largest == 0

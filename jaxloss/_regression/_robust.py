@@ -226,9 +226,9 @@ def _log_cosh_error(x: Array, y: Array) -> Array:
 
 def _charbonnier(x: Array, y: Array, epsilon: Array) -> Array:
     d = x - y
-    unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(d), epsilon))
-    unit = jnp.where(unit > 0, unit, 1)
-    return unit * numerics.sqrt((d / unit) ** 2 + (epsilon / unit) ** 2)
+    largest = jnp.maximum(jnp.abs(d), epsilon)
+    shrink = numerics.per_unit(largest)
+    return numerics.unit(largest) * numerics.sqrt((d * shrink) ** 2 + (epsilon * shrink) ** 2)
 
 
 def _balanced_l1(x: Array, y: Array, alpha: Array, gamma: Array, beta: Array) -> Array:

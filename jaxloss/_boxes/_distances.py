@@ -153,11 +153,7 @@ def _mpdiou(x: Span, y: Span, height: Array, width: Array) -> Array:
 
 def _nwd(x: Span, y: Span, constant: Array) -> Array:
     differences = (x.apart, y.apart, (x.first - x.second) / 2, (y.first - y.second) / 2)
-    largest = functools.reduce(jnp.maximum, map(jnp.abs, differences))
-    shrink = numerics.per_unit(largest)
-    squares = [(difference * shrink) ** 2 for difference in differences]
-    distance = numerics.unit(largest) * numerics.sqrt(functools.reduce(jnp.add, squares))
-    return -jnp.expm1(-distance / constant)
+    return -jnp.expm1(-numerics.length(*differences) / constant)
 
 
 def _sqrt_size_l2(x: Span, y: Span) -> Array:

@@ -190,6 +190,14 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return root, reciprocal(2 * root) * tangents[0]
 
 
+def length(*parts: Array) -> Array:
+    """Returns the root of the sum of the squares, of numbers of any size; derivative 0 at 0."""
+    largest = functools.reduce(jnp.maximum, map(jnp.abs, parts))
+    shrink = per_unit(largest)
+    squares = [(part * shrink) ** 2 for part in parts]
+    return unit(largest) * sqrt(functools.reduce(jnp.add, squares))
+
+
 def absolute(x: Array) -> Array:
     """Returns `|x|`, with derivative 0 at 0."""
     return maximum(x, -x)  # at the tie each side has half the derivative

@@ -182,15 +182,8 @@ def _of_corners(corners: Array) -> Array:
     centre = first + ((second - first) + (third - first) + (fourth - first)) / 4
     along, across = (second - first + third - fourth) / 2, (third - second + fourth - first) / 2
     (ux, uy), (vx, vy) = columns(along), columns(across)
-    width, height = _length(ux, uy), _length(vx, vy)
+    width, height = numerics.length(ux, uy), numerics.length(vx, vy)
     x, y = jnp.where(width > 0, ux, vy), jnp.where(width > 0, uy, -vx)
     is_point = (x == 0) & (y == 0)
     angle = jnp.arctan2(jnp.where(is_point, 0, y), jnp.where(is_point, 1, x))
     return jnp.concatenate([centre, jnp.stack([width, height, angle], -1)], -1)
-
-
-def _length(x: Array, y: Array) -> Array:
-    """The length of a vector of any size, with derivative 0 at 0."""
-    largest = jnp.maximum(jnp.abs(x), jnp.abs(y))
-    shrink = numerics.per_unit(largest)
-    return numerics.unit(largest) * numerics.sqrt((x * shrink) ** 2 + (y * shrink) ** 2)

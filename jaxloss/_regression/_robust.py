@@ -225,10 +225,7 @@ def _log_cosh_error(x: Array, y: Array) -> Array:
 
 
 def _charbonnier(x: Array, y: Array, epsilon: Array) -> Array:
-    d = x - y
-    largest = jnp.maximum(jnp.abs(d), epsilon)
-    shrink = numerics.per_unit(largest)
-    return numerics.unit(largest) * numerics.sqrt((d * shrink) ** 2 + (epsilon * shrink) ** 2)
+    return numerics.length(x - y, epsilon)
 
 
 def _balanced_l1(x: Array, y: Array, alpha: Array, gamma: Array, beta: Array) -> Array:

@@ -372,7 +372,7 @@ def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
     axis, rank = pixels.axis, pixels.frame.rank
     if pixels.form.without_background:
         return None
-    if pixels.form.activation == "sigmoid" and beside is None and masks.pays(pixels.arrays[0]):
+    if pixels.form.activation == "sigmoid" and beside is None:
         summed = pixels.frame.summed
         both = bind(masks.counts, summed=summed), bind(masks.slope_of_counts, summed=summed)
         return Written(cpu=both)

@@ -75,17 +75,17 @@ def entropy(x: Array, hits: Array, misses: Array, probabilities: bool = False) -
 
 @jax.custom_jvp
 def _entropy(x: Array, hits: Array, misses: Array) -> Array:
-    return _of_logits(x, hits, misses, numerics.product)
+    against = jnp.where(x < 0, hits, misses)  # the side on which the logit is not
+    return jnp.where(against == 0, 0, against * jnp.abs(x)) + _tail(x, hits, misses)
 
 
 def entropy_of_finite(x: Array, hits: Array, misses: Array) -> Array:
     """Returns the same of logits without a select: NaN where nothing of an infinite cost counts."""
-    return _of_logits(x, hits, misses, jnp.multiply)
+    return hits * jnp.maximum(-x, 0) + misses * jnp.maximum(x, 0) + _tail(x, hits, misses)
 
 
-def _of_logits(x: Array, hits: Array, misses: Array, times: Callable[..., Array]) -> Array:
-    beyond = times(hits, jnp.maximum(-x, 0)) + times(misses, jnp.maximum(x, 0))
-    return beyond + (hits + misses) * jnp.log1p(jnp.exp(-jnp.abs(x)))
+def _tail(x: Array, hits: Array, misses: Array) -> Array:
+    return (hits + misses) * jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
 @_entropy.defjvp
@@ -95,6 +95,32 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     by_hits, by_misses = (jnp.where(jnp.isinf(cost), 0, cost) for cost in (hit, miss))
     slope = misses * p - hits * q
     return _entropy(x, hits, misses), slope * t + by_hits * t_hits + by_misses * t_misses
+
+
+@jax.custom_jvp
+def squared_focal(x: Array, y: Array, hits: Array, misses: Array) -> Array:
+    """Returns `(1 - p_t)^2 (hits (-log p) + misses (-log(1 - p)))`, `1 - p_t` as in `focusing`.
+
+    The derivative by hand has a third fewer operations.
+    """
+    missed = _missed(*probability_pair(x), y)
+    return missed * missed * _entropy(x, hits, misses)
+
+
+@squared_focal.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    (x, y, hits, misses), (t_x, t_y, t_hits, t_misses) = primals, tangents
+    p, q = probability_pair(x)
+    missed, cost = _missed(p, q, y), _entropy(x, hits, misses)
+    hit, miss, still = (jnp.where(jnp.isinf(cost), 0, cost) for cost in (*log_pair(x), cost))
+    by_x = 2 * (1 - 2 * y) * p * q * still + missed * (misses * p - hits * q)
+    by_y = 2 * (q - p) * still
+    by_weights = missed * (hit * t_hits + miss * t_misses)
+    return missed * missed * cost, missed * (by_x * t_x + by_y * t_y + by_weights)
+
+
+def _missed(p: Array, q: Array, y: Array) -> Array:
+    return y * q + (1 - y) * p
 
 
 @jax.custom_jvp
@@ -109,23 +135,23 @@ def probability_pair(x: Array) -> tuple[Array, Array]:
 @probability_pair.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     (x,), (t,) = primals, tangents
-    slope = _slope(x) * t
+    slope = steepness(x) * t
     return probability_pair(x), (slope, -slope)
 
 
 @jax.custom_jvp
-def _slope(x: Array) -> Array:
+def steepness(x: Array) -> Array:
     """Returns `p (1 - p)`, without the selects of either: a CPU's compiler makes one loop of it."""
     small = jnp.exp(-jnp.abs(x))
     larger = 1 / (1 + small)
     return small * larger * larger
 
 
-@_slope.defjvp
+@steepness.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
     p, q = probability_pair(x)
-    return _slope(x), _slope(x) * (q - p) * t
+    return steepness(x), steepness(x) * (q - p) * t
 
 
 def log_pair_of_probability(p: Array) -> tuple[Array, Array]:

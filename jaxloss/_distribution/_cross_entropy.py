@@ -184,15 +184,16 @@ def _binary_cross_entropy(
 
 
 def _of_finite(x: Array, y: Array, smoothing: Array | None, pos_weight: Array | None) -> Array:
-    return sigmoid.entropy_of_finite(x, *_shares(towards_half(y, smoothing), pos_weight))
+    return sigmoid.entropy_of_finite(x, *hits_and_misses(towards_half(y, smoothing), pos_weight))
 
 
 def weighted_entropy(x: Array, t: Array, pos_weight: Array | None, probabilities: bool) -> Array:
     """Returns `-pos_weight t log p - (1 - t) log(1 - p)`."""
-    return sigmoid.entropy(x, *_shares(t, pos_weight), probabilities)
+    return sigmoid.entropy(x, *hits_and_misses(t, pos_weight), probabilities)
 
 
-def _shares(t: Array, pos_weight: Array | None) -> tuple[Array, Array]:
+def hits_and_misses(t: Array, pos_weight: Array | None) -> tuple[Array, Array]:
+    """Returns the factors of `-log p` and `-log(1 - p)` in it."""
     return t if pos_weight is None else pos_weight * t, 1 - t
 
 

@@ -14,6 +14,7 @@ from jaxloss._core.labels import Competing, Independent, competing, independent,
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._cross_entropy import (
+    hits_and_misses,
     towards_half,
     weight_of_positives,
     weighted_entropy,
@@ -208,12 +209,14 @@ def sigmoid_focal_of(
 ) -> Array:
     """The focal loss of an element; without `gamma` of 2, which needs no logarithm."""
     t = towards_half(y, smoothing)
-    if gamma is not None and not probabilities:
-        focus = sigmoid.focusing(x, t, gamma)
-    else:
-        p, q = (x, 1 - x) if probabilities else sigmoid.probability_pair(x)
-        missed = t * q + (1 - t) * p
-        focus = missed * missed if gamma is None else numerics.power(missed, gamma)
     balance = 1 if alpha is None else t * alpha + (1 - t) * (1 - alpha)
+    if gamma is None and not probabilities:
+        costs = sigmoid.squared_focal(x, t, *hits_and_misses(t, pos_weight))
+        return costs if alpha is None else numerics.product(balance, costs)
+    if probabilities:
+        missed = t * (1 - x) + (1 - t) * x
+        focus = missed * missed if gamma is None else numerics.power(missed, gamma)
+    else:
+        focus = sigmoid.focusing(x, t, gamma)
     entropy = weighted_entropy(x, t, pos_weight, probabilities)
     return numerics.product(balance * focus, entropy)

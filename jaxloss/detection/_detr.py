@@ -192,14 +192,9 @@ def softmax_of_sets(
     """The weighted mean of the cross-entropies, of unmatched queries with the last class."""
     background = logits.shape[-1] - 1
     ids = jnp.where(assigned.foreground, gather(targets.labels, assigned.index), background)
-    last = jnp.arange(background + 1) == background
-    return cross_entropy(
-        logits,
-        ids,
-        class_weights=jnp.where(last, background_weight, 1),
-        where=~assigned.ignore,
-        axis_name=axis_name,
-    )
+    weights = jnp.where(assigned.foreground, 1, background_weight)
+    where = ~assigned.ignore
+    return cross_entropy(logits, ids, weights=weights, where=where, axis_name=axis_name)
 
 
 def _sigmoid_of_sets(

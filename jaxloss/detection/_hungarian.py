@@ -104,11 +104,9 @@ class _Search(NamedTuple):
 def _match(cost: Array, valid: Array) -> Array:
     """The box of each query, `[B, Q]`, -1 for those without."""
     cost = _finite(cost.swapaxes(1, 2), valid)
-    box = _uncontested(cost, valid)
-    slots = jnp.arange(valid.shape[1], dtype=box.dtype)
-    matched = (box[:, None] == slots[None, :, None]).any(-1)
+    box, waiting = _uncontested(cost, valid)
     zero = jnp.zeros_like(cost[:, 0])
-    start = _Search(box, zero, valid & ~matched, *_nothing_known(zero))
+    start = _Search(box, zero, waiting, *_nothing_known(zero))
     end = jax.lax.while_loop(lambda s: s.waiting.any(), functools.partial(_step, cost), start)
     return end.box
 
@@ -163,13 +161,14 @@ def _along_path(box: Array, before: Array, target: Array, query: Array) -> Array
     return jax.lax.while_loop(lambda state: (state[1] >= 0).any(), move, (box, query))[0]
 
 
-def _uncontested(cost: Array, valid: Array) -> Array:
-    """Matches each box to its best query, unless an earlier box wants it."""
+def _uncontested(cost: Array, valid: Array) -> tuple[Array, Array]:
+    """Matches each box to its best query, unless an earlier one wants it; and which boxes wait."""
     boxes = cost.shape[1]
-    claim = jnp.where(valid, jnp.arange(boxes, dtype=jnp.int32)[None], boxes)
+    number = jnp.arange(boxes, dtype=jnp.int32)[None]
     nobody = jnp.full_like(cost[:, 0], boxes, jnp.int32)
-    claims = lowest(nobody, cost.argmin(2), claim)
-    return jnp.where(claims == boxes, -1, claims)
+    best = cost.argmin(2)
+    first = lowest(nobody, best, jnp.where(valid, number, boxes))
+    return jnp.where(first == boxes, -1, first), valid & (gather(first, best) != number)
 
 
 def _finite(cost: Array, valid: Array) -> Array:

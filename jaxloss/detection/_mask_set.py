@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
-from jaxloss._distribution import binary_cross_entropy
 from jaxloss.detection import _sampling as sampling
 from jaxloss.detection._assignment import at_least_one, gather, lowest
 from jaxloss.detection._declare import detection
@@ -145,12 +144,9 @@ def mask_set(
     slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
     x = sampling.of_one_map(maps, query, where, mask)
     y = jax.lax.stop_gradient(sampling.of_one_map(truth, slot, where, mask))
-    entropy = binary_cross_entropy(
-        x, y, where=mask[..., None], reduction="sum", axis_name=axis_name
-    )
     p, _ = sigmoid.probability_pair(x)
-    dice = 1 - (2 * (p * y).sum(-1) + 1) / (p.sum(-1) + y.sum(-1) + 1)
-    dice = everywhere(jnp.where(mask, dice, 0).sum(), axis_name)
+    each = sigmoid.entropy(x, y, 1 - y).sum(-1), _dice((p * y).sum(-1), p.sum(-1), y.sum(-1))
+    entropy, dice = (everywhere(jnp.where(mask, a, 0).sum(), axis_name) for a in each)
     total = at_least_one(mask.sum().astype(scores.dtype), axis_name)
     classified = softmax_of_sets(scores, targets, assigned, background_weight, axis_name)
     parts = {
@@ -204,8 +200,11 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
     none = pairs, pairs, pairs[..., 0], pairs[..., 0], pairs[:, 0]
     by_part = jnp.moveaxis(where.reshape(images, parts, size, 2), 1, 0)
     (xy, py, miss, p, y), _ = jax.lax.scan(add, none, (by_part, counts))
-    entropy = (miss[..., None] - xy) / points
-    return entropy, 1 - (2 * py + 1) / (p[..., None] + y[:, None] + 1)
+    return (miss[..., None] - xy) / points, _dice(py, p[..., None], y[:, None])
+
+
+def _dice(both: Array, p: Array, y: Array) -> Array:
+    return 1 - (2 * both + 1) / (p + y + 1)
 
 
 def _with_important(

@@ -1,13 +1,11 @@
 """Soft counts of masks under a sigmoid, as a CPU computes them.
 
 Its compiler sums products of arrays without writing them, if none of their factors is a select or
-serves another sum, too. So both probabilities are written, and `1 - y` is made of another constant
-than they are. Of small arrays they are kept for the derivative, of others there are those of a
-chunk.
+serves another sum, too. So both probabilities of a chunk are written, and `1 - y` is made of
+another constant than they are.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +18,6 @@ from jaxloss._core.sharding import blocks
 
 Array = jax.Array
 
-KEPT = 2**24  # bytes; the system gives memory for more page by page, anew in each call
 RUN = 64  # positions
 
 
@@ -28,9 +25,7 @@ def counts(
     x: Array, y: Array, mask: Array | None, weight: Array | None, *, summed: tuple[int, ...]
 ) -> tuple[Array, ...]:
     """Returns the sums of `p y`, `p (1 - y)` and `(1 - p) y` over some axes."""
-    if _is_kept(x):
-        return _counts(x, y, mask, weight, pair=_pair, summed=summed)
-    return in_chunks(bind(_counts, pair=_pair_by_odds, summed=summed), summed)(x, y, mask, weight)
+    return in_chunks(bind(_counts, summed=summed), summed)(x, y, mask, weight)
 
 
 def slope_of_counts(
@@ -44,42 +39,21 @@ def slope_of_counts(
     """Returns the derivative by `x` of those sums times their factors."""
     x, y = _valid(x, y, mask)
     by_tp, by_fp, by_fn = (jnp.expand_dims(factor, summed) for factor in factors)
-    rate = math.prod(_pair(x)) if _is_kept(x) else sigmoid.steepness(x)
-    slope = rate * (by_fp + y * (by_tp - by_fp - by_fn))
+    slope = sigmoid.steepness(x) * (by_fp + y * (by_tp - by_fp - by_fn))
     return (numerics.weighted(slope, None, weight),)
 
 
-def _is_kept(x: Array) -> bool:
-    return x.nbytes <= KEPT
-
-
 def _counts(
-    x: Array,
-    y: Array,
-    mask: Array | None,
-    weight: Array | None,
-    *,
-    pair: Callable[[Array], tuple[Array, Array]],
-    summed: tuple[int, ...],
+    x: Array, y: Array, mask: Array | None, weight: Array | None, *, summed: tuple[int, ...]
 ) -> tuple[Array, ...]:
     x, y = _valid(x, y, mask)
     run = _run(x, summed)
     x, y, weight = (_in_runs(a, x.shape, run) for a in (x, y, weight))
-    p, q = pair(x)
+    odds = jnp.exp(-x)
+    p, q = 1 / (1 + odds), jnp.where(jnp.isinf(odds), 1, odds / (1 + odds))
     each = (numerics.weighted(v, None, weight) for v in (p * y, p * (y - 1), q * y))
     tp, minus_fp, fn = (_of_classes(values.sum(summed), run) for values in each)
     return tp, -minus_fp, fn
-
-
-def _pair(x: Array) -> tuple[Array, Array]:
-    """`p` and `1 - p`, each by itself."""
-    return jax.lax.logistic(x), jax.lax.logistic(-x)
-
-
-def _pair_by_odds(x: Array) -> tuple[Array, Array]:
-    """The same of one exponential, which is written too: in a chunk that takes less time."""
-    odds = jnp.exp(-x)
-    return 1 / (1 + odds), jnp.where(jnp.isinf(odds), 1, odds / (1 + odds))
 
 
 def _run(x: Array, summed: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Soft counts of masks as a CPU computes them: with both probabilities kept, and in chunks."""
+"""Soft counts of masks as a CPU computes them: at once, and in chunks."""
 
 import functools
 
@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import chunks, masks
+from jaxloss._core import chunks
 from tests.compiling import quick_jit
 
 SHAPE = 3, 8, 6, 4  # the classes last
 EXTREMES = [np.inf, -np.inf, 104.0, -104.0, 88.5, -88.5, 87.3, -87.3, 0.0]
 
 
-@pytest.fixture(params=["kept", "in chunks"], autouse=True)
+@pytest.fixture(params=["at once", "in chunks"], autouse=True)
 def way(request, monkeypatch):
-    """Takes one of both ways, from the smallest array on."""
+    """Takes the branch of large arrays, from the smallest on, of chunks of three rows or of all."""
     jax.clear_caches()
-    monkeypatch.setattr(chunks, "CHUNKS", 3)
+    monkeypatch.setattr(chunks, "CHUNKS", 3 if request.param == "in chunks" else 9)
     monkeypatch.setattr(chunks, "CHUNK", 1)
     monkeypatch.setattr(chunks, "CHUNKED_FROM", 0)
-    monkeypatch.setattr(masks, "KEPT", 2**40 if request.param == "kept" else 0)
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # else they may be split
     yield request.param
     jax.clear_caches()

@@ -25,7 +25,10 @@ def counts(
     x: Array, y: Array, mask: Array | None, weight: Array | None, *, summed: tuple[int, ...]
 ) -> tuple[Array, ...]:
     """Returns the sums of `p y`, `p (1 - y)` and `(1 - p) y` over some axes."""
-    return in_chunks(bind(_counts, summed=summed), summed)(x, y, mask, weight)
+    run = _run(x, summed)
+    arrays = (_in_runs(a, x.shape, run) for a in (x, y, mask, weight))
+    sums = in_chunks(bind(_counts, summed=summed), summed)(*arrays)
+    return tuple(_of_classes(a, run) for a in sums)
 
 
 def slope_of_counts(
@@ -47,12 +50,10 @@ def _counts(
     x: Array, y: Array, mask: Array | None, weight: Array | None, *, summed: tuple[int, ...]
 ) -> tuple[Array, ...]:
     x, y = _valid(x, y, mask)
-    run = _run(x, summed)
-    x, y, weight = (_in_runs(a, x.shape, run) for a in (x, y, weight))
     odds = jnp.exp(-x)
     p, q = 1 / (1 + odds), jnp.where(jnp.isinf(odds), 1, odds / (1 + odds))
     each = (numerics.weighted(v, None, weight) for v in (p * y, p * (y - 1), q * y))
-    tp, minus_fp, fn = (_of_classes(values.sum(summed), run) for values in each)
+    tp, minus_fp, fn = (values.sum(summed) for values in each)
     return tp, -minus_fp, fn
 
 

@@ -64,3 +64,10 @@ def test_square_roots_from_0_to_infinity():
     value, slope = jax.value_and_grad(numerics.sqrt)(jnp.float32(jnp.nan))
     assert jnp.isnan(value)
     assert jnp.isnan(slope)
+
+
+def test_expm1_has_a_derivative_where_it_rounds_to_minus_1():
+    x = jnp.array([-80.0, -20.0, -1e-8, 0.0, 1.0])
+    np.testing.assert_array_equal(numerics.expm1(x), jnp.expm1(x))
+    np.testing.assert_allclose(jax.vmap(jax.grad(numerics.expm1))(x), jnp.exp(x), 1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(numerics.expm1)))(x), jnp.exp(x), 1e-6)

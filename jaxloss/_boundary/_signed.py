@@ -102,4 +102,4 @@ def _regression(
     f_phi: Array, f_f: Array, phi_phi: Array, error: Array, n: Array, smooth: Array
 ) -> Array:
     both = f_phi + smooth
-    return numerics.divide(error, n) - numerics.divide(both, both + f_f + phi_phi)
+    return numerics.divide(error, n) - numerics.share(both, f_f + phi_phi)

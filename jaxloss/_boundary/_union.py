@@ -74,7 +74,7 @@ def boundary_dou(
 def _boundary_dou(counts: Confusion, contour: Array, alpha_max: Array, smooth: Array) -> Array:
     alpha = jnp.minimum(1 - 2 * numerics.divide(contour, counts.actual), alpha_max)
     (difference,) = counts.more
-    return numerics.divide(difference, difference + (1 - alpha) * counts.tp + smooth)
+    return numerics.share(difference, (1 - alpha) * counts.tp + smooth)
 
 
 def _apart(p: Array, q: Array, y: Array) -> tuple[Array]:

@@ -152,19 +152,31 @@ def _mpdiou(x: Span, y: Span, height: Array, width: Array) -> Array:
 
 
 def _nwd(x: Span, y: Span, constant: Array) -> Array:
-    differences = (x.apart, y.apart, (x.first - x.second) / 2, (y.first - y.second) / 2)
-    return -jnp.expm1(-numerics.length(*differences) / constant)
+    differences = (x.apart, y.apart, x.wider / 2, y.wider / 2)
+    return -numerics.expm1(-numerics.length(*differences) / constant)
 
 
 def _sqrt_size_l2(x: Span, y: Span) -> Array:
-    roots = [numerics.sqrt(axis.first) - numerics.sqrt(axis.second) for axis in (x, y)]
+    roots = [_between_roots(axis.first, axis.second, axis.wider) for axis in (x, y)]
     return x.apart**2 + y.apart**2 + roots[0] ** 2 + roots[1] ** 2
+
+
+@jax.custom_jvp
+def _between_roots(first: Array, second: Array, wider: Array) -> Array:
+    """Returns `sqrt(first) - sqrt(second)`, given `first - second`; a root has no slope at 0."""
+    return numerics.divide(wider, numerics.sqrt(first) + numerics.sqrt(second))
+
+
+@_between_roots.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    first, second, _ = primals
+    by_first, by_second = (numerics.reciprocal(2 * numerics.sqrt(x)) for x in (first, second))
+    return _between_roots(*primals), by_first * tangents[0] - by_second * tangents[1]
 
 
 def _area_scaled_l2(x: Span, y: Span, height: Array, width: Array) -> Array:
     scale = 2 - (x.second / width) * (y.second / height)
-    sides = (x.first - x.second) ** 2 + (y.first - y.second) ** 2
-    return scale * (x.apart**2 + y.apart**2 + sides)
+    return scale * (x.apart**2 + y.apart**2 + x.wider**2 + y.wider**2)
 
 
 def _height_and_width(image_size: Array) -> tuple[Array, Array]:

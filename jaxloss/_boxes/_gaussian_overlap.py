@@ -121,7 +121,7 @@ def _probiou(pair: polygons.Pair, mode: str) -> Array:
         return distance * stretch * stretch
     stretch = jnp.minimum(stretch, 1e9)
     exponent = distance * stretch * stretch
-    return numerics.sqrt(-jnp.expm1(-jnp.where(exponent > _FAR, _FAR, exponent)))
+    return numerics.sqrt(-numerics.expm1(-jnp.where(exponent > _FAR, _FAR, exponent)))
 
 
 def _kfiou(pair: polygons.Pair, fun: str) -> Array:
@@ -133,7 +133,7 @@ def _kfiou(pair: polygons.Pair, fun: str) -> Array:
     root = numerics.sqrt(1 + two.widening)
     # 1 / (3 K) - 1, of terms that are not negative.
     odds = (unequal * root + 2 * numerics.divide(two.widening, 1 + root)) * (2 / 3)
-    missing = numerics.divide(odds, 1 + odds)
+    missing = numerics.share(odds, jnp.ones_like(odds))
     overlap = {"linear": missing, "exp": jnp.expm1(missing), "log": jnp.log1p(odds)}[fun]
     return overlap + _centres(two)
 

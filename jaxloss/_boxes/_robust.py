@@ -94,7 +94,7 @@ def _bounded_iou(x: Span, y: Span, beta: Array) -> Array:
         larger = numerics.maximum(axis.first, axis.second)
         return (
             jnp.minimum(numerics.divide(far, axis.second + far / 2), 1),
-            numerics.divide(numerics.absolute(axis.first - axis.second), larger),
+            numerics.divide(numerics.absolute(axis.wider), larger),
         )
 
     return sum((_smooth(miss, beta) for miss in (*missed(x), *missed(y))), start=0 * beta)

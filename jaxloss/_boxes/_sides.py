@@ -84,7 +84,7 @@ def siou(
 
 def efficient_iou(x: Span, y: Span) -> Array:
     """EIoU's cost of a pair."""
-    sides = [numerics.divide(axis.first - axis.second, axis.hull) ** 2 for axis in (x, y)]
+    sides = [numerics.divide(axis.wider, axis.hull) ** 2 for axis in (x, y)]
     return pairs.measure(x, y).loss + pairs.offset(x, y) + sides[0] + sides[1]
 
 
@@ -95,9 +95,9 @@ def _siou(x: Span, y: Span, theta: Array) -> Array:
 
     def penalty(axis: Span) -> Array:
         distance = numerics.divide(axis.apart, axis.hull)
-        smaller, larger = numerics.in_order(axis.first, axis.second)
-        unlike = numerics.share(larger - smaller, smaller)
-        shape = numerics.power(-jnp.expm1(-unlike), theta)
-        return shape - jnp.expm1(-sharpness * distance**2)
+        smaller = numerics.minimum(axis.first, axis.second)
+        unlike = numerics.share(numerics.absolute(axis.wider), smaller)
+        shape = numerics.power(-numerics.expm1(-unlike), theta)
+        return shape - numerics.expm1(-sharpness * distance**2)
 
     return pairs.measure(x, y).loss + (penalty(x) + penalty(y)) / 2

@@ -108,7 +108,7 @@ def _alpha_iou(x: Span, y: Span, alpha: Array, base: Base) -> Array:
     areas = pairs.measure(x, y)
     meet = areas.iou > 0
     log_iou = jnp.where(meet, pairs.log_iou(areas), -1)
-    overlap = jnp.where(meet, -jnp.expm1(alpha * log_iou), 1 + 0 * alpha)  # NaN stays NaN
+    overlap = jnp.where(meet, -numerics.expm1(alpha * log_iou), 1 + 0 * alpha)  # NaN stays NaN
     return overlap + sum(numerics.power(term, alpha) for term in _penalties(base, x, y, areas))
 
 

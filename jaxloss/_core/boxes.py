@@ -31,6 +31,7 @@ class Span(NamedTuple):
       hull: The extent of the enclosing interval.
       only_first: `first - shared`, without cancellation.
       only_second: `second - shared`, without cancellation.
+      wider: `first - second`, without cancellation.
       apart: The centre of the first minus that of the second.
       before: By how much the first begins earlier.
       after: By how much the first ends later.
@@ -42,6 +43,7 @@ class Span(NamedTuple):
     hull: Array
     only_first: Array
     only_second: Array
+    wider: Array
     apart: Array
     before: Array
     after: Array
@@ -53,7 +55,8 @@ class Span(NamedTuple):
 
     def scaled(self, ratio: Array) -> "Span":
         """Both intervals scaled about their centres."""
-        return _of_centres(self.apart, ratio * self.first, ratio * self.second)
+        first, second, wider = (ratio * x for x in (self.first, self.second, self.wider))
+        return _of_centres(self.apart, first, second, wider)
 
 
 class Areas(NamedTuple):
@@ -167,11 +170,14 @@ def _span(first: tuple[Array, Array], second: tuple[Array, Array], format: str) 
     (a0, a1), (b0, b1) = first, second
     if format == "xyxy":
         (a0, a1), (b0, b1) = _ordered(a0, a1), _ordered(b0, b1)
-        return _of_edges((a0, a1), (b0, b1), a1 - a0, b1 - b0, ((a0 - b0) + (a1 - b1)) / 2)
+        before, after = b0 - a0, a1 - b1
+        wider, apart = before + after, (after - before) / 2
+        return _of_edges((a0, a1), (b0, b1), a1 - a0, b1 - b0, wider, apart, before, after)
     apart = a0 - b0
     if format == "xywh":
         apart = apart + (a1 - b1) / 2
-    return _of_centres(apart, jnp.where(a1 < 0, 0, a1), jnp.where(b1 < 0, 0, b1))
+    a1, b1 = (jnp.where(size < 0, 0, size) for size in (a1, b1))
+    return _of_centres(apart, a1, b1, a1 - b1)
 
 
 def _ordered(low: Array, high: Array) -> tuple[Array, Array]:
@@ -180,18 +186,24 @@ def _ordered(low: Array, high: Array) -> tuple[Array, Array]:
     return jnp.where(inverted, middle, low), jnp.where(inverted, middle, high)
 
 
-def _of_centres(apart: Array, first: Array, second: Array) -> Span:
+def _of_centres(apart: Array, first: Array, second: Array, wider: Array) -> Span:
     """The span of two sizes: a corner would lose sizes below the rounding of the position."""
-    a, b = first / 2, second / 2
-    return _of_edges((-a, a), (-apart - b, -apart + b), first, second, apart)
+    a, b, half = first / 2, second / 2, wider / 2
+    other = -apart - b, -apart + b
+    return _of_edges((-a, a), other, first, second, wider, apart, half - apart, half + apart)
 
 
 def _of_edges(
-    a: tuple[Array, Array], b: tuple[Array, Array], first: Array, second: Array, apart: Array
+    a: tuple[Array, Array],
+    b: tuple[Array, Array],
+    first: Array,
+    second: Array,
+    wider: Array,
+    apart: Array,
+    before: Array,
+    after: Array,
 ) -> Span:
-    (a0, a1), (b0, b1) = a, b
-    (begin, low), (high, end) = numerics.in_order(a0, b0), numerics.in_order(a1, b1)
-    before, after = b0 - a0, a1 - b1
+    (begin, low), (high, end) = (numerics.in_order(*pair) for pair in zip(a, b, strict=True))
     earlier, later = numerics.positive(before), numerics.positive(after)
     return Span(
         first=first,
@@ -200,6 +212,7 @@ def _of_edges(
         hull=end - begin,
         only_first=earlier + later,
         only_second=(earlier - before) + (later - after),
+        wider=wider,
         apart=apart,
         before=before,
         after=after,

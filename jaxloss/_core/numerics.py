@@ -137,6 +137,17 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
+def expm1(x: Array) -> Array:
+    """Returns `exp(x) - 1`; the derivative keeps its digits where that is nearly -1."""
+    return jnp.expm1(x)
+
+
+@expm1.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return expm1(*primals), jnp.exp(*primals) * tangents[0]
+
+
+@jax.custom_jvp
 def _inverse(x: Array) -> Array:
     return 1 / x
 

@@ -151,8 +151,7 @@ def _score_and_cost(
 
 def complement(wrong: Array, right: Array) -> Array:
     """Returns `1 - right / (right + wrong)`; a score of 0/0 is 0, so its loss is 1."""
-    total = right + wrong
-    return jnp.where(total == 0, 1, numerics.divide(wrong, total))
+    return jnp.where(right + wrong == 0, 1, numerics.share(wrong, right))
 
 
 class Reducing(NamedTuple):

@@ -115,8 +115,9 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     hit, miss, still = (jnp.where(jnp.isinf(cost), 0, cost) for cost in (*log_pair(x), cost))
     by_x = 2 * (1 - 2 * y) * p * q * still + missed * (misses * p - hits * q)
     by_y = 2 * (q - p) * still
-    by_weights = missed * (hit * t_hits + miss * t_misses)
-    return missed * missed * cost, missed * (by_x * t_x + by_y * t_y + by_weights)
+    by_hits, by_misses = missed * missed * hit, missed * missed * miss
+    slope = missed * (by_x * t_x + by_y * t_y) + by_hits * t_hits + by_misses * t_misses
+    return missed * missed * cost, slope
 
 
 def _missed(p: Array, q: Array, y: Array) -> Array:

@@ -177,7 +177,7 @@ def _of_scales(unlike: Array, powers: Array) -> Array:
     nothing_alike = unlike >= 1
     logarithms = powers * jnp.log1p(-jnp.where(nothing_alike, 0, unlike))
     lost = (nothing_alike & (powers > 0)).any(0)
-    return jnp.where(lost, 1, -jnp.expm1(logarithms.sum(0)))
+    return jnp.where(lost, 1, -numerics.expm1(logarithms.sum(0)))
 
 
 def _halved(images: Moments, axes: Sequence[int]) -> Moments:

@@ -89,4 +89,4 @@ def _unlike(apart: Array, area: Array, sigma: Array) -> Array:
     none = area <= 0  # NaN stays NaN
     unit = 2 * sigma * jnp.sqrt(2 * jnp.where(none, 1, area))
     far = ((apart / unit[..., None]) ** 2).sum(-1)
-    return jnp.where(none, jnp.where(far == 0, far, 1), -jnp.expm1(-far))
+    return jnp.where(none, jnp.where(far == 0, far, 1), -numerics.expm1(-far))

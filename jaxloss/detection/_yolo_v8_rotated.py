@@ -216,4 +216,4 @@ def _probiou(box: Boxes, predicted: Boxes) -> Array:
     far = 3 * (yy * dx * dx + xx * dy * dy - 2 * xy * dx * dy)
     spread = jnp.log(numerics.divide(determinant, 4 * sides)) / 2
     distance = numerics.divide(far, determinant) + jnp.maximum(spread, 0)
-    return 1 - numerics.sqrt(-jnp.expm1(-jnp.maximum(distance, 0)))
+    return 1 - numerics.sqrt(-numerics.expm1(-jnp.maximum(distance, 0)))

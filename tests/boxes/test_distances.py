@@ -131,3 +131,33 @@ def test_area_scaled_l2_scales_small_targets_up():
     )
     by_axis = [0.01 * 64 + 0.09 * 64 + 0.36 * 36, 0.01 * 64 + 0.04 * 64 + 0.04 * 36]
     np.testing.assert_allclose(scaled, np.array([1.6, 2]) * by_axis, 1e-5)
+
+
+@pytest.mark.parametrize("shift", [1e-6, 1e-3])
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (jaxloss.nwd, {"constant": 2.0}),
+        (jaxloss.sqrt_size_l2, {}),
+        (jaxloss.area_scaled_l2, {"image_size": 5.0}),
+        (jaxloss.bounded_iou, {}),
+        (jaxloss.inner_iou, {"base": "giou"}),
+        (jaxloss.eiou, {}),
+        (jaxloss.siou, {}),
+    ],
+)
+def test_what_nearly_equal_boxes_differ_by_keeps_its_digits(loss, options, shift):
+    """Against 64 bits of the same numbers: sides are never rounded before they are compared."""
+    rng = np.random.default_rng(0)
+    corner, size = rng.normal(size=(200, 2)), rng.uniform(0.5, 3, (200, 2))
+    b = np.concatenate([corner, corner + size], 1).astype(np.float32)
+    a = (b + shift * rng.normal(size=b.shape)).astype(np.float32)
+    run = lambda a, b: (
+        loss(a, b, reduction="none", **options),
+        jax.grad(lambda a: loss(a, b, reduction="sum", **options))(a),
+    )
+    value, slope = map(np.asarray, run(a, b))
+    with jax.enable_x64(True):
+        exact, exact_slope = map(np.asarray, run(a.astype(np.float64), b.astype(np.float64)))
+    np.testing.assert_allclose(value, exact, rtol=5e-6)
+    assert (np.abs(slope - exact_slope).max(1) < 1e-5 * np.abs(exact_slope).max(1)).all()

@@ -102,3 +102,11 @@ def test_inner_iou_of_one_box_in_another():
     a, b = jnp.array([1.0, 1.0, 3.0, 3.0]), jnp.array([0.0, 0.0, 4.0, 4.0])
     for ratio in (0.5, 1.0, 1.5):
         np.testing.assert_allclose(jaxloss.inner_iou(a, b, ratio=ratio), 0.75, 1e-6)
+
+
+@pytest.mark.parametrize("alpha", [3.0, 10.0])
+def test_alpha_iou_has_its_gradient_however_small_the_iou(alpha):
+    for iou in (0.3, 0.1, 0.01, 0.001):
+        a, b = jnp.array([0.0, 0.0, 1.0, 1.0]), jnp.array([0.0, 0.0, iou, 1.0])
+        slope = jax.grad(lambda a, b=b: jaxloss.alpha_iou(a, b, alpha=alpha))(a)[2]
+        np.testing.assert_allclose(slope, alpha * iou**alpha, rtol=1e-5)

@@ -169,3 +169,11 @@ def test_a_known_exponent_of_2_is_a_square(options):
                 for gamma in (2.0, jnp.float32(2))
             )
             np.testing.assert_allclose(known, traced, rtol=2e-5, atol=1e-36)
+
+
+def test_derivative_by_labels_at_the_largest_logits():
+    """A cost near the largest number meets a factor of 0 before any other."""
+    x, y = jnp.float32([-3.4e38, -3e38]), jnp.zeros(2)
+    focal = functools.partial(jaxloss.sigmoid_focal, pos_weight=2.0, reduction="none")
+    slope = jax.jvp(lambda y: focal(x, y), (y,), (jnp.ones(2),))[1]
+    np.testing.assert_array_equal(slope, 0)

@@ -1,5 +1,8 @@
 """Region losses: oracles, cases and closed forms."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -159,3 +162,14 @@ def test_all_classes_in_one_count():
     weights = jnp.array([1.0, 2.0, 0.0])
     hits, sums = np.array([2.4 + 0.2, 0.1]), np.array([3.2 + 0.8 + 3 + 2, 0.4 + 1.6 + 1])
     np.testing.assert_allclose(of_all(class_weights=weights), 1 - 2 * hits / sums, 1e-6)
+
+
+@pytest.mark.parametrize("smooth", [1e-5, 1.0])
+@pytest.mark.parametrize("pixels", [1000, 40000])
+def test_gradient_of_an_absent_class_keeps_its_digits(pixels, smooth):
+    """Twice `pixels` of probability 1/2 are wrong: with `w = pixels`, the loss is `w / (w + s)`."""
+    x, y = jnp.zeros((1, 2 * pixels)), jnp.zeros((1, 2 * pixels))
+    for loss, weight in ((jaxloss.dice, 1), (jaxloss.jaccard, 1), (jaxloss.tversky, 0.5)):
+        slope = jax.grad(functools.partial(loss, labels=y, axis=None, smooth=smooth))(x)
+        expected = weight * smooth / (weight * pixels + smooth) ** 2 / 4
+        np.testing.assert_allclose(slope, np.full(x.shape, expected), rtol=2e-5)

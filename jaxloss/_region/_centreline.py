@@ -74,19 +74,11 @@ def cldice(
 
 def _cldice(hit: Array, spurious: Array, found: Array, missed: Array, smooth: Array) -> Array:
     """The loss of how much of each skeleton lies inside and outside of the other mask."""
-    (imprecision, tp), (insensitivity, ts) = (
-        _parts(spurious, hit + smooth),
-        _parts(missed, found + smooth),
-    )
+    inside, across = hit + smooth, found + smooth
+    imprecision, tp = complement(spurious, inside), numerics.share(inside, spurious)
+    insensitivity, ts = complement(missed, across), numerics.share(across, missed)
     wrong, total = imprecision * ts + insensitivity * tp, tp + ts
     return jnp.where(total == 0, 1, wrong * numerics.reciprocal(total))
-
-
-def _parts(wrong: Array, right: Array) -> tuple[Array, Array]:
-    """The shares of both; of nothing all is wrong."""
-    total = wrong + right
-    inverse = numerics.reciprocal(total)
-    return jnp.where(total == 0, 1, wrong * inverse), right * inverse
 
 
 @segmentation

@@ -180,8 +180,7 @@ def _mcc(counts: Confusion, smooth: Array) -> Array:
     r = joint * inverse
     apart = r * (u + v) * inverse + (u * inverse) * (v * inverse)
     missing, total = jnp.where(r > 0, apart, 1 - r), jnp.where(r > 0, 1 + r, 1)
-    missing, total = jnp.where(has_one, wrong, missing), jnp.where(has_one, wrong + s, total)
-    return missing * numerics.reciprocal(total)
+    return jnp.where(has_one, numerics.share(wrong, s), missing * numerics.reciprocal(total))
 
 
 def _true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:

@@ -173,3 +173,21 @@ def test_gradient_of_an_absent_class_keeps_its_digits(pixels, smooth):
         slope = jax.grad(functools.partial(loss, labels=y, axis=None, smooth=smooth))(x)
         expected = weight * smooth / (weight * pixels + smooth) ** 2 / 4
         np.testing.assert_allclose(slope, np.full(x.shape, expected), rtol=2e-5)
+
+
+@pytest.mark.parametrize("smooth", [1e-4, 1.0])
+@pytest.mark.parametrize(
+    "loss", [jaxloss.cldice, jaxloss.mcc, jaxloss.f_beta, jaxloss.boundary_dou]
+)
+def test_of_an_absent_class_others_keep_theirs(loss, smooth):
+    """Against 64 bits of the same numbers; one image has the class, the other has not."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 24, 24)).astype(np.float32), np.zeros((2, 24, 24), np.float32)
+    y[1, 8:16, 10:13] = 1
+    run = jax.grad(functools.partial(loss, axis=None, smooth=smooth))
+    slope = np.asarray(run(x, y))
+    with jax.enable_x64(True):
+        exact = np.asarray(run(x.astype(np.float64), y.astype(np.float64)))
+    largest = np.abs(exact).max((1, 2))
+    assert (largest > 0).all()
+    assert (np.abs(slope - exact).max((1, 2)) < 1e-5 * largest).all()

@@ -77,7 +77,7 @@ def _cut_up(
 
     function = jax.jit(function)  # which is traced once for chunks of one size
     rows = x.shape[axis] // cut.blocks
-    turns = min(CHUNKS, x.size // CHUNK)
+    turns = min(CHUNKS, x.size // CHUNK) if axes is None else CHUNKS
     # A few more or less where they leave no rest: half as much to compile.
     near = (*range(turns, turns * 5 // 4 + 1), *range(turns - 1, turns * 3 // 4, -1))
     step = -(-rows // next((count for count in near if rows % count == 0), turns))

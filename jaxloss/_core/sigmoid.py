@@ -103,7 +103,7 @@ def squared_focal(x: Array, y: Array, hits: Array, misses: Array) -> Array:
 
     With the derivative by hand a CPU takes a fifth less time.
     """
-    missed = _missed(*probability_pair(x), y)
+    missed = missing(*probability_pair(x), y)
     return missed * missed * _entropy(x, hits, misses)
 
 
@@ -111,7 +111,7 @@ def squared_focal(x: Array, y: Array, hits: Array, misses: Array) -> Array:
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     (x, y, hits, misses), (t_x, t_y, t_hits, t_misses) = primals, tangents
     p, q = probability_pair(x)
-    missed, cost = _missed(p, q, y), _entropy(x, hits, misses)
+    missed, cost = missing(p, q, y), _entropy(x, hits, misses)
     hit, miss, still = (jnp.where(jnp.isinf(cost), 0, cost) for cost in (*log_pair(x), cost))
     by_x = 2 * (1 - 2 * y) * p * q * still + missed * (misses * p - hits * q)
     by_y = 2 * (q - p) * still
@@ -120,7 +120,8 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     return missed * missed * cost, slope
 
 
-def _missed(p: Array, q: Array, y: Array) -> Array:
+def missing(p: Array, q: Array, y: Array) -> Array:
+    """Returns `1 - p_t`, what targets miss of probabilities `p` and `q = 1 - p`."""
     return y * q + (1 - y) * p
 
 
@@ -184,7 +185,7 @@ def _(
     p, q = probability_pair(x)
     log_miss = _log_miss(x, y)
     value = jnp.exp(-gamma * log_miss)
-    blend = jnp.where((y == 0) | (y == 1), 1, _missed(p, q, y))
+    blend = jnp.where((y == 0) | (y == 1), 1, missing(p, q, y))
     ratio = jnp.where(y == 1, p, jnp.where(y == 0, q, p * q / blend))  # p q / (1 - p_t)
     by_x = gamma * value * (1 - 2 * y) * ratio
     steep = numerics.finite(jnp.exp((1 - gamma) * log_miss))
@@ -198,7 +199,7 @@ def _log_miss(x: Array, y: Array) -> Array:
     hit, miss = log_pair(x)
     hard = (y == 0) | (y == 1)
     p, q = probability_pair(x)
-    blend = jnp.where(hard, 1, _missed(p, q, y))
+    blend = jnp.where(hard, 1, missing(p, q, y))
     return numerics.finite(jnp.where(y == 1, miss, jnp.where(y == 0, hit, -jnp.log(blend))))
 
 

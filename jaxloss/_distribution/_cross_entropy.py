@@ -193,7 +193,7 @@ def weighted_entropy(x: Array, t: Array, pos_weight: Array | None, probabilities
 
 
 def hits_and_misses(t: Array, pos_weight: Array | None) -> tuple[Array, Array]:
-    """Returns the factors of `-log p` and `-log(1 - p)` in it."""
+    """Returns the factors of `-log p` and `-log(1 - p)` in a binary cross-entropy."""
     return t if pos_weight is None else pos_weight * t, 1 - t
 
 

@@ -214,7 +214,7 @@ def sigmoid_focal_of(
         costs = sigmoid.squared_focal(x, t, *hits_and_misses(t, pos_weight))
         return costs if alpha is None else numerics.product(balance, costs)
     if probabilities:
-        missed = t * (1 - x) + (1 - t) * x
+        missed = sigmoid.missing(x, 1 - x, t)
         focus = missed * missed if gamma is None else numerics.power(missed, gamma)
     else:
         focus = sigmoid.focusing(x, t, gamma)

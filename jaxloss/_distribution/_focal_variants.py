@@ -151,7 +151,7 @@ def _reduced_sigmoid_focal(
 ) -> Array:
     if probabilities:
         p, q = x, 1 - x
-        focus = numerics.power(y * q + (1 - y) * p, gamma)
+        focus = numerics.power(sigmoid.missing(p, q, y), gamma)
     else:
         p, q = sigmoid.probability_pair(x)
         focus = sigmoid.focusing(x, y, gamma)

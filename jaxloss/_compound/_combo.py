@@ -81,13 +81,15 @@ def _priced_entropy(data: Data, beta: Array) -> tuple[Cost, Data]:
 
 
 def _of_part(part: Competing, beta: Array) -> Array:
-    z = part.unmasked_logits()
-    x = z if part.are_probabilities else softmax.log_odds(z, *softmax.scale(z, part.axis))
-    values = _priced(x, part.dense_labels(), beta, probabilities=part.are_probabilities)
+    values = _of_pair(*softmax.log_pair(part), part.dense_labels(), beta)
     weighted = values if part.class_weights is None else values * part.class_weights
     return weighted.sum(part.axis)
 
 
 def _priced(x: Array, y: Array, beta: Array, *, probabilities: bool) -> Array:
-    hit, miss = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
+    pair = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
+    return _of_pair(*pair, y, beta)
+
+
+def _of_pair(hit: Array, miss: Array, y: Array, beta: Array) -> Array:
     return numerics.product(beta * y, hit) + numerics.product((1 - beta) * (1 - y), miss)

@@ -17,7 +17,7 @@ from jaxloss._core.sharding import is_split
 Array = jax.Array
 
 CHUNKS = 32  # at most
-CHUNK = 2**17  # elements at least, where each turn costs more than its work
+CHUNK = 2**17  # elements at least: each turn of the loop takes its time
 CHUNKED_FROM = 2**18  # elements
 
 
@@ -77,9 +77,7 @@ def _cut_up(
 
     function = jax.jit(function)  # which is traced once for chunks of one size
     rows = x.shape[axis] // cut.blocks
-    # Elementwise work is short; devices that share what is summed exchange the sums of each turn.
-    few = axes is None or any(is_split(x, i) for i in axes)
-    turns = min(CHUNKS, x.size // CHUNK) if few else CHUNKS
+    turns = min(CHUNKS, x.size // CHUNK)
     # A few more or less where they leave no rest: half as much to compile.
     near = (*range(turns, turns * 5 // 4 + 1), *range(turns - 1, turns * 3 // 4, -1))
     step = -(-rows // next((count for count in near if rows % count == 0), turns))

@@ -29,6 +29,18 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     return log_pair(x), (-q * t, p * t)
 
 
+@jax.custom_jvp
+def log_miss(p: Array, q: Array) -> Array:
+    """Returns `-log(1 - p)` of a probability and its complement, exact where either is small."""
+    small = p < q
+    return jnp.where(small, -jnp.log1p(-p), -jnp.log(jnp.where(small, 1, q)))
+
+
+@log_miss.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return log_miss(*primals), numerics.divide(-tangents[1], primals[1])
+
+
 def surprise(hit: Array, miss: Array) -> Array:
     """Returns `-log p` of such a pair, of which the cross-entropy is made."""
     return hit

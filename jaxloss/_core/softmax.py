@@ -270,6 +270,29 @@ def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, An
     return (top, rest), (jnp.zeros_like(top), linear(logits, top, t))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def log_probability(logits: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Returns `log p_c`, `p_c` and `1 - p_c`, accurate also where one of them is close to 1.
+
+    -inf with zero gradient for a removed class.
+    """
+    top, rest = scale(logits, axis)
+    return -_surprise(logits, top, rest, axis), *_probability_pair(logits, top, rest, axis)
+
+
+@log_probability.defjvp
+def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    (logits,), (t,) = primals, tangents
+    log_p, p, q = log_probability(logits, axis)
+    # A class of more than half has the shares of the others: its `1 - p` would cancel.
+    largest = p > q
+    others = jnp.where(largest, 0, p * t).sum(axis, keepdims=True)
+    own = jnp.where(largest, p * t, 0).sum(axis, keepdims=True)
+    shift = jnp.where(largest, q * t, t - own) - others
+    shift = jnp.where(log_p == -jnp.inf, 0, shift)
+    return (log_p, p, q), (shift, p * shift, -p * shift)
+
+
 def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
     """The scale by plain reductions: for a CPU."""
     top = logits.max(axis, keepdims=True)
@@ -346,7 +369,8 @@ def log_pair(part: labelled.Competing) -> tuple[Array, Array]:
     z = part.unmasked_logits()
     if part.are_probabilities:
         return sigmoid.log_pair_of_probability(z)
-    return sigmoid.log_pair(log_odds(z, *scale(z, part.axis)))
+    log_p, p, q = log_probability(z, part.axis)
+    return -log_p, sigmoid.log_miss(p, q)
 
 
 def _shares(part: labelled.Competing, smoothing: Array | None, factors: Array | None) -> Array:

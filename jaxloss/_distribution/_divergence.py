@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxloss._core import checks, classes, numerics, sigmoid, softmax
+from jaxloss._core import checks, numerics, softmax
 from jaxloss._core.declare import classification, regression
-from jaxloss._core.labels import Competing, competing, is_target, per_position
+from jaxloss._core.labels import Competing, competing, per_position
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Classification, Numbers, Positive, Regression
@@ -58,7 +58,7 @@ def kl_divergence(
     Reference:
       Kullback and Leibler. On Information and Sufficiency. Annals of Mathematical Statistics 1951.
     """
-    return _reduced(_kl, logits, targets, options)
+    return _reduced(_kl_of_targets, logits, targets, options)
 
 
 @regression
@@ -110,7 +110,7 @@ def distillation(
     every = {**options, "axis": axis, "class_weights": class_weights}
     data = _read(logits, teacher, every, "teacher_logits")
     cost = per_position(_distillation, data, temperature)
-    return reduce(cost, options, _softened(data, temperature))
+    return reduce(cost, options, _softened(data, temperature)[0])
 
 
 @classification
@@ -167,67 +167,76 @@ def _read(
 
 
 def _distillation(part: Competing, temperature: Array) -> Array:
-    part, z = _softened(part, temperature), part.unmasked_logits() / temperature
-    return part.weighted(temperature**2 * _kl(z, part.labels, part.axis))
+    part, log_q = _softened(part, temperature)
+    z = part.unmasked_logits() / temperature
+    total = jnp.ones((), z.dtype)  # which the rounded `q` do not have
+    return part.weighted(temperature**2 * _kl(z, part.labels, log_q, total, part.axis))
 
 
-def _softened(data: Competing, temperature: Array) -> Competing:
-    """The teacher's probabilities in place of its logits."""
-    q = jnp.exp(_log_softmax(data.dense_labels() / temperature, data.axis))
-    return data._replace(labels=q)
+def _softened(data: Competing, temperature: Array) -> tuple[Competing, Array]:
+    """The teacher's probabilities in place of its logits, and their logarithms."""
+    log_q, q, _ = softmax.log_probability(data.dense_labels() / temperature, data.axis)
+    return data._replace(labels=q), log_q
 
 
 def _weighted(part: Competing, *, divergence: Callable[..., Array]) -> Array:
     return part.weighted(divergence(part.unmasked_logits(), part.dense_labels(), part.axis))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _kl(z: Array, y: Array, axis: int) -> Array:
-    """Sums `y log(y / (s p)) - y + s p`, none of which is negative, with `s` the sum of `y`."""
-    log_p, total = _log_softmax(z, axis), y.sum(axis, keepdims=True)
-    excess, near = _excess(log_p, y, total)
+def _kl_of_targets(z: Array, y: Array, axis: int) -> Array:
+    held, total = y != 0, y.sum(axis, keepdims=True)
+    share = jnp.where(held, y, 1) / jnp.where(held, total, 1)
+    return _kl(z, y, jnp.log(share), total, axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _kl(z: Array, y: Array, log_share: Array, total: Array, axis: int) -> Array:
+    """Sums `y log(y / (s p)) - y + s p`, none of which is negative, with `s` the sum of `y`.
+
+    Derivatives by `y` include those through its logarithm and its sum.
+    """
+    log_p, p, _ = softmax.log_probability(z, axis)
+    excess, near = _excess(log_p, y, log_share)
     x = jnp.where(near, excess, 0)
-    series = jnp.zeros_like(x)
-    for k in reversed(range(8 if x.dtype.itemsize == 4 else 14)):
-        series = 1 / math.factorial(k + 2) - x * series
-    apart = numerics.product(y, excess - 1) + total * jnp.exp(log_p)
-    return jnp.where(near, y * x * x * series, apart).sum(axis)
+    apart = numerics.product(y, excess - 1) + total * p
+    return jnp.where(near, y * x * x * _curve(x), apart).sum(axis)
 
 
 @_kl.defjvp
-def _(
-    axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def linear(z: Array, y: Array, *directions: Array) -> Array:
-        log_p, total = _log_softmax(z, axis), y.sum(axis, keepdims=True)
-        excess, near = _excess(log_p, y, total)
-        apart = total * jnp.exp(log_p) - y
-        by_z = jnp.where(near, y * jnp.expm1(-jnp.where(near, excess, 0)), apart)
-        # +inf is constant, in all its classes.
-        infinite = jnp.isinf(excess)
-        by_z = jnp.where((log_p == -jnp.inf) | infinite.any(axis, keepdims=True), 0, by_z)
-        by_y = jnp.where(infinite, 0, excess)
-        return (by_z * directions[0] + by_y * directions[1]).sum(axis)
-
-    return _kl(*primals, axis), linear(*primals, *tangents)
+def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    z, y, log_share, total = primals
+    log_p, p, _ = softmax.log_probability(z, axis)
+    excess, near = _excess(log_p, y, log_share)
+    x, value = jnp.where(near, excess, 0), _kl(*primals, axis)
+    by_z = jnp.where(near, y * x * (x * _curve(x) - 1), total * p - y)  # y expm1(-x)
+    # +inf is constant, in all its classes.
+    infinite = jnp.expand_dims(jnp.isinf(value), axis)
+    by_z = jnp.where((log_p == -jnp.inf) | infinite, 0, by_z)
+    by_y = jnp.where(jnp.isinf(excess), 0, excess)
+    return value, (by_z * tangents[0] + by_y * tangents[1]).sum(axis)
 
 
-def _excess(log_p: Array, y: Array, total: Array) -> tuple[Array, Array]:
+def _excess(log_p: Array, y: Array, log_share: Array) -> tuple[Array, Array]:
     """Returns `log(y / (s p))`, 0 where `y = 0`, and where it is small."""
     held = y != 0
-    share = jnp.where(held, y, 1) / jnp.where(held, total, 1)
-    excess = jnp.where(held, jnp.log(share) - log_p, 0)
+    excess = jnp.where(held, log_share - log_p, 0)
     return excess, held & (jnp.abs(excess) < 0.5)
+
+
+def _curve(x: Array) -> Array:
+    """Returns `(exp(-x) - 1 + x) / x^2` of a small number."""
+    series = jnp.zeros_like(x)
+    for k in reversed(range(8 if x.dtype.itemsize == 4 else 14)):
+        series = 1 / math.factorial(k + 2) - x * series
+    return series
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _js(z: Array, y: Array, axis: int) -> Array:
     """Sums `(y log(y / m) + p log(p / m)) / 2` with `m = (y + p) / 2`."""
-    p = jnp.exp(_log_softmax(z, axis))
-    tilt = numerics.divide(p - y, p + y)
-    near = jnp.abs(tilt) < 0.5
-    x = jnp.where(near, tilt, 0) ** 2
+    _, p, _ = softmax.log_probability(z, axis)
+    tilt, near = _tilt(p, y)
+    x = tilt**2
     series = jnp.zeros_like(x)
     for k in reversed(range(1, 12 if x.dtype.itemsize == 4 else 25)):
         series = series * x + 1 / (k * (2 * k - 1))
@@ -239,57 +248,25 @@ def _js(z: Array, y: Array, axis: int) -> Array:
 def _(
     axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def linear(z: Array, y: Array, *directions: Array) -> Array:
-        p, q = jnp.exp(_log_softmax(z, axis)), _complement(z, axis)
-        slope, largest = p * _log_of_share(p, y), _largest(z, axis)
-        rest = jnp.where(largest, 0, slope).sum(axis, keepdims=True)
-        every = rest + jnp.where(largest, slope, 0).sum(axis, keepdims=True)
-        by_z = jnp.where(largest, q * slope - p * rest, slope - p * every)
-        return (by_z * directions[0] + _log_of_share(y, p) * directions[1]).sum(axis) / 2
+    z, y = primals
+    _, p, q = softmax.log_probability(z, axis)
+    slope, largest = p * _log_of_share(p, y), p > q
+    rest = jnp.where(largest, 0, slope).sum(axis, keepdims=True)
+    every = rest + jnp.where(largest, slope, 0).sum(axis, keepdims=True)
+    by_z = jnp.where(largest, q * slope - p * rest, slope - p * every)
+    by_y = _log_of_share(y, p)
+    return _js(z, y, axis), (by_z * tangents[0] + by_y * tangents[1]).sum(axis) / 2
 
-    return _js(*primals, axis), linear(*primals, *tangents)
+
+def _tilt(x: Array, other: Array) -> tuple[Array, Array]:
+    """Returns `(x - other) / (x + other)` where it is small, else 0, and where it is."""
+    near = jnp.abs(x - other) < 0.5 * (x + other)
+    return jnp.where(near, x - other, 0) / jnp.where(near, x + other, 1), near
 
 
 def _log_of_share(x: Array, other: Array) -> Array:
     """Returns `log(x / ((x + other) / 2))`, 0 where `x = 0`."""
-    held = x != 0
-    total = jnp.where(held, x + other, 1)
-    tilt = jnp.where(held, x - other, 0) / total
-    near = jnp.abs(tilt) < 0.5
-    apart = jnp.log(jnp.where(held & ~near, 2 * x, total) / total)
-    return jnp.where(near, jnp.log1p(jnp.where(near, tilt, 0)), apart)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _log_softmax(z: Array, axis: int) -> Array:
-    """Returns `log p`, accurate also where `p` is close to 1, in value and derivative."""
-    hit, _ = sigmoid.log_pair(_log_odds(z, axis))
-    return -hit
-
-
-@_log_softmax.defjvp
-def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (z,), (t,) = primals, tangents
-    log_p = _log_softmax(z, axis)
-    p, largest = jnp.exp(log_p), _largest(z, axis)
-    rest = jnp.where(largest, 0, p * t).sum(axis, keepdims=True)
-    shared = jnp.where(largest, p * t, 0).sum(axis, keepdims=True)
-    return log_p, jnp.where(largest, _complement(z, axis) * t, t - shared) - rest
-
-
-def _complement(z: Array, axis: int) -> Array:
-    """Returns `1 - p`."""
-    return sigmoid.probability_pair(_log_odds(z, axis))[1]
-
-
-def _log_odds(z: Array, axis: int) -> Array:
-    return softmax.log_odds(z, *softmax.scale(z, axis))
-
-
-def _largest(z: Array, axis: int) -> Array:
-    """True at one largest logit of each position.
-
-    Derivatives keep it apart: its `1 - p` would be nothing but rounding errors as a difference.
-    """
-    return is_target(classes.best(z, axis), z.shape, axis)
+    tilt, near = _tilt(x, other)
+    apart = (x != 0) & ~near
+    share = jnp.where(apart, 2 * x, 1) / jnp.where(apart, x + other, 1)
+    return jnp.where(near, jnp.log1p(tilt), jnp.log(share))

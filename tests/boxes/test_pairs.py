@@ -231,6 +231,7 @@ def cut(monkeypatch):
 
     def into(chunks):
         monkeypatch.setattr(chunked, "CHUNKS", chunks)
+        monkeypatch.setattr(chunked, "CHUNK", 1)
         monkeypatch.setattr(chunked, "CHUNKED_FROM", 0 if chunks > 1 else 10**9)
         jax.clear_caches()
 

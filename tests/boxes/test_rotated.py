@@ -67,7 +67,7 @@ CASES = {
         (*INVALID, Invalid((B, B), {"form": "cubic"}, ValueError, ("form", "'cubic'", "'log'"))),
         {},
         "smooth",
-        0.8,
+        6.1,
     )
 }
 

@@ -156,6 +156,34 @@ def test_soft_labels(classes, axis, smoothing):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
 
 
+@pytest.mark.parametrize(("name", "options"), [("softmax_focal", {"gamma": 1.5}), ("poly1", {})])
+@pytest.mark.parametrize(("classes", "axis"), [(2, 1), (9, -1)])
+@pytest.mark.parametrize("kind", ["shares", "smoothed ids", "a bad id"])
+def test_costs_of_all_classes(name, options, classes, axis, kind):
+    """The sum that is computed with its slope is that of the positions' costs, in 64 bits."""
+    logits, labels = batch(classes, axis)
+    options = {**options, "axis": axis, "where": labels != 1, "weights": WEIGHTS}
+    if kind == "shares":
+        labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits), axis)
+    else:
+        options["label_smoothing"] = 0.1
+    if kind == "a bad id":
+        labels = labels.at[1, 1, 1].set(classes)
+        options["where"] = options["where"].at[1, 1, 1].set(True)
+    loss = functools.partial(getattr(jaxloss, name), **options)
+    value, gradient = jax.value_and_grad(functools.partial(loss, reduction="sum"))(logits, labels)
+    jax.clear_caches()
+
+    def total(logits, labels):
+        return loss(logits, labels, reduction="none").sum()
+
+    expected, slope = in_float64(total, logits, np.asarray(labels))
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    assert np.isnan(expected) == (kind == "a bad id")
+    largest = np.nanmax(np.abs(np.asarray(slope)))
+    np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
+
+
 @pytest.mark.parametrize("kind", ["shares", "smoothed shares", "smoothed ids", "a bad id"])
 @pytest.mark.parametrize("infinite", [True, False])
 def test_plain_soft_labels(kind, infinite):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics
-from jaxloss._core.chunks import in_chunks, is_large
+from jaxloss._core.chunks import chunked, in_chunks, is_large
 from jaxloss._core.platforms import bind, if_cpu, if_gpu
 from jaxloss._core.recompute import dot, hide, linear_of, moving_of, recomputed
 from jaxloss._core.sharding import varying
@@ -60,7 +60,7 @@ class Cost(NamedTuple):
       on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the
         derivative by `x` of that over the denominator, as a CPU computes them; None: as all others
         do.
-      on_gpu: Both as a GPU computes them, where a CPU has a way of its own, too.
+      on_gpu: Both as a GPU computes them; None: as all others do.
       given: The dtype of half precision in which `x` came, or None.
     """
 
@@ -251,8 +251,9 @@ def _with_slopes(
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(sum_and_slopes, total=total, moving=moving)
     on_cpu, on_gpu = by_hand
-    if on_cpu is not None:
+    if on_cpu is not None or on_gpu is not None:
         others = bind(if_gpu, gpu=on_gpu, default=function) if on_gpu else function
+        on_cpu = on_cpu or chunked(function, axes)
         return recomputed(function, bind(if_cpu, cpu=on_cpu, default=others))
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
     apart = bind(_sum_apart, total=total, moving=moving, given=given)

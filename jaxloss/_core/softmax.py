@@ -345,7 +345,21 @@ def cost(
         return _of_targets(formula, data, factors, parameters)
     part = bind(_of_shares, formula=formula)
     plain = data._replace(class_weights=None)
-    return labelled.per_position(part, plain, smoothing, factors, *parameters)
+    values = labelled.per_position(part, plain, smoothing, factors, *parameters)
+    if data.are_probabilities:
+        return values
+    return _in_planes(values, data, bind(soft_planes.with_slope, formula=formula))
+
+
+def _in_planes(cost: Cost, data: labelled.Competing, with_slope: Callable[..., Any]) -> Cost:
+    """Gives a cost of large logits the way of a GPU, unless there are many classes."""
+    pays = soft_planes.pays(data.logits, data.axis) and is_large(data.logits)
+    if not pays or blocks(data.logits, data.axis) > 1:
+        return cost
+    fixed = {"has_ids": data.has_ids, "given": data.given}
+    if not lines.pays(data.logits, data.axis):
+        return cost._replace(on_gpu=bind(with_slope, axis=data.axis, **fixed))
+    return cost._replace(on_gpu=lines.in_lines(bind(with_slope, axis=lines.CLASSES, **fixed)))
 
 
 def smoothing_of(label_smoothing: Array | float | None) -> Array | None:
@@ -455,13 +469,7 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
     values = values._replace(on_cpu=bind(_with_slope, axis=data.axis, has_ids=data.has_ids))
-    if not (soft_planes.pays(data.logits, data.axis) and is_large(data.logits)):
-        return values
-    fixed = {"has_ids": data.has_ids, "given": data.given}
-    if not lines.pays(data.logits, data.axis):
-        return values._replace(on_gpu=bind(soft_planes.with_slope, axis=data.axis, **fixed))
-    of_lines = bind(soft_planes.with_slope, axis=lines.CLASSES, **fixed)
-    return values._replace(on_gpu=lines.in_lines(of_lines))
+    return _in_planes(values, data, soft_planes.entropy_with_slope)
 
 
 def _cross_entropy(

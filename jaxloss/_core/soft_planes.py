@@ -109,7 +109,7 @@ def with_slope(
     """
     see = functools.partial(_see, axis=axis, has_ids=has_ids)
     costs = functools.partial(_costs, parameters=parameters, formula=formula)
-    arrays = targets, smoothing, factors
+    arrays: Any = targets, smoothing, factors
     seen = see(logits, *arrays, look=_split)
     cost = _sum(x.cost for x in costs(seen, *_scale(seen.z)))
 

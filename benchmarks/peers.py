@@ -18,7 +18,7 @@ import optax
 
 Losses = dict[str, Callable[..., Any]]
 
-SMOOTH, SMOOTHING, IGNORED = 1e-5, 0.1, -100
+SMOOTH, SMOOTHING, IGNORED, TEMPERATURE = 1e-5, 0.1, -100, 4.0
 TVERSKY = {"alpha": 0.3, "beta": 0.7}
 
 
@@ -73,6 +73,7 @@ def plain_jax() -> Losses:
         ),
         "cross_entropy, label_smoothing": smoothed,
         "binary_cross_entropy": lambda z, y, axis: bce(z, y).mean(),
+        "distillation": _distillation,
         "focal": focal,
         "sigmoid_focal": sigmoid_focal,
         "dice": dice,
@@ -81,6 +82,11 @@ def plain_jax() -> Losses:
         "dice_cross_entropy": lambda z, y, axis: dice(z, y, axis) - picked(z, y, axis).mean(),
         "tversky": functools.partial(tversky, **TVERSKY),
     }
+
+
+def _distillation(z, t, axis):
+    log_p, log_q = (jax.nn.log_softmax(x / TEMPERATURE, axis) for x in (z, t))
+    return TEMPERATURE**2 * jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis).mean()
 
 
 def of_optax() -> Losses:
@@ -98,6 +104,11 @@ def of_optax() -> Losses:
         shares = one_hot * (1 - SMOOTHING) + SMOOTHING / z.shape[axis]
         return of_shares(z, shares, axis).mean()
 
+    def distillation(z, t, axis):
+        log_p, log_q = (jax.nn.log_softmax(x / TEMPERATURE, axis) for x in (z, t))
+        divergence = optax.losses.kl_divergence_with_log_targets(log_p, log_q, axis)
+        return TEMPERATURE**2 * divergence.mean()
+
     return {
         "cross_entropy": lambda z, y, axis: of_ids(z, y, axis).mean(),
         "cross_entropy, ignore_index": ignoring,
@@ -106,6 +117,7 @@ def of_optax() -> Losses:
         "binary_cross_entropy": lambda z, y, axis: optax.losses.sigmoid_binary_cross_entropy(
             z, y
         ).mean(),
+        "distillation": distillation,
         "sigmoid_focal": lambda z, y, axis: optax.losses.sigmoid_focal_loss(z, y, gamma=2.0).mean(),
     }
 
@@ -181,6 +193,11 @@ def plain_torch() -> Losses:
         fp, fn = p.sum(over) - tp, y.sum(over) - tp
         return 1 - ((tp + smooth) / (tp + alpha * fp + beta * fn + smooth)).mean()
 
+    def distillation(z, t):
+        log_p, log_q = (F.log_softmax(x / TEMPERATURE, 1) for x in (z, t))
+        each = F.kl_div(log_p, log_q, reduction="none", log_target=True)
+        return TEMPERATURE**2 * each.sum(1).mean()
+
     dice = functools.partial(tversky, smooth=SMOOTH / 2)
     return {
         "cross_entropy": F.cross_entropy,
@@ -190,6 +207,7 @@ def plain_torch() -> Losses:
             F.cross_entropy, label_smoothing=SMOOTHING
         ),
         "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+        "distillation": distillation,
         "focal": focal,
         "sigmoid_focal": sigmoid_focal,
         "dice": dice,

@@ -84,6 +84,7 @@ CONTESTS = {
         "ids", jaxloss.cross_entropy, {"label_smoothing": peers.SMOOTHING}
     ),
     "binary_cross_entropy": Contest("masks", jaxloss.binary_cross_entropy, {}),
+    "distillation": Contest("logits", jaxloss.distillation, {"temperature": peers.TEMPERATURE}),
     "focal": Contest("ids", jaxloss.focal, {}),
     "sigmoid_focal": Contest("masks", jaxloss.sigmoid_focal, {}),
     "dice": Contest("ids", jaxloss.dice, _smooth, True),
@@ -101,6 +102,8 @@ def data(shape: tuple[int, ...], target: str) -> tuple[np.ndarray, np.ndarray]:
     if target == "soft":
         shares = rng.random(shape, dtype=np.float32)
         return logits, shares / shares.sum(-1, keepdims=True)
+    if target == "logits":
+        return logits, rng.normal(size=shape).astype(np.float32)
     if target == "masks":
         return logits, (rng.random(shape) < 0.3).astype(np.float32)
     ids = rng.integers(0, shape[-1], shape[:-1]).astype(np.int32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._boxes._normal_pair import Function, bounded, compare, excess
 from jaxloss._boxes._per_pair import per_rotated_pair
-from jaxloss._core import numerics, polygons
+from jaxloss._core import checks, numerics, polygons
 from jaxloss._core.declare import regression
 from jaxloss._core.platforms import bind
 from jaxloss.options import Interval, Number, Numbers, Regression
@@ -64,6 +64,7 @@ def gwd(
       Yang et al. Rethinking Rotated Object Detection with Gaussian Wasserstein Distance Loss.
       ICML 2021. https://arxiv.org/abs/2101.11952
     """
+    checks.option("normalize", normalize, (True, False))
     formula = bind(_gwd, fun=fun, normalize=normalize)
     return per_rotated_pair(formula, boxes, target_boxes, options, tau)
 

@@ -104,6 +104,12 @@ def shape(argument: str, array: Array, expected: Sequence[int], meaning: str) ->
         fail(ValueError, argument, f"of shape {array.shape}", f"{expected}: {meaning}")
 
 
+def rank(argument: str, array: Array, expected: int, meaning: str) -> None:
+    """Requires exactly as many axes, which `meaning` explains."""
+    if array.ndim != expected:
+        fail(ValueError, argument, f"of shape {array.shape}", f"{expected} axes: {meaning}")
+
+
 def minimum_rank(argument: str, array: Array, rank: int, meaning: str) -> None:
     """Requires at least `rank` axes, which `meaning` explains."""
     ranks = {*range(rank, max(rank, array.ndim) + 1)}

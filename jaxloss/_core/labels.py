@@ -250,6 +250,8 @@ def competing(
     scores = checks.scores(prediction, logits, labels)
     checks.minimum_rank(prediction, scores, 1, "one of them holds the classes")
     axis = checks.axis(options["axis"], scores.ndim)
+    if scores.shape[axis] == 0:
+        checks.fail(ValueError, prediction, f"of shape {scores.shape}", "one class at least")
     targets = _matching(labels, scores, axis, prediction)
     scores, given = _computed(scores)
     positions = checks.without(scores.shape, axis)

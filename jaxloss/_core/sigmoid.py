@@ -38,7 +38,8 @@ def log_miss(p: Array, q: Array) -> Array:
 
 @log_miss.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    return log_miss(*primals), numerics.divide(-tangents[1], primals[1])
+    # By the inverse of a primal: a quotient of tangents would be derived by its square.
+    return log_miss(*primals), -tangents[1] * numerics.reciprocal(primals[1])
 
 
 def surprise(hit: Array, miss: Array) -> Array:

@@ -167,15 +167,17 @@ def _read(
 
 
 def _distillation(part: Competing, temperature: Array) -> Array:
+    present = (part.dense_labels() > -jnp.inf).any(part.axis, keepdims=True)
     part, log_q = _softened(part, temperature)
-    z = part.unmasked_logits() / temperature
-    total = jnp.ones((), z.dtype)  # which the rounded `q` do not have
+    z = numerics.product(1 / temperature, part.unmasked_logits())
+    total = present.astype(z.dtype)  # 1, which the sum of the rounded `q` is not, or 0
     return part.weighted(temperature**2 * _kl(z, part.labels, log_q, total, part.axis))
 
 
 def _softened(data: Competing, temperature: Array) -> tuple[Competing, Array]:
     """The teacher's probabilities in place of its logits, and their logarithms."""
-    log_q, q, _ = softmax.log_probability(data.dense_labels() / temperature, data.axis)
+    softened = numerics.product(1 / temperature, data.dense_labels())
+    log_q, q, _ = softmax.log_probability(softened, data.axis)
     return data._replace(labels=q), log_q
 
 
@@ -185,8 +187,8 @@ def _weighted(part: Competing, *, divergence: Callable[..., Array]) -> Array:
 
 def _kl_of_targets(z: Array, y: Array, axis: int) -> Array:
     held, total = y != 0, y.sum(axis, keepdims=True)
-    share = jnp.where(held, y, 1) / jnp.where(held, total, 1)
-    return _kl(z, y, jnp.log(share), total, axis)
+    share = numerics.divide(y, total)
+    return _kl(z, y, jnp.log(jnp.where(held, share, 1)), total, axis)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
@@ -261,12 +263,12 @@ def _(
 def _tilt(x: Array, other: Array) -> tuple[Array, Array]:
     """Returns `(x - other) / (x + other)` where it is small, else 0, and where it is."""
     near = jnp.abs(x - other) < 0.5 * (x + other)
-    return jnp.where(near, x - other, 0) / jnp.where(near, x + other, 1), near
+    return numerics.divide(jnp.where(near, x - other, 0), x + other), near
 
 
 def _log_of_share(x: Array, other: Array) -> Array:
     """Returns `log(x / ((x + other) / 2))`, 0 where `x = 0`."""
     tilt, near = _tilt(x, other)
     apart = (x != 0) & ~near
-    share = jnp.where(apart, 2 * x, 1) / jnp.where(apart, x + other, 1)
-    return jnp.where(near, jnp.log1p(tilt), jnp.log(share))
+    share = numerics.divide(jnp.where(apart, 2 * x, 0), x + other)
+    return jnp.where(near, jnp.log1p(tilt), jnp.log(jnp.where(apart, share, 1)))

@@ -91,7 +91,7 @@ def symmetric_cross_entropy(
 
         CE  = -sum_c w_c t_c log p_c
         RCE = -sum_c p_c max(log t_c, log_zero)
-        SCE = alpha CE + beta RCE (sum_c w_c y_c)
+        SCE = alpha CE + beta RCE (sum_c w_c y_c)              without weights the last factor is 1
 
     For ids without smoothing `RCE` is `-log_zero (1 - p_y)`. The paper writes `log 0` as -4 with
     `(alpha, beta)` of `(0.1, 1)` for CIFAR-10 and `(6, 0.1)` for CIFAR-100; its code cuts the

@@ -68,6 +68,7 @@ def assign_by_iou(
       Ren et al. Faster R-CNN. NeurIPS 2015. https://arxiv.org/abs/1506.01497
     """
     box, mask = read_boxes(boxes, valid)
+    checks.option("low_quality", low_quality, (True, False))
     return by_iou(read_anchors(anchors, box), box, mask, positive_iou, negative_iou, low_quality)
 
 

@@ -143,8 +143,8 @@ def detr(
     usual = _DEFAULTS[classification]
     given = zip(("alpha", "gamma"), (alpha, gamma), usual, strict=True)
     shape = {key: value if value is not None else default for key, value, default in given}
-    count = 1 if groups is None else groups
-    if count < 1 or queries % count:
+    count = 1 if groups is None else checks.integer("groups", groups, 1)
+    if queries % count:
         checks.fail(ValueError, "groups", groups, f"a divisor of the {queries} queries")
 
     if assignment is None:
@@ -294,6 +294,8 @@ def relative(targets: Targets, size: Array) -> Array:
 
 def _read_assignment(given: Assignment, scores: Array, targets: Targets) -> Assignment:
     """Requires arrays of the queries; a query with a slot that is not valid has no box."""
+    if not isinstance(given, tuple) or len(given) != len(Assignment._fields):
+        checks.fail(TypeError, "assignment", f"a {type(given).__name__}", "an Assignment")
     given = Assignment(*given)
     index = jnp.asarray(given.index, jnp.int32)
     foreground = checks.boolean("assignment", given.foreground)

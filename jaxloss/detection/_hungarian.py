@@ -58,8 +58,7 @@ def match_hungarian(cost: Numbers, valid: Numbers) -> Assignment:
       and Electronic Systems 2016. https://doi.org/10.1109/TAES.2016.140952
     """
     price = checks.floating("cost", cost)
-    meaning = "images, queries and slots for boxes"
-    checks.shape("cost", price, (*price.shape, 0, 0, 0)[:3], meaning)
+    checks.rank("cost", price, 3, "images, queries and slots for boxes")
     images, queries, slots = price.shape
     if slots > queries:
         expected = "a query for each slot, at least"

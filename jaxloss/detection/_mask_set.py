@@ -110,16 +110,16 @@ def mask_set(
       https://arxiv.org/abs/1912.08193
     """
     scores = checks.floating("logits", logits)
-    images, queries, classes = shape = (*scores.shape, 0, 0, 0)[:3]
-    checks.shape("logits", scores, shape, "images, queries and classes")
+    checks.rank("logits", scores, 3, "images, queries and classes")
+    images, queries, classes = scores.shape
     scores = scores.astype(checks.compute_dtype(scores))
     maps = checks.floating("mask_logits", mask_logits)
-    sizes = (*maps.shape, 0, 0)[2:4]
-    checks.shape("mask_logits", maps, (images, queries, *sizes), "a map for each query")
+    checks.rank("mask_logits", maps, 4, "images, queries, rows and columns")
+    checks.shape("mask_logits", maps, (images, queries, *maps.shape[2:]), "a map for each query")
     truth = jnp.asarray(masks)
-    slots = (*truth.shape, 0, 0)[1]
-    sizes = (*truth.shape, 0, 0)[2:4]
-    checks.shape("masks", truth, (images, slots, *sizes), "images, slots and pixels")
+    checks.rank("masks", truth, 4, "images, slots, rows and columns")
+    slots = truth.shape[1]
+    checks.shape("masks", truth, (images, *truth.shape[1:]), "images, slots and pixels")
     if slots > queries:
         expected = f"at most {queries} slots, a query for each"
         checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)

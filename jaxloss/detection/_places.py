@@ -31,7 +31,8 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
       Points (x, y), float32 `[N, 2]`, in the order level, row, column.
 
     Raises:
-      ValueError: If there is not one stride for each level, or a size is not a pair.
+      ValueError: If there is not one stride for each level, one is not above 0, or a size is not a
+        pair.
 
     Example:
       >>> from jaxloss import detection
@@ -75,7 +76,8 @@ def grid_anchors(
       than torchvision's, and not rounded.
 
     Raises:
-      ValueError: If there is not one stride and size for each level, or a grid is not a pair.
+      ValueError: If there is not one stride and size for each level, a grid is not a pair, or a
+        number is not above 0.
 
     Example:
       >>> from jaxloss import detection
@@ -86,6 +88,7 @@ def grid_anchors(
       Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. https://arxiv.org/abs/1708.02002
     """
     read_grids(grids, strides=strides, sizes=sizes)
+    above_0(ratios=ratios, scales=scales)
     slope, scale = np.sqrt(np.asarray(ratios, np.float32)), np.asarray(scales, np.float32)
     shapes = np.stack([scale / slope[:, None], scale * slope[:, None]], -1)
     corners = np.concatenate([-shapes, shapes], -1).reshape(-1, 4) / 2
@@ -103,11 +106,24 @@ def _centres(grid: tuple[int, int], stride: float) -> np.ndarray:
 
 
 def read_grids(grids: Grids, **per_level: Sequence[float]) -> None:
-    """Requires pairs of sizes, and one number for each of them."""
+    """Requires pairs of sizes, and one number above 0 for each of them."""
     for grid in grids:
         if len(grid) != 2 or min(grid) < 1:
             checks.fail(ValueError, "grids", grid, "rows and columns of each level")
-    one_per_level(len(grids), **per_level)
+    above_0_per_level(len(grids), **per_level)
+
+
+def above_0_per_level(levels: int, **per_level: Sequence[float]) -> None:
+    """Requires as many numbers above 0 as there are levels."""
+    one_per_level(levels, **per_level)
+    above_0(**per_level)
+
+
+def above_0(**numbers: Sequence[float]) -> None:
+    """Requires numbers above 0."""
+    for name, given in numbers.items():
+        for number in given:
+            checks.interval(name, number, "(0, inf)")
 
 
 def one_per_level(levels: int, **per_level: Sequence[Any]) -> None:

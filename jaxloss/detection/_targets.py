@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
+from jaxloss._core.labels import int32
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss.detection._assignment import Assignment
 
@@ -59,7 +60,7 @@ def read_targets(
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
     checks.shape("labels", ids, jnp.shape(boxes)[:2], "one class for each of the boxes")
-    ids = _one_slot_at_least(ids.astype(jnp.int32))
+    ids = _one_slot_at_least(int32(ids))
     inside = (ids >= 0) & (ids < classes)
     clean = jnp.where(mask & inside, ids, 0)
     return Targets(box, clean, mask, (mask & ~inside).sum(dtype=jnp.int32))
@@ -77,10 +78,10 @@ def read_boxes(
     if dtype is None:
         dtype = checks.compute_dtype(checks.floating("boxes", boxes))
     box = checks.real("boxes", boxes, dtype)
-    batch = images if images is not None else (*box.shape, 0)[0]
-    slots = (*box.shape, 0, 0)[1]
     meaning = f"images, slots for boxes, and the {numbers} numbers of a box"
-    checks.shape("boxes", box, (batch, slots, numbers), meaning)
+    checks.rank("boxes", box, 3, meaning)
+    batch = len(box) if images is None else images
+    checks.shape("boxes", box, (batch, box.shape[1], numbers), meaning)
     mask = checks.boolean("valid", valid)
     checks.shape("valid", mask, box.shape[:2], "which of the slots hold a box")
     box, mask = _one_slot_at_least(box), _one_slot_at_least(mask)
@@ -93,10 +94,9 @@ def read_dense(**predictions: ArrayLike) -> tuple[Array, Array]:
     """Requires scores `[B, N, C]` and four numbers for each place, `[B, N, 4]`."""
     (name, scores), (other, numbers) = predictions.items()
     score = checks.floating(name, scores)
-    shape = (*score.shape, 0, 0, 0)[:3]
-    checks.shape(name, score, shape, "images, places and classes")
+    checks.rank(name, score, 3, "images, places and classes")
     number = checks.floating(other, numbers)
-    checks.shape(other, number, (*shape[:2], 4), "four numbers for each place")
+    checks.shape(other, number, (*score.shape[:2], 4), "four numbers for each place")
     dtype = checks.compute_dtype(score)
     return score.astype(dtype), number.astype(dtype)
 

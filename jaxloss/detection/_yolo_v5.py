@@ -15,7 +15,7 @@ from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, highest
 from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import Grids, one_per_level
+from jaxloss.detection._places import Grids, above_0_per_level, one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Share
 
@@ -114,7 +114,7 @@ def yolo_v5(
     if shapes.shape[1] != levels[0].shape[1]:
         expected = f"{levels[0].shape[1]} anchors for each level, as the predictions have"
         checks.fail(ValueError, "anchors", f"of shape {shapes.shape}", expected)
-    one_per_level(len(levels), strides=strides)
+    above_0_per_level(len(levels), strides=strides)
     if balance is None:
         balance = _BALANCE.get(len(levels), _BALANCE_OF_MORE[: len(levels)])
     one_per_level(len(levels), balance=balance)
@@ -122,9 +122,11 @@ def yolo_v5(
 
     def entropy(logits: Array, truth: Array, **options: Any) -> Array:
         options |= {"reduction": "sum", "axis_name": axis_name}
+        plain = binary_cross_entropy(logits, truth, **options)
         if isinstance(gamma, float):
-            return binary_cross_entropy(logits, truth, **options)
-        return sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
+            return plain
+        focal = sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
+        return jnp.where(gamma == 0, plain, focal)
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
     pairs = _pairs(levels, grids, targets, shapes, strides, anchor_threshold, axis_name)

@@ -22,7 +22,7 @@ from jaxloss.detection._assignment import (
 )
 from jaxloss.detection._coders import decode_distances, decode_distribution, encode_distances
 from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import grid_points
+from jaxloss.detection._places import above_0, grid_points
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.detection._task_aligned import Aligned, task_aligned
 from jaxloss.options import Levels, NonNegative, Numbers
@@ -204,6 +204,7 @@ def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> He
     if not levels or len(levels) != len(strides):
         expected = f"one for each of the {len(levels)} levels, at least one"
         checks.fail(ValueError, "strides", f"of {len(strides)} numbers", expected)
+    above_0(strides=strides)
     dtype = checks.compute_dtype(levels[0])
     first, bins = (*levels[0].shape, 0, 0, 0, 0)[:4], 4 * reg_max
     meaning = f"images, rows, columns, and {bins} bins and one class at least"

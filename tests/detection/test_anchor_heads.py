@@ -194,18 +194,31 @@ def error(name, words, kind=ValueError, **changes):
     return pytest.param(name, words, kind, changes, id=f"{name}-{words}")
 
 
+@pytest.mark.parametrize("zero", [0, np.float32(0), jnp.zeros(())], ids=["int", "NumPy", "JAX"])
+def test_a_gamma_of_0_is_the_cross_entropy_whatever_number_it_is(zero):
+    x, fixed = predictions("yolo_v5"), {"anchors": SHAPES, "strides": [8], "balance": [1.0]}
+    box, label, valid = targets()
+    plain = detection.yolo_v5(x, box, label, valid=valid, **fixed)[0]
+    np.testing.assert_allclose(
+        detection.yolo_v5(x, box, label, valid=valid, gamma=zero, **fixed)[0], plain, rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     "name, words, kind, changes",
     [
         error("yolo_v5", "anchors", anchors=np.ones((2, 2, 2))),
         error("yolo_v5", "anchors.*4 anchors|anchors.*2 anchors", anchors=np.ones((1, 4, 2))),
         error("yolo_v5", "strides", strides=[8, 16]),
+        error("yolo_v5", "strides", strides=[0]),
+        error("yolo_v5", "strides", strides=[float("nan")]),
         error("yolo_v5", "balance", balance=[4, 1, 0.4]),
         error("yolo_v5", "box_loss", box_loss="siou"),
         error("retinanet", "anchors", anchors=np.ones((7, 4))),
         error("retinanet", "negative_iou", negative_iou=0.6),
         error("retinanet", "normalize", normalize="device"),
         error("retinanet", "box_loss", box_loss="l2"),
+        error("retinanet", "low_quality", low_quality="no"),
         error("fcos", "points", points=np.ones((7, 2))),
         error("fcos", "strides", strides=np.ones(7)),
         error("fcos", "size_ranges", size_ranges="level"),

@@ -265,3 +265,45 @@ def test_removed_classes_are_as_if_absent(name):
     for gradient, other in zip(gradients, expected[1], strict=True):
         np.testing.assert_allclose(gradient[:, :3], other, rtol=1e-6)
         assert not gradient[:, 3:].any()
+
+
+def test_a_teacher_that_has_removed_all_classes_costs_nothing():
+    """It has no distribution, as a target without mass has none."""
+    student, teacher = jnp.array([1.0, 2.0, 3.0]), jnp.full(3, -jnp.inf)
+    value, slope = jax.value_and_grad(jaxloss.distillation)(student, teacher)
+    assert value == 0
+    assert not slope.any()
+
+
+@pytest.mark.parametrize("temperature", [4.0, 1.0, 0.5])
+def test_the_temperature_moves_beside_removed_classes(temperature):
+    student, teacher = jnp.array([0.0, 0.0, -1.0, 0.5]), jnp.array([0.0, 0.3, -1.0, -jnp.inf])
+    slope = jax.grad(lambda t: jaxloss.distillation(student, teacher, temperature=t))(temperature)
+
+    def of_three(t):  # the student's last class is a constant share of its normaliser
+        q = softmax(np.asarray(teacher[:3], np.float64) / t)
+        p = softmax(np.asarray(student, np.float64) / t)[:3]
+        return t**2 * rel_entr(q, p).sum()
+
+    step = 1e-5
+    expected = (of_three(temperature + step) - of_three(temperature - step)) / (2 * step)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax_focal", "poly1", *NAMES])
+@pytest.mark.parametrize("target", [(0.9, 0.1, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)])
+def test_second_derivatives_of_confident_rows(name, target):
+    """Of which `1 - p` is far too small to be squared; forward over reverse, and reverse twice."""
+    loss = getattr(jaxloss, name)
+    for margin in (10.0, 44.0, 60.0, 80.0):
+        z, y = np.array([margin, 0, -1, 0.5]), np.array(target)
+        with jax.enable_x64(True):
+            exact = jax.jacfwd(jax.jacfwd(lambda z, y=y: loss(z, jnp.asarray(y))))(jnp.asarray(z))
+            exact = np.asarray(exact)
+        gradient = jax.grad(lambda z, y=y: loss(z, jnp.asarray(y, jnp.float32)))
+        for derive in (jax.jacfwd, jax.jacrev):
+            found = usual_jit(derive(gradient))(jnp.asarray(z, jnp.float32))
+            assert np.isfinite(found).all(), (margin, derive)
+        found = usual_jit(jax.jacfwd(gradient))(jnp.asarray(z, jnp.float32))
+        # What is below the smallest number of 32 bits is 0.
+        np.testing.assert_allclose(found, exact, atol=max(1e-5 * np.abs(exact).max(), 2.0**-126))

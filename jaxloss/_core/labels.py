@@ -184,20 +184,30 @@ def _of_part(
     has_ids: bool,
     are_probabilities: bool,
 ) -> Array:
-    few = z.ndim - 1 == axis > 1 and z.shape[axis] <= FEW
-    if few:  # a CPU's compiler vectorises the last axis, which they do not fill
+    given = axis
+    if moved := _are_moved(z, axis):
         arrays = (z, labels, mask, class_weights, *parameters)
         z, labels, mask, class_weights, *rest = (
             jnp.moveaxis(a, axis, -2) if a is not None and jnp.ndim(a) == z.ndim else a
             for a in arrays
         )
-        parameters, axis = tuple(rest), axis - 1
+        parameters, axis = tuple(rest), z.ndim - 2
     part = unweighted(z, labels, mask, axis, has_ids)
     part = part._replace(class_weights=class_weights, are_probabilities=are_probabilities)
     values = formula(part, *parameters)
     values = jnp.expand_dims(values.now() if isinstance(values, Cost) else values, axis)
     values = values if mask is None else jnp.where(mask, values, 0)
-    return jnp.moveaxis(values, -2, -1) if few else values
+    return jnp.moveaxis(values, -2, given) if moved else values
+
+
+def _are_moved(z: Array, axis: int) -> bool:
+    """Whether few classes go behind all positions but the last.
+
+    A CPU's compiler vectorises the last axis, which they do not fill, and reduces over the second
+    of a single image several times slower than over the last but one.
+    """
+    last, single = z.ndim - 1 == axis > 1, z.shape[0] == axis == 1 < z.ndim - 2
+    return z.shape[axis] <= FEW and (last or single)
 
 
 def unweighted(z: Array, labels: Array, mask: Array | None, axis: int, has_ids: bool) -> Competing:

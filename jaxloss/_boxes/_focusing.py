@@ -80,7 +80,7 @@ def wiou(
 
     The mean is updated before it is used, `mean <- (1 - momentum) mean + momentum m`, with the
     plain mean `m` of the valid pairs; without any it stays. Identical boxes cost exactly 0 at any
-    size. The author's code has `alpha=1.7, delta=2.7`.
+    size above 0; two equal points have an IoU of 0. The author's code has `alpha=1.7, delta=2.7`.
 
     Args:
       version: 1, 2 or 3.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import gpu, labels, numerics, sigmoid, soft, turned
+from jaxloss._core.platforms import bind
 
 Array = jax.Array
 
@@ -40,48 +41,6 @@ def pays(logits: Array, axis: int) -> bool:
     return logits.shape[axis] <= gpu.PLANES
 
 
-def entropy_with_slope(
-    logits: Array,
-    denominator: Array,
-    weights: Array | None,
-    targets: Array,
-    mask: Array | None,
-    class_weights: None,
-    smoothing: Array | None,
-    factors: Array | None,
-    *,
-    axis: int,
-    has_ids: bool,
-    given: Any = None,
-) -> tuple[Array, Array]:
-    """Returns the sum of the cross-entropies, and its slope over `denominator`.
-
-    With the shares `y_c`, their sum `m`, and `r = sum_c exp(z_c - top) - 1`::
-
-        L       = sum w (m log(1 + r) - sum_c y_c (z_c - top))
-        dL/dz_c = w (p_c (m - y_c) - y_c (1 - p_c))
-
-    A removed class costs infinitely where its share is not 0, and has a slope of 0. The slope needs
-    four numbers of each position. Of few classes they are computed again, by each element that
-    looks at all classes.
-    """
-    see = functools.partial(_see, axis=axis, has_ids=has_ids)
-    row, cost = _row_and_cost(see(logits, targets, smoothing, factors, look=_split))
-    logits, *others = numerics.hidden(logits, given, targets, smoothing, factors)
-    if few := turned.pays(logits, axis):
-        seen = see(logits, *others, look=_turned)
-        row, _ = _row_and_cost(seen)
-    else:
-        row = jax.lax.optimization_barrier(row)
-        seen = see(logits, *others, spread=row.spread, look=_split)
-
-    own = slice(1 if few else None)
-    slopes = [_slope(z, y, row) for z, y in zip(seen.z[own], seen.shares[own], strict=True)]
-    slope = numerics.divide(jnp.concatenate(slopes, axis), denominator)
-    cost, slope = (numerics.weighted(x, mask, weights) for x in (cost, slope))
-    return cost.sum(), slope
-
-
 def with_slope(
     logits: Array,
     denominator: Array,
@@ -97,42 +56,84 @@ def with_slope(
     has_ids: bool,
     given: Any = None,
 ) -> tuple[Array, Array]:
-    """Returns the sum of other costs, and its slope over `denominator`.
+    """Returns the sum of `w sum_c y_c formula(-log p_c, -log(1 - p_c))`, and its slope.
+
+    The slope is that over `denominator`; a removed class has 0, and costs infinitely where its
+    share is not 0.
+    """
+    see = functools.partial(_see, axis=axis, has_ids=has_ids)
+    few, arrays = turned.pays(logits, axis), (logits, targets, smoothing, factors)
+    if formula is sigmoid.surprise:
+        cost, slopes = _entropy(see, *arrays, few=few, given=given)
+    else:
+        costs = functools.partial(_costs, parameters=parameters, formula=formula)
+        cost, slopes = _other(see, costs, *arrays, few=few, given=given)
+    slope = numerics.divide(jnp.concatenate(slopes, axis), denominator)
+    cost, slope = (numerics.weighted(x, mask, weights) for x in (cost, slope))
+    return cost.sum(), slope
+
+
+def _entropy(
+    see: Callable[..., _Seen], logits: Array, *others: Any, few: bool, given: Any
+) -> tuple[Array, list[Array]]:
+    """Returns the cross-entropy of each position, and its slope by each class or by their own.
+
+    With the shares `y_c`, their sum `m`, and `r = sum_c exp(z_c - top) - 1`::
+
+        L       = m log(1 + r) - sum_c y_c (z_c - top)
+        dL/dz_c = p_c (m - y_c) - y_c (1 - p_c)
+
+    The slope needs four numbers of each position. Of few classes they are computed again, by each
+    element that looks at all classes.
+    """
+    row, cost = _row_and_cost(see(logits, *others, look=_split))
+    logits, *again = numerics.hidden(logits, given, *others)
+    if few:
+        seen = see(logits, *again, look=_turned)
+        row, _ = _row_and_cost(seen)
+        seen = seen.own()
+    else:
+        row = jax.lax.optimization_barrier(row)
+        seen = see(logits, *again, spread=row.spread, look=_split)
+    return cost, [_slope(z, y, row) for z, y in zip(seen.z, seen.shares, strict=True)]
+
+
+def _other(
+    see: Callable[..., _Seen],
+    costs: Callable[..., list[_Cost]],
+    logits: Array,
+    *others: Any,
+    few: bool,
+    given: Any,
+) -> tuple[Array, list[Array]]:
+    """Returns the same of any other cost.
 
     With the log-odds `x_c` of each class, and the derivative `g_c` by them::
 
-        L       = sum w y_c formula(-log p_c, -log(1 - p_c))
-        dL/dz_c = w (g_c - p_c sum_{k != c} g_k / (1 - p_k))
+        dL/dz_c = g_c - p_c sum_{k != c} g_k / (1 - p_k)
 
     The value, these sums and the slope look at the logits anew: what two of them need of each class
     the compiler would write to memory.
     """
-    see = functools.partial(_see, axis=axis, has_ids=has_ids)
-    costs = functools.partial(_costs, parameters=parameters, formula=formula)
-    arrays: Any = targets, smoothing, factors
-    seen = see(logits, *arrays, look=_split)
+    seen = see(logits, *others, look=_split)
     cost = _sum(x.cost for x in costs(seen, *_scale(seen.z)))
 
-    logits, *arrays = numerics.hidden(logits, given, *arrays)
-    seen = see(logits, *arrays, look=_split)
-    top, rest = _scale(seen.z)
-    each = costs(seen, top, rest)
+    logits, *again = numerics.hidden(logits, given, *others)
+    seen = see(logits, *again, look=_split)
+    scale, spread = _scale(seen.z), seen.spread
+    each = costs(seen, *scale)
     pulls, below = _sum(x.pull for x in each), _sum(jnp.where(x.leads, 0, x.pull) for x in each)
     if seen.bad is not None:
         cost, pulls, below = (jnp.where(seen.bad, jnp.nan, x) for x in (cost, pulls, below))
-    scale, spread = (top, rest), seen.spread
     scale, spread, pulls, below = jax.lax.optimization_barrier((scale, spread, pulls, below))
 
-    logits, *arrays = numerics.hidden(logits, given, *arrays)
-    if turned.pays(logits, axis):
-        seen = see(logits, *arrays, look=_turned)
-        own = costs(seen, *_scale(seen.z))[:1]
+    logits, *again = numerics.hidden(logits, given, *again)
+    if few:
+        seen = see(logits, *again, look=_turned)
+        own = costs(seen.own(), *_scale(seen.z))
     else:
-        own = costs(see(logits, *arrays, spread=spread, look=_split), *scale)
-    slopes = [x.rate - x.p * jnp.where(x.leads, below, pulls - x.pull) for x in own]
-    slope = numerics.divide(jnp.concatenate(slopes, axis), denominator)
-    cost, slope = (numerics.weighted(x, mask, weights) for x in (cost, slope))
-    return cost.sum(), slope
+        own = costs(see(logits, *again, spread=spread, look=_split), *scale)
+    return cost, [x.rate - x.p * jnp.where(x.leads, below, pulls - x.pull) for x in own]
 
 
 class _Cost(NamedTuple):
@@ -161,22 +162,27 @@ def _costs(
     parameters: tuple[Array, ...],
     formula: Callable[..., Array],
 ) -> list[_Cost]:
-    def of_class(z: Array, y: Array) -> _Cost:
-        share = jnp.exp(z - top)
-        others = rest + (1 - share)
-        alone, removed = others == 0, turned.is_beyond(z, top)
-        odds = jnp.where(alone, jnp.inf, z - top - jnp.log(jnp.where(alone, 1, others)))
-        odds = jnp.where(removed, -jnp.inf, odds)
+    of_class = jax.jit(bind(_of_class, formula=formula))  # which is traced once
+    pairs = zip(seen.z, seen.shares, strict=True)
+    return [of_class(z, y, top, rest, *parameters) for z, y in pairs]
 
-        def cost(odds: Array) -> Array:
-            return numerics.product(y, formula(*sigmoid.log_pair(odds), *parameters))
 
-        value, rate = jax.jvp(cost, (odds,), (jnp.ones_like(odds),))
-        rate = jnp.where(alone | removed, 0, rate)
-        pull = numerics.divide(rate * (1 + rest), others)
-        return _Cost(value, rate, pull, share / (1 + rest), share > others)
+def _of_class(
+    z: Array, y: Array, top: Array, rest: Array, *parameters: Array, formula: Callable[..., Array]
+) -> _Cost:
+    share = jnp.exp(z - top)
+    others = rest + (1 - share)
+    alone, removed = others == 0, turned.is_beyond(z, top)
+    odds = jnp.where(alone, jnp.inf, z - top - jnp.log(jnp.where(alone, 1, others)))
+    odds = jnp.where(removed, -jnp.inf, odds)
 
-    return [of_class(z, y) for z, y in zip(seen.z, seen.shares, strict=True)]
+    def cost(odds: Array) -> Array:
+        return numerics.product(y, formula(*sigmoid.log_pair(odds), *parameters))
+
+    value, rate = jax.jvp(cost, (odds,), (jnp.ones_like(odds),))
+    rate = jnp.where(alone | removed, 0, rate)
+    pull = numerics.divide(rate * (1 + rest), others)
+    return _Cost(value, rate, pull, share / (1 + rest), share > others)
 
 
 class _Seen(NamedTuple):
@@ -193,6 +199,10 @@ class _Seen(NamedTuple):
     shares: Sequence[Array]
     spread: Array | None
     bad: Array | None
+
+    def own(self) -> _Seen:
+        """Returns what an element sees of its own class."""
+        return self._replace(z=self.z[:1], shares=self.shares[:1])
 
 
 def _see(

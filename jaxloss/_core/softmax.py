@@ -348,18 +348,23 @@ def cost(
     values = labelled.per_position(part, plain, smoothing, factors, *parameters)
     if data.are_probabilities:
         return values
-    return _in_planes(values, data, bind(soft_planes.with_slope, formula=formula))
+    return _in_planes(values, data, formula)
 
 
-def _in_planes(cost: Cost, data: labelled.Competing, with_slope: Callable[..., Any]) -> Cost:
+def _in_planes(cost: Cost, data: labelled.Competing, formula: Callable[..., Array]) -> Cost:
     """Gives a cost of large logits the way of a GPU, unless there are many classes."""
     pays = soft_planes.pays(data.logits, data.axis) and is_large(data.logits)
     if not pays or blocks(data.logits, data.axis) > 1:
         return cost
-    fixed = {"has_ids": data.has_ids, "given": data.given}
-    if not lines.pays(data.logits, data.axis):
-        return cost._replace(on_gpu=bind(with_slope, axis=data.axis, **fixed))
-    return cost._replace(on_gpu=lines.in_lines(bind(with_slope, axis=lines.CLASSES, **fixed)))
+    merge = lines.pays(data.logits, data.axis)
+    with_slope = bind(
+        soft_planes.with_slope,
+        formula=formula,
+        axis=lines.CLASSES if merge else data.axis,
+        has_ids=data.has_ids,
+        given=data.given,
+    )
+    return cost._replace(on_gpu=lines.in_lines(with_slope) if merge else with_slope)
 
 
 def smoothing_of(label_smoothing: Array | float | None) -> Array | None:
@@ -469,7 +474,7 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
     values = values._replace(on_cpu=bind(_with_slope, axis=data.axis, has_ids=data.has_ids))
-    return _in_planes(values, data, soft_planes.entropy_with_slope)
+    return _in_planes(values, data, sigmoid.surprise)
 
 
 def _cross_entropy(

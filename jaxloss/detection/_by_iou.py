@@ -68,7 +68,6 @@ def assign_by_iou(
       Ren et al. Faster R-CNN. NeurIPS 2015. https://arxiv.org/abs/1506.01497
     """
     box, mask = read_boxes(boxes, valid)
-    checks.option("low_quality", low_quality, (True, False))
     return by_iou(read_anchors(anchors, box), box, mask, positive_iou, negative_iou, low_quality)
 
 
@@ -125,6 +124,7 @@ def by_iou(
     anchors: Array, boxes: Array, valid: Array, positive: Array, negative: Array, low_quality: bool
 ) -> Assignment:
     """`assign_by_iou` of arrays that are checked."""
+    checks.option("low_quality", low_quality, (True, False))
     positive, negative = (limit.astype(boxes.dtype) for limit in (positive, negative))
 
     def score(box: Array, valid: Array) -> Array:

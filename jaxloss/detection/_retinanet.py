@@ -101,7 +101,6 @@ def retinanet(
     checks.shape("anchors", anchor, (scores.shape[1], 4), "one per row of logits")
     checks.option("box_loss", box_loss, ("l1", "smooth_l1", "giou"))
     checks.option("normalize", normalize, ("image", "batch"))
-    checks.option("low_quality", low_quality, (True, False))
     assigned = by_iou(anchor, targets.boxes, targets.valid, positive_iou, negative_iou, low_quality)
     foreground = assigned.foreground
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core import numerics, softmax
 from jaxloss._core.declare import classification
 from jaxloss._core.labels import Competing, competing, per_position
 from jaxloss._core.reduction import reduce
@@ -164,8 +163,7 @@ def _generalized(hit: Array, miss: Array, q: Array) -> Array:
 
 def _generalized_of_shares(part: Competing, smoothing: Array | None, q: Array) -> Array:
     t = softmax.smoothed(part, smoothing)
-    odds = _mixture_log_odds(part.unmasked_logits(), t, part.axis)
-    return part.weighted(_generalized(*sigmoid.log_pair(odds), q))
+    return part.weighted(-log_t(-_mixture_surprise(part, t), q))
 
 
 def _symmetric(hit: Array, miss: Array, alpha: Array, beta: Array, log_zero: Array) -> Array:
@@ -193,25 +191,15 @@ def _surprise(targets: Array, log_zero: Array) -> Array:
     return jnp.where(jnp.isnan(log_zero), jnp.nan, surprise)
 
 
-def _mixture_log_odds(z: Array, shares: Array, axis: int) -> Array:
-    """Returns the log-odds of `sum_c t_c p_c`, whose complement is `sum_c (1 - t_c) p_c`."""
-    (top, total), (other_top, other_total) = (
-        _scaled_sum(z, share, axis) for share in (shares, 1 - shares)
-    )
-    lead = jnp.where(top == other_top, 0, top - jnp.where(top == other_top, 0, other_top))
-    log: Callable[[Array], Array] = lambda x: jnp.log(jnp.where(x == 0, 1, x))
-    odds = lead + log(total) - log(other_total)
-    return jnp.where(total == 0, -jnp.inf, jnp.where(other_total == 0, jnp.inf, odds))
-
-
-def _scaled_sum(z: Array, share: Array, axis: int) -> tuple[Array, Array]:
-    """Returns the largest logit that has a share, as a constant, and `sum_c t_c exp(z_c - top)`."""
-    held = jnp.where(share == 0, -jnp.inf, jax.lax.stop_gradient(z))
-    top = held.max(axis, keepdims=True)
-    infinite = jnp.isinf(top)
-    level = z - jnp.where(infinite, 0, top)
-    level = jnp.where(infinite & (z == top), 0, jnp.where(infinite, -jnp.inf, level))
+def _mixture_surprise(part: Competing, shares: Array) -> Array:
+    """Returns `-log sum_c t_c p_c`, by its complement `sum_c (1 - t_c) p_c` where that is small."""
+    log_p, p, _ = softmax.log_probability(part.unmasked_logits(), part.axis)
+    miss = numerics.product(1 - shares, p).sum(part.axis)
+    held = jnp.where(shares == 0, -jnp.inf, jax.lax.stop_gradient(log_p))
+    top = numerics.finite(held.max(part.axis, keepdims=True))
     # A class without a share may lie far above: its derivative by the share must stay a number.
-    level = jnp.minimum(level, 0.45 * jnp.log(jnp.finfo(z.dtype).max))
-    total = numerics.product(share, jnp.exp(level)).sum(axis)
-    return top.squeeze(axis), jnp.where(top.squeeze(axis) == -jnp.inf, 0, total)
+    level = jnp.minimum(log_p - top, 0.45 * jnp.log(jnp.finfo(top.dtype).max))
+    hit = numerics.product(shares, jnp.exp(level)).sum(part.axis)
+    near, none = miss < 0.5, hit == 0
+    far = jnp.where(none, jnp.inf, -top.squeeze(part.axis) - jnp.log(jnp.where(none, 1, hit)))
+    return jnp.where(near, -jnp.log1p(-jnp.where(near, miss, 0)), far)

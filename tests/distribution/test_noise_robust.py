@@ -236,6 +236,27 @@ def test_generalized_of_a_mixture_at_every_margin():
     np.testing.assert_allclose(jax.grad(loss)(x, 0.0), [-0.5, -0.5, 1.0], rtol=1e-6)
 
 
+@pytest.mark.rows(40)
+@pytest.mark.parametrize("excess", [0.0, 1e-4])
+@pytest.mark.parametrize("q", [0.0, 0.7, 1.0])
+def test_generalized_of_a_mixture_on_confident_rows(q, excess):
+    """Value and slopes in float32 against float64; rounded shares may sum to more than 1."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(40, 5)) * 4).astype(np.float32)
+    t = (rng.dirichlet(np.ones(5), 40) * (1 + excess)).astype(np.float32)
+    t[:4] = [1 + excess, 0, 0, 0, 0]
+    x[:4, 0] += [4, 8, 16, 40]
+    p = softmax(x.astype(float), -1)
+    mixture = (t * p).sum(-1, keepdims=True)
+    pull = (p[:, None, :] * (t[:, None, :].astype(float) - t[:, :, None])).sum(-1)  # P - t_c
+    loss = lambda x: jaxloss.generalized_cross_entropy(x, t, q=q, reduction="none")
+    gradient = jax.jit(jax.grad(lambda x: loss(x).sum()))(x)
+    others = ((1 - t.astype(float)) * p).sum(-1)
+    expected = -np.log1p(-others) if q == 0 else -np.expm1(q * np.log1p(-others)) / q
+    np.testing.assert_allclose(jax.jit(loss)(x), expected, rtol=2e-6, atol=excess * 1e-3)
+    np.testing.assert_allclose(gradient, p * pull * mixture ** (q - 1), rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_removed_classes_are_as_if_absent(name):
     loss = getattr(jaxloss, name)

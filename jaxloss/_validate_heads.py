@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxloss import detection
 from jaxloss._core.reduction import AxisName
 from jaxloss._report import Check, Report, look
+from jaxloss.detection._declare import MODULE
 
 __all__ = ["HEADS", "report_of_head"]
 
@@ -75,7 +76,7 @@ def _report(
             operands += (arrays["size"].astype(boxes.dtype),)
         found.append(Check("boxes", expected, operands, _bad_centred if centred else _bad_corners))
     findings = tuple(look(check, axis_name, shared=False) for check in found)
-    return Report(findings, (), name)
+    return Report(findings, (), f"{MODULE}{name}")
 
 
 def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:

@@ -104,6 +104,15 @@ def shape(argument: str, array: Array, expected: Sequence[int], meaning: str) ->
         fail(ValueError, argument, f"of shape {array.shape}", f"{expected}: {meaning}")
 
 
+def key(argument: str, array: Array) -> None:
+    """Requires one key of `jax.random`, of the new style or as two and more raw numbers."""
+    typed = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    raw = array.dtype == jnp.uint32
+    if not ((typed and array.ndim == 0) or (raw and array.ndim == 1)):
+        given = f"{array.dtype} of shape {array.shape}"
+        fail(TypeError, argument, given, "one key, such as jax.random.key(0)")
+
+
 def rank(argument: str, array: Array, expected: int, meaning: str) -> None:
     """Requires exactly as many axes, which `meaning` explains."""
     if array.ndim != expected:

@@ -99,8 +99,8 @@ def detr(
       cost_giou: Factor of the GIoU in the cost.
       l1_gain: Factor of the distance.
       giou_gain: Factor of the GIoU loss.
-      alpha: None: 0.25 for focal, 0.75 for varifocal, 1 for matchability-aware.
-      gamma: None: 2 for focal and varifocal, 1.5 for matchability-aware.
+      alpha: None: 0.25 for focal, 0.75 for varifocal, 1 for matchability-aware; softmax has none.
+      gamma: None: 2 for focal and varifocal, 1.5 for matchability-aware; softmax has none.
       groups: The queries are `G` groups of equal size, one after another, that are matched each by
         itself (Group DETR); `n` counts every box once for each.
       assignment: Of the queries, instead of matching, arrays `[B, Q]`: index and foreground say

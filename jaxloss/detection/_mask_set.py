@@ -124,6 +124,7 @@ def mask_set(
         expected = f"at most {queries} slots, a query for each"
         checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)
     _read_points(points, oversample, important)
+    checks.key("key", key)
     nowhere = jnp.zeros((*truth.shape[:2], 4), scores.dtype)
     targets = read_targets(
         nowhere, labels, valid, images=images, classes=classes - 1, dtype=scores.dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -16,7 +15,7 @@ from jaxloss._regression import smooth_l1
 from jaxloss.detection._assignment import at_least_one, class_targets, gather
 from jaxloss.detection._by_iou import NegativeIoU, PositiveIoU, by_iou, read_anchors
 from jaxloss.detection._coders import decode_deltas, encode_deltas
-from jaxloss.detection._declare import detection
+from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._targets import finish, read_dense, read_targets
 from jaxloss.options import Exponent, Fraction, NonNegative, Numbers, Positive
 
@@ -39,7 +38,7 @@ def retinanet(
     low_quality: bool = True,
     box_loss: Literal["l1", "smooth_l1", "giou"] = "l1",
     beta: NonNegative = 1.0,
-    delta_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    delta_weights: Sizes = (1.0, 1.0, 1.0, 1.0),
     alpha: Fraction = 0.25,
     gamma: Exponent = 2.0,
     normalize: Literal["image", "batch"] = "image",
@@ -99,6 +98,7 @@ def retinanet(
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=scores.dtype)
     anchor = read_anchors(anchors, targets.boxes)
     checks.shape("anchors", anchor, (scores.shape[1], 4), "one per row of logits")
+    checks.shape("delta_weights", delta_weights, (4,), "factors of dx, dy, dw and dh")
     checks.option("box_loss", box_loss, ("l1", "smooth_l1", "giou"))
     checks.option("normalize", normalize, ("image", "batch"))
     assigned = by_iou(anchor, targets.boxes, targets.valid, positive_iou, negative_iou, low_quality)

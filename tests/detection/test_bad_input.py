@@ -126,3 +126,19 @@ def test_a_query_for_each_slot(name):
     shown = "masks" if name == "mask_set" else "boxes"
     with pytest.raises(ValueError, match=rf"jaxloss\.detection\.{name}: `{shown}`.*at most"):
         jax.eval_shape(call, box, jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool))
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 0, 1), (1, 1, 1), np.ones((1, 4))])
+def test_weights_of_deltas(weights):
+    _, true = CALLS["retinanet"]
+    options = {"anchors": ANCHORS, "delta_weights": weights}
+    call = functools.partial(detection.retinanet, *X["retinanet"], **options)
+    with pytest.raises(ValueError, match=r"detection\.retinanet: `delta_weights`.*expected"):
+        jax.eval_shape(call, **true)
+
+
+@pytest.mark.parametrize("key", [3, np.zeros(2, np.int32), jax.random.split(jax.random.key(0))])
+def test_one_random_key(key):
+    call, true = CALLS["mask_set"]
+    with pytest.raises(TypeError, match=r"detection\.mask_set: `key`.*one key"):
+        jax.eval_shape(call, **true, key=key)

@@ -67,8 +67,10 @@ def test_heads_name_bad_labels_and_boxes_of_valid_slots(name):
     with pytest.raises(ValueError) as error:
         found.throw()
     function = name.split(",")[0]
-    assert f"jaxloss.{function}: `labels` is 3 at index (1, 0)" in str(error.value)
-    assert f"jaxloss.{function}: `boxes` is {boxes[0, 1, 2]} at index (0, 1, 2)" in str(error.value)
+    assert f"jaxloss.detection.{function}: `labels` is 3 at index (1, 0)" in str(error.value)
+    assert f"jaxloss.detection.{function}: `boxes` is {boxes[0, 1, 2]} at index (0, 1, 2)" in str(
+        error.value
+    )
 
 
 def test_mask_set_names_bad_labels_of_valid_slots():
@@ -77,7 +79,7 @@ def test_mask_set_names_bad_labels_of_valid_slots():
     check = functools.partial(jaxloss.validate, detection.mask_set, *data, key=jax.random.key(0))
     assert check(labels, valid=valid).ok
     labels[1, 0] = CLASSES
-    with pytest.raises(ValueError, match=r"jaxloss\.mask_set: `labels` is 3 at index \(1, 0\)"):
+    with pytest.raises(ValueError, match=r"detection\.mask_set: `labels` is 3 at index \(1, 0\)"):
         check(labels, valid=valid).throw()
 
 

@@ -94,7 +94,7 @@ def weighted_sum(terms: Mapping[str, tuple[Weight, Loss]]) -> Loss:
 
 @checks.named
 def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
-    """Makes a loss of several outputs of falling resolution, each held against the same labels.
+    """Makes a loss of several outputs of falling resolution, each held against the labels.
 
     The result is called as `f(outputs, labels, *, where=None, weights=None, **options)`, with the
     options of the loss, and returns::
@@ -106,6 +106,9 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
     the one under its centre, in exact integer arithmetic: the rule of PyTorch's `nearest-exact`
     and of nnU-Net's label pyramids. Ids stay ids; soft labels are picked, not averaged. Batch and
     class axes are never resized, and a dimension of 1 of a mask stays 1.
+
+    A list or tuple of arrays in place of labels, `where` or `weights` has one for each output, as
+    nnU-Net's loader gives them; they are resized only where their sizes differ.
 
     The weights are used as they are; nnU-Net's are `2^-i`, the last 0, divided by their sum. A loss
     with parts, such as that of :func:`jaxloss.weighted_sum`, gives the weighted sums of all parts.
@@ -121,7 +124,8 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
     Raises:
       TypeError: If `loss` is not callable.
       ValueError: If `weights` does not hold one number or more in one axis; when called, if the
-        number of outputs differs, the class axis is not known, or ranks do not match.
+        number of outputs differs, they have not as many classes each, the class axis is not
+        known, or ranks do not match.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss
@@ -146,10 +150,10 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
     @functools.partial(checks.named, name="deep_supervision")
     def total(
         outputs: Sequence[ArrayLike],
-        labels: ArrayLike,
+        labels: ArrayLike | Sequence[Array],
         *,
-        where: ArrayLike | None = None,
-        weights: ArrayLike | None = None,
+        where: ArrayLike | Sequence[Array] | None = None,
+        weights: ArrayLike | Sequence[Array] | None = None,
         **options: Any,
     ) -> Any:
         """Returns the weighted sum of the loss over the outputs."""
@@ -160,16 +164,21 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
             got, expected = f"{len(outputs)} arrays", f"{len(factors)}, one for each weight"
             checks.fail(ValueError, "outputs", got, expected)
         class_axis = options["axis"] if "axis" in options else _axis_of(loss)
+        arrays = [jnp.asarray(output) for output in outputs]
+        axes = _class_axes(arrays, class_axis)
+        given = {"labels": labels, "where": where, "weights": weights}
+        pyramids = {
+            key: _of_each(key, value, len(arrays))
+            for key, value in given.items()
+            if value is not None
+        }
         values = []
-        for output in map(jnp.asarray, outputs):
-            shape = output.shape
-            axis = None if class_axis is None else checks.axis(class_axis, output.ndim)
-            masks = {
-                key: _resized(key, mask, shape, axis)
-                for key, mask in (("where", where), ("weights", weights))
-                if mask is not None
+        for i, (output, axis) in enumerate(zip(arrays, axes, strict=True)):
+            resized = {
+                key: _resized(key, pyramid[i], output.shape, axis)
+                for key, pyramid in pyramids.items()
             }
-            values.append(loss(output, _resized("labels", labels, shape, axis), **masks, **options))
+            values.append(loss(output, resized.pop("labels"), **resized, **options))
         return jax.tree.map(lambda *each: _blend(factors, each), *values)
 
     return total
@@ -297,6 +306,32 @@ def _axis_of(loss: Loss) -> Any:
         expected = "the class axis, for a loss whose signature has none"
         checks.fail(ValueError, "axis", "not given", expected)
     return parameter.default
+
+
+def _class_axes(outputs: Sequence[Array], axis: int | None) -> list[int | None]:
+    """Requires as many classes in each output; returns the class axis of each."""
+    if axis is None:
+        return [None] * len(outputs)
+    axes = [checks.axis(axis, output.ndim) for output in outputs]
+    sizes = [output.shape[i] for output, i in zip(outputs, axes, strict=True)]
+    if len(set(sizes)) > 1:
+        shapes = [output.shape for output in outputs]
+        alike = [i for i, each in enumerate(zip(*shapes, strict=False)) if len(set(each)) == 1]
+        advice = f"; did you mean axis={alike[1]}?" if len(alike) > 1 else ""
+        expected = f"as many classes along axis {axis} in each{advice}"
+        checks.fail(ValueError, "outputs", f"of shapes {shapes}", expected)
+    return list(axes)
+
+
+def _of_each(argument: str, value: Any, count: int) -> Sequence[Any]:
+    """Returns an array for each output: those of a list of arrays, else the same for all."""
+    arrays = isinstance(value, (list, tuple)) and all(np.ndim(each) for each in value)
+    if not arrays or not all(isinstance(each, (Array, np.ndarray)) for each in value):
+        return [value] * count
+    if len(value) != count:
+        expected = f"an array, or {count}, one for each output"
+        checks.fail(ValueError, argument, f"{len(value)} arrays", expected)
+    return value
 
 
 def _resized(argument: str, value: ArrayLike, shape: tuple[int, ...], axis: int | None) -> Array:

@@ -234,6 +234,18 @@ def test_deep_supervision_resizes_masks():
     )
 
 
+def test_deep_supervision_of_labels_for_each_output():
+    outputs, labels, small = _pyramid(-1)
+    loss = jax.jit(jaxloss.deep_supervision(jaxloss.dice_cross_entropy, [0.5, 0.3, 0.2]))
+    masks = [y > 0 for y in small]
+    np.testing.assert_allclose(loss(outputs, small), loss(outputs, labels), 1e-6)
+    np.testing.assert_allclose(
+        loss(outputs, tuple(small), where=masks, weights=[1 + y for y in small]),
+        loss(outputs, labels, where=labels > 0, weights=1 + labels),
+        1e-6,
+    )
+
+
 def test_deep_supervision_traces_weights_and_differentiates_outputs_and_labels():
     outputs, labels, _ = _pyramid(-1)
     soft = jax.nn.one_hot(labels, 3) * 0.8 + 0.1
@@ -287,6 +299,12 @@ def test_deep_supervision_refuses_what_does_not_fit():
         loss(outputs[:2], labels, where=np.ones(1, bool))
     with _raises(ValueError, "axis", "9"):
         loss(outputs[:2], labels, axis=9)
+    with _raises(ValueError, "outputs", "along axis -1", "did you mean axis=1"):
+        loss([jnp.moveaxis(o, -1, 1) for o in outputs[:2]], labels)
+    with _raises(ValueError, "outputs", "as many classes"):
+        loss([outputs[0], outputs[1][..., :2]], labels)
+    with _raises(ValueError, "labels", "3 arrays", "2, one for each output"):
+        loss(outputs[:2], [labels] * 3)
     with _raises(ValueError, "labels"):  # of another batch: never resized
         loss(outputs[:2], labels[:1])
     blind = jaxloss.deep_supervision(lambda x, y: compiled(jaxloss.dice)(x, y), [1.0])

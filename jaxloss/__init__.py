@@ -46,6 +46,7 @@ _OTHER_NAMES = {
     "bcewithlogitsloss": "binary_cross_entropy",
     "ce": "cross_entropy",
     "crossentropyloss": "cross_entropy",
+    "dcandceloss": "dice_cross_entropy",
     "diceceloss": "dice_cross_entropy",
     "dicefocalloss": "dice_focal",
     "diceloss": "dice",
@@ -57,6 +58,8 @@ _OTHER_NAMES = {
     "keypointloss": "keypoint_similarity",
     "kldivloss": "kl_divergence",
     "l1loss": "l1",
+    "labelsmoothing": "smooth_labels",
+    "labelsmoothingcrossentropy": "cross_entropy",
     "lovaszloss": "lovasz_softmax",
     "mae": "l1",
     "mse": "l2",
@@ -79,7 +82,9 @@ if not TYPE_CHECKING:  # a type checker would accept any name
 
     def __getattr__(name: str) -> NoReturn:
         plain = name.replace("_", "").lower()
-        near = difflib.get_close_matches(plain.removesuffix("loss"), __all__, 1, cutoff=0.6)
-        near = _OTHER_NAMES.get(plain) or (near[0] if near else None)
-        hint = f"; did you mean jaxloss.{near}?" if near and not name.startswith("__") else ""
+        homes = [m for m in (detection, distance, geometry, optax_compat) if name in m.__all__]
+        near = [f"{homes[0].__name__.removeprefix('jaxloss.')}.{name}"] if homes else []
+        near += [_OTHER_NAMES[plain]] if plain in _OTHER_NAMES else []
+        near += difflib.get_close_matches(plain.removesuffix("loss"), __all__, 1, cutoff=0.75)
+        hint = f"; did you mean jaxloss.{near[0]}?" if near and not name.startswith("__") else ""
         raise AttributeError(f"jaxloss has no {name!r}{hint}")

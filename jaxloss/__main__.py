@@ -1,13 +1,15 @@
 """What there is, in a terminal.
 
-`python -m jaxloss` lists the losses by family, each with its sentence and paper; `python -m jaxloss
-dice` prints the signature, the summary, the formula and the reference of one.
+`python -m jaxloss` lists the losses by family and the functions of the submodules, each with its
+sentence and paper; `python -m jaxloss dice` prints the signature, the summary, the formulas with
+what is said of each, and the reference of one, `python -m jaxloss detection.fcos` those of a head.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import operator
 import re
 import sys
 import textwrap
@@ -26,6 +28,7 @@ FAMILIES = {
     "_boxes": "Boxes",
     "": "Helpers",
 }
+MODULES = ("detection", "distance", "geometry", "optax_compat")
 _SECTIONS = "Args|Attributes|Returns|Raises|Example|Reference"
 _WIDTH = 100
 
@@ -48,8 +51,7 @@ def read(function: Callable[..., Any]) -> Text:
 
 def formulas(body: str) -> list[str]:
     """Returns the literal blocks of a docstring."""
-    found = re.findall(r"::\n\n((?:  +\S.*\n|\n)+)", body + "\n")
-    return [textwrap.dedent(block).strip("\n") for block in found]
+    return [textwrap.dedent(block).strip("\n") for block in _parted(body)[1::2]]
 
 
 def papers(text: Text) -> list[str]:
@@ -74,25 +76,43 @@ def families() -> dict[str, list[str]]:
     return found
 
 
+def modules() -> dict[str, list[str]]:
+    """Returns the names of each submodule, such as `detection.fcos`, by its own."""
+    names = {module: sorted(getattr(jaxloss, module).__all__) for module in MODULES}
+    return {module: [f"{module}.{name}" for name in found] for module, found in names.items()}
+
+
 def main(arguments: list[str]) -> int:
     """Prints the list or one entry and returns the exit code, 2 where there is no such name."""
     if not arguments:
         print(_listed())
         return 0
+    if arguments[0] in ("-h", "--help"):
+        print(__doc__.partition("\n\n")[2].strip())
+        return 0
     name = arguments[0].removeprefix("jaxloss.")
-    if len(arguments) == 1 and name in jaxloss.__all__:
-        print(_entry(name))
+    everything = [*jaxloss.__all__, *sum(modules().values(), [])]
+    # A loss comes before a function of the same name in a submodule.
+    found = [full for full in everything if name in (full, full.rpartition(".")[2])]
+    if len(arguments) == 1 and found:
+        print(_entry(found[0]))
         return 0
     print(_unknown(" ".join(arguments)), file=sys.stderr)
     return 2
 
 
+def _function(name: str) -> Callable[..., Any]:
+    """A public function, at top level or of a submodule."""
+    function: Callable[..., Any] = operator.attrgetter(name)(jaxloss)
+    return function
+
+
 def _listed() -> str:
     lines = []
-    for title, names in families().items():
+    for title, names in (families() | modules()).items():
         lines += ["", title, ""]
         for name in names:
-            text = read(getattr(jaxloss, name))
+            text = read(_function(name))
             line = f"{name:<29} {text.summary} {_cited(text)}".rstrip()
             lines += textwrap.wrap(line, _WIDTH, initial_indent="  ", subsequent_indent=" " * 32)
     return "\n".join(lines[1:])
@@ -111,12 +131,23 @@ def _cited(text: Text) -> str:
 
 
 def _entry(name: str) -> str:
-    function = getattr(jaxloss, name)
+    function = _function(name)
     text = read(function)
-    parts = [_call(name, function), text.summary]
-    parts += [textwrap.indent(formula, "    ") for formula in formulas(text.body)]
+    parts = [_call(name, function), text.summary, *_with_formulas(text.body)]
     parts += [textwrap.fill(paper, _WIDTH, break_on_hyphens=False) for paper in papers(text)]
     return "\n\n".join(parts)
+
+
+def _parted(body: str) -> list[str]:
+    """Text and literal blocks in turn."""
+    return re.split(r"::\n\n((?:  +\S.*\n|\n)+)", body + "\n")
+
+
+def _with_formulas(body: str) -> list[str]:
+    """The formulas, each behind the paragraph that leads to it."""
+    leads = [text.strip().rpartition("\n\n")[2] + ":" for text in _parted(body)[::2]]
+    blocks = [textwrap.indent(formula, "    ") for formula in formulas(body)]
+    return [part for pair in zip(leads, blocks, strict=False) for part in pair]
 
 
 def _call(name: str, function: Callable[..., Any]) -> str:

@@ -106,10 +106,11 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     features, kernels, small logits finite; a bias may be -inf
     ==============================  ================================================================
 
-    One more line of `str(report)` may be a hint, which counts as nothing bad: where every row of
-    labels of the logits' shape is one-hot and no `activation` is given, so that a sigmoid scores
-    each class by itself; or where an axis of images of three axes that is about as long as the
-    other is taken for classes.
+    More lines of `str(report)` may be hints, which count as nothing bad: where every row of labels
+    of the logits' shape adds up to 1 and no `activation` is given, so that a sigmoid scores each
+    class by itself; where an axis of images of three axes that is about as long as the other is
+    taken for classes; where what looks like one image, as `vmap` leaves it, is taken for images of
+    one row; or where all boxes of a head lie in [0, 1], as they are pixels.
 
     What `where` or `ignore_index` leaves out is not looked at. A weight of 0 hides nothing, here as
     in a loss. Shapes, dtypes, options and concrete hyper-parameters raise as they do in the loss,
@@ -253,31 +254,38 @@ _Reading = tuple[_Kept, Iterable[Check]]
 def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ...]:
     """Labels of the logits' shape get a sigmoid along their axis; neither may be meant."""
     x, y = arrays[call.prediction], arrays[call.target]
+    hints = []
+    known = jnp.zeros_like(x, bool, shape=())
+    sides = x.shape if call.axis is None else checks.without(x.shape, call.axis % max(x.ndim, 1))
+    rows = call.function in _OF_IMAGES and len(sides) == 2
+    if rows and min(sides) >= 16 and max(sides) <= 4 * min(sides):  # it may well be an image
+        text = (
+            f"hint: shape {x.shape} is taken for {sides[0]} images of one row; a single image, "
+            "such as `vmap` leaves, is x[None]"
+        )
+        hints.append(Hint(~known, text))
     if call.activation != "auto" or call.axis is None or y.shape != x.shape:
-        return ()
-    test = functools.partial(_are_one_hot, axis=call.axis)
-    applies = holds(test, _operands(y, kept.mask), call.axis_name)
+        return tuple(hints)
+    test = functools.partial(_are_shares, axis=call.axis)
     text = (
-        f"hint: every row of `{call.target}` is one-hot, and labels of this shape are scored class "
-        'by class, with a sigmoid; classes that compete need `activation="softmax"`'
+        f"hint: every row of `{call.target}` adds up to 1, and labels of this shape are scored "
+        'class by class, with a sigmoid; classes that compete need `activation="softmax"`'
     )
-    one_hot = Hint(applies, text)
-    sides = checks.without(x.shape[1:], call.axis % x.ndim - 1)
-    is_image = call.function in _OF_IMAGES and len(sides) == 1
-    if not is_image or x.shape[call.axis] < max(8, sides[0] / 2):  # it may well be of classes
-        return (one_hot,)
-    text = (
-        f"hint: axis {call.axis % x.ndim} of shape {x.shape} is taken for {x.shape[call.axis]} "
-        "classes; masks of one class, [B, H, W], need `axis=None`"
-    )
-    return one_hot, Hint(jnp.ones_like(applies), text)
+    hints.append(Hint(holds(test, _operands(y, kept.mask), call.axis_name), text))
+    if rows and x.shape[call.axis] >= max(8, sides[1] / 2):  # it may well be no axis of classes
+        text = (
+            f"hint: axis {call.axis % x.ndim} of shape {x.shape} is taken for {x.shape[call.axis]} "
+            "classes; masks of one class, [B, H, W], need `axis=None`"
+        )
+        hints.append(Hint(~known, text))
+    return tuple(hints)
 
 
-def _are_one_hot(y: Array, mask: Array | None = None, *, axis: int) -> Array:
-    """Whether there are rows along an axis, of several classes, and each holds 0 but for one 1."""
-    y = y.astype(jnp.int8) if y.dtype == bool else y
-    hits = y == 1
-    rows = (hits | (y == 0)).all(axis) & (hits.sum(axis) == 1)
+def _are_shares(y: Array, mask: Array | None = None, *, axis: int) -> Array:
+    """Whether there are rows along an axis, of several classes, and each adds up to 1."""
+    y = y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(jnp.float32)
+    sums = y.sum(axis, dtype=checks.compute_dtype(y))
+    rows = (jnp.abs(sums - 1) <= _tolerance(y.dtype)) & (y >= 0).all(axis)
     read = jnp.broadcast_to(True if mask is None else mask, y.shape).all(axis)
     return read.any() & (rows | ~read).all() & (y.shape[axis] > 1)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxloss import detection
 from jaxloss._core.reduction import AxisName
-from jaxloss._report import Check, Report, look
+from jaxloss._report import Check, Hint, Report, holds, look
 from jaxloss.detection._declare import MODULE
 
 __all__ = ["HEADS", "report_of_head"]
@@ -29,8 +29,9 @@ _ROUNDING = 1e-5  # of the image's side, by which a box may leave it
 def report_of_head(name: str, given: Mapping[str, Any]) -> Report:
     """Looks at the boxes and labels of a head's call, whose arguments are `given` by name."""
     arrays = {key: jnp.asarray(given[key]) for key in ("labels", "valid")}
-    if "boxes" in given:
-        arrays["boxes"] = jnp.asarray(given["boxes"])
+    for key in ("boxes", "masks"):
+        if key in given:
+            arrays[key] = jnp.asarray(given[key])
     size = _size(name, given)
     if size is not None:
         arrays["size"] = size.reshape(-1, 1, 2)
@@ -75,8 +76,14 @@ def _report(
             expected += f", its {'centre' if centred else 'corners'} inside the image"
             operands += (arrays["size"].astype(boxes.dtype),)
         found.append(Check("boxes", expected, operands, _bad_centred if centred else _bad_corners))
+        applies = holds(_are_relative, (boxes, valid), axis_name)
+        text = "hint: all `boxes` lie in [0, 1]; they are in pixels of the input"
+        hints: tuple[Hint, ...] = (Hint(applies, text),)
+    else:
+        found.append(Check("masks", "a number in [0, 1]", (arrays["masks"], valid), _bad_masks))
+        hints = ()
     findings = tuple(look(check, axis_name, shared=False) for check in found)
-    return Report(findings, (), f"{MODULE}{name}")
+    return Report(findings, hints, f"{MODULE}{name}")
 
 
 def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:
@@ -91,6 +98,19 @@ def _bad_corners(boxes: Array, valid: Array, size: Array | None = None) -> Array
     if size is not None:
         bad |= jnp.concatenate([first < -_ROUNDING * size, second > (1 + _ROUNDING) * size], -1)
     return valid[..., None] & (bad | ~jnp.isfinite(boxes))
+
+
+def _bad_masks(masks: Array, valid: Array) -> Array:
+    """Which pixels of valid masks are outside of [0, 1]."""
+    if masks.dtype == bool:
+        return jnp.zeros_like(masks)
+    return valid[..., None, None] & ~((masks >= 0) & (masks <= 1))
+
+
+def _are_relative(boxes: Array, valid: Array) -> Array:
+    """Whether there are valid boxes, and all lie in the unit square."""
+    inside = ((boxes[..., :4] >= 0) & (boxes[..., :4] <= 1)).all(-1)
+    return valid.any() & (inside | ~valid).all()
 
 
 def _bad_centred(boxes: Array, valid: Array, size: Array | None = None) -> Array:

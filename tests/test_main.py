@@ -14,8 +14,10 @@ def test_list_has_every_name_once_under_its_family(capsys):
     out = capsys.readouterr().out
     listed = [line.split()[0] for line in out.splitlines() if line[:3].strip()]
     families = terminal.families()
-    assert listed == [word for title, names in families.items() for word in (title, *names)]
+    titles = families | terminal.modules()
+    assert listed == [word for title, names in titles.items() for word in (title, *names)]
     assert sorted(sum(families.values(), [])) == jaxloss.__all__
+    assert {"detection.fcos", "distance.edt", "geometry.nms"} < set(listed)
     assert max(map(len, out.splitlines())) <= 100
     assert "(Milletari, Navab and Ahmadi 2016)" in " ".join(out.split())
 
@@ -30,6 +32,34 @@ def test_entry_has_signature_summary_formula_and_reference(name, capsys):
     for formula in terminal.formulas(text.body):
         assert formula.splitlines()[0] in out
     assert out.count("http") == text.sections["Reference"].count("http")
+
+
+@pytest.mark.parametrize(
+    "word, full",
+    [
+        ("detection.fcos", "detection.fcos"),
+        ("nms", "geometry.nms"),
+        ("jaxloss.distance.edt", "distance.edt"),
+        ("softmax_cross_entropy", "optax_compat.softmax_cross_entropy"),
+        ("iou", "iou"),
+        ("geometry.iou", "geometry.iou"),
+    ],
+)
+def test_entries_of_submodules(word, full, capsys):
+    assert terminal.main([word]) == 0
+    assert capsys.readouterr().out.startswith(f"jaxloss.{full}(")
+
+
+def test_formulas_stand_behind_what_leads_to_them(capsys):
+    assert terminal.main(["dice"]) == 0
+    out = capsys.readouterr().out
+    said = ["smooth)\n\n`squared=True`", '`squared="counts"` nnU-Net\'s:\n\n    1 - ', "tp = sum"]
+    assert -1 < out.find(said[0]) < out.find(said[1]) < out.find(said[2])
+
+
+def test_help(capsys):
+    assert terminal.main(["--help"]) == 0
+    assert "python -m jaxloss dice" in capsys.readouterr().out
 
 
 def test_dice_in_full(capsys):

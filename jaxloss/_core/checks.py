@@ -85,7 +85,9 @@ def boolean(argument: str, value: ArrayLike) -> Array:
     """Converts to an array and requires booleans."""
     array = jnp.asarray(value)
     if not (_holds(chex.assert_type, array, bool) and array.dtype == bool):
-        fail(TypeError, argument, f"of dtype {array.dtype}", "dtype bool")
+        fail(
+            TypeError, argument, f"of dtype {array.dtype}", f"dtype bool: {argument}.astype(bool)?"
+        )
     return array
 
 
@@ -154,6 +156,9 @@ def broadcastable(
         if axis is not None:
             shapes += f" or {without(full, axis)}"
         expected = f"the rank of {shapes}, each dimension equal to it or 1"
+        extra = [i for i, n in enumerate(array.shape) if n == 1]
+        if any(without(array.shape, i) == tuple(full) for i in extra):
+            expected += f"; its axis of size 1 is one too many: {argument}.squeeze({extra[0]})?"
         fail(ValueError, argument, f"of shape {array.shape}", expected)
     return expanded
 

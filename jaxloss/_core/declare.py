@@ -18,7 +18,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
@@ -46,6 +46,36 @@ _ORDER = (
     "reduction",
     "axis_name",
 )
+_OTHER_NAMES = {  # of options in other libraries
+    "T": ("temperature",),
+    "apply_nonlin": ("activation",),
+    "batch": ("per_image",),
+    "batch_dice": ("per_image",),
+    "class_counts": ("priors",),
+    "cls_num_list": ("class_counts",),
+    "dim": ("axis",),
+    "do_bg": ("include_background",),
+    "eps": ("smooth", "epsilon"),
+    "from_logits": ("activation",),
+    "ignore_label": ("ignore_index",),
+    "k": ("fraction",),
+    "lambda_ce": ("cross_entropy_weight",),
+    "lambda_dice": ("dice_weight",),
+    "log_loss": ("form",),
+    "logit_dim": ("axis",),
+    "mask": ("where",),
+    "multi_label": ("activation",),
+    "priors": ("class_counts",),
+    "sigmoid": ("activation",),
+    "size_average": ("reduction",),
+    "smooth_nr": ("smooth",),
+    "softmax": ("activation",),
+    "use_sigmoid": ("activation",),
+    "weight": ("class_weights", "weights"),
+    "weight_ce": ("cross_entropy_weight",),
+    "weight_dice": ("dice_weight",),
+}
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SECTIONS = ("Args", "Returns", "Raises", "Example", "Reference")
 _WIDTH = 92
 
@@ -129,15 +159,31 @@ def _bound(
     """Returns the value of every parameter."""
     for name in given:
         if name not in signature.parameters:
-            near = difflib.get_close_matches(name, signature.parameters, 1, cutoff=0)
-            checks.fail(TypeError, name, "no option", f"one that there is, such as `{near[0]}`")
+            checks.fail(TypeError, name, "no option", _meant(name, signature.parameters))
+    data = [p.name for p in signature.parameters.values() if _is_data(p)]
+    expected = ", ".join(f"`{name}`" for name in data) + ", and options by their name"
     try:
         bound = signature.bind(*args, **given)
-    except TypeError as error:
-        names = ", ".join(f"`{p.name}`" for p in signature.parameters.values() if _is_data(p))
-        checks.fail(TypeError, "call", f"refused ({error})", f"{names}, and options by their name")
+    except TypeError:
+        positional = [n for n in data if signature.parameters[n].kind is not _KEYWORD]
+        missing = [n for n in data if n not in (*given, *positional[: len(args)])]
+        twice = [n for n in positional[: len(args)] if n in given]
+        if missing:
+            checks.fail(TypeError, missing[0], "missing", expected)
+        if twice:
+            checks.fail(TypeError, twice[0], "given twice", expected)
+        checks.fail(TypeError, "call", f"one of {len(args)} arguments by position", expected)
     bound.apply_defaults()
     return bound.arguments
+
+
+def _meant(name: str, options: Collection[str]) -> str:
+    """What is likely to be meant by an option that a loss does not have, else all it has."""
+    meant = [option for option in _OTHER_NAMES.get(name, ()) if option in options]
+    meant += difflib.get_close_matches(name, options, 1)
+    if meant:
+        return f"one that there is: did you mean `{meant[0]}`?"
+    return "one of " + ", ".join(f"`{option}`" for option in options)
 
 
 def _sorted(
@@ -163,7 +209,8 @@ def _sorted(
             convert = functools.partial(_array, key)
             value = jax.tree.map(convert, value) if parameter.holds_several else convert(value)
         if value is None and not parameter.may_be_none:
-            checks.fail(TypeError, key, None, "an array" if parameter.is_array else "a value")
+            choices = " or ".join(map(repr, parameter.choices)) or "a value"
+            checks.fail(TypeError, key, None, "an array" if parameter.is_array else choices)
         if parameter.is_array and not isinstance(value, _Exact):
             traced[key] = value
         else:
@@ -199,10 +246,13 @@ def _array(key: str, value: Any) -> Any:
     """
     if isinstance(value, jax.Array):
         return value
+    if isinstance(value, tuple) and any(_is_array(part) and part.ndim for part in value):
+        checks.fail(TypeError, key, f"a tuple of {len(value)}", "an array: is it one of them?")
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
-        checks.fail(TypeError, key, repr(value), "an array")
+        got = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        checks.fail(TypeError, key, got, "an array")
 
 
 def _is_array(value: Any) -> bool:
@@ -215,6 +265,9 @@ def _hashable(key: str, value: Any) -> Hashable:
     try:
         hash(value)
     except TypeError:
+        if isinstance(value, jax.Array):
+            expected = "a Python value; where `jax.jit` traces it, bind it with functools.partial"
+            checks.fail(TypeError, key, "an array", expected)
         checks.fail(TypeError, key, f"a {type(value).__name__}", "a value that does not change")
     return value
 
@@ -255,8 +308,7 @@ def _options(of: Any) -> dict[str, tuple[str, Any, Option]]:
 
 
 def _of_option(name: str, written: str, hint: Any, option: Option, of: Family) -> _Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    shown = inspect.Parameter(name, kind, default=option.default, annotation=_Shown(written))
+    shown = inspect.Parameter(name, _KEYWORD, default=option.default, annotation=_Shown(written))
     return _parameter(shown, hint, of)._replace(meaning=of.data.get(name) or option.meaning)
 
 

@@ -263,6 +263,10 @@ def competing(
     if scores.shape[axis] == 0:
         checks.fail(ValueError, prediction, f"of shape {scores.shape}", "one class at least")
     targets = _matching(labels, scores, axis, prediction)
+    if scores.shape[axis] == 1:
+        expected = "two classes or more, as a softmax of one is always 1; for a binary problem "
+        expected += "take a sigmoid, such as that of binary_cross_entropy"
+        checks.fail(ValueError, prediction, f"of shape {scores.shape}, a single class", expected)
     scores, given = _computed(scores)
     positions = checks.without(scores.shape, axis)
 
@@ -492,6 +496,8 @@ def _advice(labels: Array, shape: tuple[int, ...], axis: int | None, is_ids: boo
     """What is likely to be meant by labels that do not fit, or nothing."""
     without = functools.partial(checks.without, shape)
     ids_shape = shape if axis is None else without(axis)
+    if labels.shape == ids_shape and axis is not None and shape[axis] == 1:
+        return f"; of one class: jnp.expand_dims(labels, {axis})?"
     if labels.shape == ids_shape:  # floats, or they would fit
         return "; class ids are integers: labels.astype(int)?"
     one = next((i for i, n in enumerate(labels.shape) if n == 1), None)
@@ -538,7 +544,7 @@ def not_ignored(labels: Array, ignore_index: int) -> Array:
     ignore_index = checks.integer("ignore_index", ignore_index)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         got = f"{ignore_index} with labels of dtype {labels.dtype}"
-        checks.fail(ValueError, "ignore_index", got, "None, or integer labels")
+        checks.fail(ValueError, "ignore_index", got, "None, or integer labels; `where` masks any")
     return ~_equals(labels, ignore_index)
 
 

@@ -87,7 +87,7 @@ def everywhere(x: Array, axis_name: AxisName | None) -> Array:
         return x
     try:
         return jax.lax.psum(x, axis_name)
-    except NameError:
+    except (NameError, AssertionError):  # the latter inside of another axis's `shard_map`
         expected = "a mesh axis of the `shard_map` or `pmap` around the call"
         checks.fail(ValueError, "axis_name", f"{axis_name!r}, which is not bound here", expected)
 

@@ -137,7 +137,7 @@ def binary_cross_entropy(
 
     Args:
       pos_weight: Factor of the positive term: a scalar, one per class `[C]`, or the rank of
-        `logits` with each dimension equal or 1; at least 0.
+        `logits`, with or without the class axis, each dimension equal or 1; at least 0.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss

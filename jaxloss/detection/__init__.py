@@ -21,3 +21,5 @@ from jaxloss.detection._task_aligned import *
 from jaxloss.detection._yolo_v5 import *
 from jaxloss.detection._yolo_v8 import *
 from jaxloss.detection._yolo_v8_rotated import *
+
+__all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

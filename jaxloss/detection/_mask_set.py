@@ -69,7 +69,8 @@ def mask_set(
 
     Memory beside the gradient, which is summed in float32, is that of the points, whatever the
     size of the masks. An image without masks has its classification alone. Invalid slots reach
-    nothing, and NaN costs are matched last.
+    nothing, and NaN costs are matched last. A mask of numbers outside of [0, 1], such as 255, makes
+    the loss NaN where it is looked at.
 
     Args:
       logits: Scores `[B, Q, C + 1]`, the last that of the background, floating.
@@ -145,6 +146,7 @@ def mask_set(
     slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
     x = sampling.of_one_map(maps, query, where, mask)
     y = jax.lax.stop_gradient(sampling.of_one_map(truth, slot, where, mask))
+    y = jnp.where(jnp.abs(y - 0.5) < 0.51, y, jnp.nan)  # between pixels with some rounding
     p, _ = sigmoid.probability_pair(x)
     each = sigmoid.entropy(x, y, 1 - y).sum(-1), _dice((p * y).sum(-1), p.sum(-1), y.sum(-1))
     entropy, dice = (everywhere(jnp.where(mask, a, 0).sum(), axis_name) for a in each)

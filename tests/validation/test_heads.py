@@ -83,6 +83,36 @@ def test_mask_set_names_bad_labels_of_valid_slots():
         check(labels, valid=valid).throw()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_masks_of_255(dtype):
+    """They are named, and the loss is NaN; in a slot that is not valid they reach nothing."""
+    _, labels, valid = truth("detr")
+    masks = np.ones((2, 2, 6, 6), dtype)
+    masks[1, 1] = 255
+    data = jnp.zeros((2, 4, CLASSES + 1)), jnp.zeros((2, 4, 3, 3)), masks, labels
+    options = {"valid": valid, "key": jax.random.key(0), "points": 16}
+    assert jaxloss.validate("mask_set", *data, **options).ok
+    assert jnp.isfinite(detection.mask_set(*data, **options)[0])
+    masks[0, 1, 2:] = 255
+    found = jaxloss.validate("mask_set", *data, **options)
+    assert found.count == 24
+    with pytest.raises(ValueError, match=r"`masks` is 255(\.0)? at index \(0, 1, 2, 0\)"):
+        found.throw()
+    assert jnp.isnan(detection.mask_set(*data, **options)[0])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_relative_boxes_get_a_hint(name):
+    boxes, labels, valid = truth(name)
+    assert "hint" not in str(report(name, boxes, labels, valid))
+    boxes[0] = 0.5
+    boxes[..., 2:4] = 0.75
+    boxes[1, 0, :2] = 0
+    assert "hint: all `boxes` lie in [0, 1]" in str(report(name, boxes, labels, valid))
+    nothing = np.zeros_like(valid)
+    assert "hint" not in str(report(name, boxes, labels, nothing))
+
+
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "retinanet"])
 def test_boxes_outside_of_the_image(name):
     boxes, labels, valid = truth(name)

@@ -403,7 +403,7 @@ def test_one_bad_id_among_ten_million():
 # Hints.
 
 ONE_HOT = np.eye(4, dtype=np.float32)[IDS]
-HINT = "is one-hot, and labels of this shape are scored class by class, with a sigmoid; classes"
+HINT = "adds up to 1, and labels of this shape are scored class by class, with a sigmoid; classes"
 
 
 @pytest.mark.parametrize("name", ["focal", "dice", "boundary_dou", "dice_cross_entropy"])
@@ -426,12 +426,16 @@ def test_one_hot_labels_without_an_activation_get_a_hint(name):
         (ONE_HOT, {"activation": "sigmoid"}),
         (ONE_HOT, {"axis": None}),
         (_put(ONE_HOT, (1, 0, 0), 1), {}),
-        (_put(ONE_HOT, (1, 0), [0.5, 0.5, 0, 0]), {}),
+        (_put(ONE_HOT, (1, 0), [0.5, 0.6, 0, 0]), {}),
+        (_put(ONE_HOT, (1, 0), [1.5, -0.5, 0, 0]), {}),
         (_put(ONE_HOT, (1, 0), 0), {}),
         (ONE_HOT, {"where": np.zeros((2, 3), bool)}),
         (IDS, {}),
     ],
-    ids=["softmax", "sigmoid", "binary", "two classes", "soft", "none", "nothing read", "ids"],
+    ids=[
+        *["softmax", "sigmoid", "binary", "two classes", "more than 1", "negative", "none"],
+        *["nothing read", "ids"],
+    ],
 )
 def test_other_labels_get_no_hint(labels, options):
     assert "hint" not in str(jaxloss.validate("focal", X, labels, **options))
@@ -442,6 +446,8 @@ def test_hints_look_at_what_is_read():
     labels = _put(ONE_HOT, (0, 2), 1)
     assert "hint" in str(jaxloss.validate("focal", X, labels, where=MASK))
     assert "hint" in str(jaxloss.validate("focal", X, ONE_HOT > 0))
+    mixed = 0.7 * ONE_HOT + 0.3 * ONE_HOT[::-1]  # as of mixup, rounded
+    assert "hint" in str(jaxloss.validate("focal", X, mixed))
     lines = str(jaxloss.validate("focal", _logits(nan=(0, 0, 0)), ONE_HOT)).splitlines()
     assert ["`logits` is nan" in lines[0], "hint" in lines[1]] == [True, True]
     single = np.ones((2, 3, 1), np.float32)
@@ -458,6 +464,19 @@ def test_masks_of_one_class_whose_last_axis_is_taken_for_classes_get_a_hint():
         assert "hint" not in str(jaxloss.validate(name, masks, masks, **options))
     rows = np.ones((2, 6, 2), np.float32)  # pixels in a row and two classes
     assert "hint" not in str(jaxloss.validate("dice", rows, rows))
+
+
+@pytest.mark.parametrize("name", ["dice", "boundary", "dice_cross_entropy"])
+def test_an_image_taken_for_images_of_one_row_gets_a_hint(name):
+    x, ids = np.zeros((3, 20, 40, 2), np.float32), np.zeros((3, 20, 40), np.int32)
+    taken = "shape (20, 40, 2) is taken for 20 images of one row"
+    report = jax.vmap(functools.partial(jaxloss.validate, name))(x, ids)
+    assert report.ok.all()
+    assert taken in str(report)
+    assert taken in str(jaxloss.validate(name, x[0], ids[0]))
+    assert "hint" not in str(jaxloss.validate(name, x, ids))
+    assert "hint" not in str(jaxloss.validate(name, x[0, :4], ids[0, :4]))  # a batch of rows
+    assert "hint" not in str(jaxloss.validate("focal", x[0], ids[0]))
 
 
 def test_hints_of_mapped_and_sharded_calls():

@@ -1,5 +1,6 @@
 """Frequent mistakes get advice beside the error: what is likely to be meant."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -56,3 +57,113 @@ def test_the_error_says_what_is_likely_to_be_meant(mistake, name):
 def test_labels_that_fit_nowhere_get_no_advice(shape):
     with pytest.raises(ValueError, match=r"integer ids of shape \(2, 4, 5\)$"):
         jaxloss.focal(LOGITS, np.zeros(shape, np.int32))
+
+
+@pytest.mark.parametrize(
+    "name, option, meant",
+    [
+        ("cross_entropy", "weight", "class_weights"),
+        ("l1", "weight", "weights"),
+        ("dice", "eps", "smooth"),
+        ("dice", "batch_dice", "per_image"),
+        ("poly1", "eps", "epsilon"),
+        ("focal", "dim", "axis"),
+        ("focal", "gama", "gamma"),
+        ("distillation", "T", "temperature"),
+        ("dice_cross_entropy", "weight_ce", "cross_entropy_weight"),
+        ("logit_adjusted", "class_counts", "priors"),
+        ("top_k_cross_entropy", "k", "fraction"),
+    ],
+)
+def test_options_of_other_libraries_and_misspelt_ones(name, option, meant):
+    expected = rf"^jaxloss\.{name}: `{option}` is no option.*did you mean `{meant}`\?$"
+    with pytest.raises(TypeError, match=expected):
+        getattr(jaxloss, name)(LOGITS, _ids(2, 4, 5), **{option: 1})
+
+
+def test_an_option_like_no_other_gets_the_list():
+    with pytest.raises(
+        TypeError, match=r"`xyz` is no option, expected one of `logits`.*`axis_name`"
+    ):
+        jaxloss.cross_entropy(LOGITS, _ids(2, 4, 5), xyz=1)
+
+
+CALLS = {
+    "missing": (lambda f: f(LOGITS), r"`labels` is missing, expected `logits`, `labels`"),
+    "twice": (lambda f: f(LOGITS, _ids(2, 4, 5), logits=1), "`logits` is given twice"),
+    "by position": (lambda f: f(LOGITS, _ids(2, 4, 5), 3), "one of 3 arguments by position"),
+    "a dict": (
+        lambda f: f({"out": LOGITS}, _ids(2, 4, 5)),
+        "`logits` is a dict, expected an array",
+    ),
+    "two outputs": (lambda f: f((LOGITS, LOGITS), _ids(2, 4, 5)), "is a tuple of 2.*one of them"),
+    "no reduction": (
+        lambda f: f(LOGITS, _ids(2, 4, 5), reduction=None),
+        "`reduction` is None, expected 'mean' or 'sum' or 'none'",
+    ),
+    "traced": (
+        lambda f: jax.jit(f)(LOGITS, _ids(2, 4, 5), ignore_index=255),
+        "`ignore_index` is an array.*functools.partial",
+    ),
+    "ids of a mask": (
+        lambda f: f(LOGITS, _ids(2, 4, 5), where=_ids(2, 4, 5)),
+        r"`where` is of dtype int32.*where\.astype\(bool\)\?",
+    ),
+    "a channel of a mask": (
+        lambda f: f(LOGITS, _ids(2, 4, 5), where=_ids(2, 1, 4, 5) > 0),
+        r"where\.squeeze\(1\)\?",
+    ),
+    "ignored shares": (
+        lambda f: f(LOGITS, np.float32(LOGITS + 0.5), ignore_index=255),
+        "`where` masks any",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "top_k_cross_entropy", "poly1"])
+@pytest.mark.parametrize("mistake", CALLS)
+def test_calls_that_do_not_fit(mistake, name):
+    call, expected = CALLS[mistake]
+    with pytest.raises((TypeError, ValueError), match=rf"jaxloss\.{name}: .*{expected}"):
+        call(getattr(jaxloss, name))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "poly1", "lovasz_softmax"])
+def test_a_softmax_of_one_class(name):
+    """It is always 1, so that nothing would be learnt."""
+    single = np.ones((2, 4, 5, 1), np.float32)
+    with pytest.raises(ValueError, match=r"a single class, expected two.*binary_cross_entropy$"):
+        getattr(jaxloss, name)(single, single)
+
+
+def test_masks_without_the_one_channel_of_the_logits():
+    with pytest.raises(ValueError, match=r"; of one class: jnp.expand_dims\(labels, 1\)\?$"):
+        jaxloss.focal(np.ones((2, 1, 4, 5)), np.ones((2, 4, 5)), axis=1)
+
+
+def test_a_mesh_axis_that_only_another_one_surrounds():
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    loss = lambda x: jaxloss.l2(x, x, axis_name="data")
+    spec = jax.sharding.PartitionSpec("batch")
+    sharded = jax.shard_map(loss, mesh=mesh, in_specs=spec, out_specs=spec)
+    with pytest.raises(ValueError, match=r"jaxloss\.l2: `axis_name` is 'data', which is not bound"):
+        sharded(np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("DiceCELoss", "dice_cross_entropy"),
+        ("DC_and_CE_loss", "dice_cross_entropy"),
+        ("LabelSmoothingCrossEntropy", "cross_entropy"),
+        ("squared_error", "optax_compat.squared_error"),
+        ("yolo_v8", "detection.yolo_v8"),
+        ("nms", "geometry.nms"),
+        ("edt", "distance.edt"),
+    ],
+)
+def test_names_that_are_elsewhere(name, meant):
+    with pytest.raises(AttributeError, match=rf"did you mean jaxloss\.{meant}\?$"):
+        getattr(jaxloss, name)
+    with pytest.raises(AttributeError, match="has no 'mean_iou'$"):
+        jaxloss.mean_iou  # noqa: B018

@@ -8,6 +8,7 @@ import re
 import pytest
 
 import jaxloss
+from jaxloss.__main__ import families
 from tests.registry import collect
 
 FLOORS = (
@@ -42,6 +43,11 @@ def test_signature(name):
         data = parameter.default is parameter.empty
         assert data == (parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
         assert data or parameter.kind is parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", families()["Compound"])
+def test_sums_of_losses_offer_no_value_of_each(name):
+    assert '"none"' not in inspect.getdoc(getattr(jaxloss, name))
 
 
 @pytest.mark.parametrize(

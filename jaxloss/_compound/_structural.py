@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxloss._compound._parts import read
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.confusion import Data, Pixels
-from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.declare import compound_elements
 from jaxloss._core.labels import Independent
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce, reduce_values
@@ -21,7 +21,7 @@ __all__ = ["structural_similarity_cross_entropy"]
 Array = jax.Array
 
 
-@segmentation_elements
+@compound_elements
 def structural_similarity_cross_entropy(
     logits: Numbers,
     labels: Numbers,

@@ -7,7 +7,7 @@ from typing import Annotated, Unpack
 import jax
 
 from jaxloss._compound._parts import read
-from jaxloss._core.declare import segmentation
+from jaxloss._core.declare import compound
 from jaxloss._core.scores import Beside
 from jaxloss._distribution._cross_entropy import cross_entropy_of
 from jaxloss._distribution._focal import focal_of
@@ -29,7 +29,7 @@ __all__ = ["dice_cross_entropy", "dice_focal", "dice_top_k"]
 Array = jax.Array
 
 
-@segmentation
+@compound
 def dice_cross_entropy(
     logits: Numbers,
     labels: Numbers,
@@ -76,7 +76,7 @@ def dice_cross_entropy(
     return dice_of(pixels, options, smooth, squared, beside)
 
 
-@segmentation
+@compound
 def dice_focal(
     logits: Numbers,
     labels: Numbers,
@@ -130,7 +130,7 @@ def dice_focal(
     return dice_of(pixels, options, smooth, squared, beside)
 
 
-@segmentation
+@compound
 def dice_top_k(
     logits: Numbers,
     labels: Numbers,

@@ -11,7 +11,7 @@ from jaxloss._compound._parts import read
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.confusion import Confusion, Data
 from jaxloss._core.cost import Cost
-from jaxloss._core.declare import segmentation
+from jaxloss._core.declare import compound
 from jaxloss._core.labels import Competing
 from jaxloss._core.platforms import bind
 from jaxloss._core.scores import Beside, complement, score
@@ -22,7 +22,7 @@ __all__ = ["unified_focal"]
 Array = jax.Array
 
 
-@segmentation
+@compound
 def unified_focal(
     logits: Numbers,
     labels: Numbers,

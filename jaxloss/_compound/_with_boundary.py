@@ -12,7 +12,7 @@ from jaxloss._boundary._maps import Sampling
 from jaxloss._boundary._surface import boundary_of
 from jaxloss._compound._parts import read
 from jaxloss._core import numerics
-from jaxloss._core.declare import boundary
+from jaxloss._core.declare import compound_boundary
 from jaxloss._region._generalized import Weighting, generalized_of
 from jaxloss._region._overlap import Squared, dice_of
 from jaxloss.options import Boundary, Exponent, Fraction, NonNegative, Numbers
@@ -22,7 +22,7 @@ __all__ = ["dice_boundary", "dice_hausdorff"]
 Array = jax.Array
 
 
-@boundary
+@compound_boundary
 def dice_boundary(
     logits: Numbers,
     labels: Numbers,
@@ -79,7 +79,7 @@ def dice_boundary(
     return alpha * dice + (1 - alpha) * boundary_of(pixels, options, distance_map, sampling)
 
 
-@boundary
+@compound_boundary
 def dice_hausdorff(
     logits: Numbers,
     labels: Numbers,

@@ -439,20 +439,19 @@ boxes = family(
         _raises("`boxes`"),
     )
 )
-classification = family(
-    Family(
-        options.Classification,
-        {
-            "logits": "Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.",
-            "labels": "Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An "
-            "id outside `[0, C)` that is not ignored makes its position's loss and gradient NaN.",
-            "label_smoothing": "The share of each target that is spread evenly over all classes, "
-            "in `[0, 1)`.",
-        },
-        f'A scalar, or the shape of the ids with `reduction="none"`; {_HALF}',
-        _raises("the prediction", _FLOAT_LABELS),
-    )
+_CLASSIFICATION = Family(
+    options.Classification,
+    {
+        "logits": "Unnormalised log-probabilities, shape `[..., C]` (`C` at `axis`), floating.",
+        "labels": "Integer ids, shape `[...]`, or one-hot or soft labels, shape `[..., C]`. An "
+        "id outside `[0, C)` that is not ignored makes its position's loss and gradient NaN.",
+        "label_smoothing": "The share of each target that is spread evenly over all classes, "
+        "in `[0, 1)`.",
+    },
+    f'A scalar, or the shape of the ids with `reduction="none"`; {_HALF}',
+    _raises("the prediction", _FLOAT_LABELS),
 )
+classification = family(_CLASSIFICATION)
 linear = family(
     Family(
         options.Labelled,
@@ -520,10 +519,25 @@ _PER_CLASS = (
     'A scalar; with `reduction="none"` shape `[B, C]` (less the background), `[C]` if pooled, '
     f"`[B]` for `axis=None`; {_HALF}"
 )
-segmentation = family(
-    Family(options.Segmentation, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND))
+_SEGMENTATION = Family(options.Segmentation, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND))
+_BOUNDARY = _SEGMENTATION._replace(options=options.Boundary)
+_OF_ELEMENTS = _SEGMENTATION._replace(
+    options=options.Elements, raises=_raises("`logits`", _FLOAT_LABELS)
 )
-boundary = family(Family(options.Boundary, _IMAGES, _PER_CLASS, _raises("`logits`", _BACKGROUND)))
-segmentation_elements = family(
-    Family(options.Elements, _IMAGES, _PER_CLASS, _raises("`logits`", _FLOAT_LABELS))
+segmentation, boundary, segmentation_elements = map(
+    family, (_SEGMENTATION, _BOUNDARY, _OF_ELEMENTS)
+)
+
+
+def _summed(of: Family) -> Family:
+    """The family of sums of losses, whose parts have no shape in common."""
+    reduction = (
+        '`"mean"` or `"sum"`, of every part. One number for each image is '
+        "`jaxloss.optax_compat.per_example(loss)`."
+    )
+    return of._replace(data=of.data | {"reduction": reduction}, returns=f"A scalar; {_HALF}")
+
+
+compound, compound_boundary, compound_elements, compound_classification = (
+    family(_summed(of)) for of in (_SEGMENTATION, _BOUNDARY, _OF_ELEMENTS, _CLASSIFICATION)
 )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.declare import classification
+from jaxloss._core.declare import classification, compound_classification
 from jaxloss._core.reduction import REDUCTIONS, everywhere
 from jaxloss._core.scores import ABSENT
 from jaxloss._fused import _cost, _dice, _pass, _resize, _rows
@@ -80,7 +80,7 @@ def upsampled_cross_entropy(
     return everywhere(total, options["axis_name"])
 
 
-@classification
+@compound_classification
 def upsampled_dice_cross_entropy(
     logits: Numbers,
     labels: Numbers,

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxloss._core import checks
 from jaxloss.detection._declare import named
+from jaxloss.options import Levels
 
 __all__ = ["grid_anchors", "grid_points"]
 
@@ -108,7 +109,7 @@ def _centres(grid: tuple[int, int], stride: float) -> np.ndarray:
 def read_grids(grids: Grids, **per_level: Sequence[float]) -> None:
     """Requires pairs of sizes, and one number above 0 for each of them."""
     for grid in grids:
-        if len(grid) != 2 or min(grid) < 1:
+        if np.ndim(grid) != 1 or len(grid) != 2 or min(grid) < 1:
             checks.fail(ValueError, "grids", grid, "rows and columns of each level")
     above_0_per_level(len(grids), **per_level)
 
@@ -123,7 +124,16 @@ def above_0(**numbers: Sequence[float]) -> None:
     """Requires numbers above 0."""
     for name, given in numbers.items():
         for number in given:
+            checks.scalar(name, number)
             checks.interval(name, number, "(0, inf)")
+
+
+def of_levels(argument: str, given: Levels) -> list[Array]:
+    """Requires a list of floating arrays, one for each level."""
+    if not isinstance(given, (list, tuple)):
+        expected = "a list of arrays, one for each level"
+        checks.fail(TypeError, argument, f"a {type(given).__name__}", expected)
+    return [checks.floating(argument, level) for level in given]
 
 
 def one_per_level(levels: int, **per_level: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, highest
 from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
 from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import Grids, above_0_per_level, one_per_level
+from jaxloss.detection._places import Grids, above_0_per_level, of_levels, one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Share
 
@@ -232,7 +232,7 @@ def _read_levels(predictions: Levels) -> tuple[list[Array], Grids]:
     They are returned as `[B, A, H W, 5 + C]`: of a gradient in one shape for all that is read, a
     CPU makes no copy.
     """
-    levels = [checks.floating("predictions", level) for level in predictions]
+    levels = of_levels("predictions", predictions)
     if not levels:
         checks.fail(ValueError, "predictions", "empty", "one array for each level")
     dtype = checks.compute_dtype(levels[0])

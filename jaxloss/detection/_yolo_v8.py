@@ -22,7 +22,7 @@ from jaxloss.detection._assignment import (
 )
 from jaxloss.detection._coders import decode_distances, decode_distribution, encode_distances
 from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import above_0, grid_points
+from jaxloss.detection._places import above_0, grid_points, of_levels
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.detection._task_aligned import Aligned, task_aligned
 from jaxloss.options import Levels, NonNegative, Numbers
@@ -200,7 +200,7 @@ def _distances(bins: Array) -> Array:
 def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> Head:
     """Requires predictions `[B, H, W, 4 reg_max + C]` of each level, and joins the levels."""
     checks.integer("reg_max", reg_max, 1)
-    levels = [checks.floating("predictions", level) for level in predictions]
+    levels = of_levels("predictions", predictions)
     if not levels or len(levels) != len(strides):
         expected = f"one for each of the {len(levels)} levels, at least one"
         checks.fail(ValueError, "strides", f"of {len(strides)} numbers", expected)

@@ -13,7 +13,7 @@ from jaxloss._core.polygons import turned
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss.detection._assignment import gather
 from jaxloss.detection._declare import detection
-from jaxloss.detection._places import one_per_level
+from jaxloss.detection._places import of_levels, one_per_level
 from jaxloss.detection._targets import finish
 from jaxloss.detection._task_aligned import Boxes, align
 from jaxloss.detection._yolo_v8 import Head, classification, distribution, gained, read_head
@@ -148,7 +148,7 @@ def yolo_v8_rotated(
 def _read_angles(angles: Levels, predictions: Levels, head: Head) -> Array:
     """Requires an angle for each point, and joins the levels, `[B, N]`."""
     one_per_level(len(predictions), angles=angles)
-    levels = [checks.floating("angles", level) for level in angles]
+    levels = of_levels("angles", angles)
     for level, prediction in zip(levels, predictions, strict=True):
         checks.shape("angles", level, jnp.shape(prediction)[:3], "images, rows and columns")
     joined = jnp.concatenate([level.reshape(len(level), -1) for level in levels], 1)

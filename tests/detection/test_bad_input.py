@@ -142,3 +142,18 @@ def test_one_random_key(key):
     call, true = CALLS["mask_set"]
     with pytest.raises(TypeError, match=r"detection\.mask_set: `key`.*one key"):
         jax.eval_shape(call, **true, key=key)
+
+
+@pytest.mark.parametrize("name", ["yolo_v5", "yolo_v8", "yolo_v8_rotated"])
+def test_levels_by_name(name):
+    _, true = CALLS[name]
+    by_name = {"p3": X[name][0][0]}
+    rest = [] if name != "yolo_v8_rotated" else [X[name][1]]
+    options = {"strides": (8,)} | ({"anchors": on_anchors.SHAPES[:1]} if name == "yolo_v5" else {})
+    with pytest.raises(TypeError, match=rf"{name}: `predictions` is a dict.*one for each level"):
+        getattr(detection, name)(by_name, *rest, **true, **options)
+
+
+def test_one_size_of_anchors_for_each_level():
+    with pytest.raises(ValueError, match=r"grid_anchors: `sizes` is of shape \(3,\)"):
+        detection.grid_anchors([(4, 4)], [8], sizes=[(16, 20, 25)])

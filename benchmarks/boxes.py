@@ -3,7 +3,7 @@
 Prints milliseconds per call and torchvision's time over ours, from interleaved runs of one process;
 the best of several rounds, as other load only ever adds. Losses: value and gradient of the mean
 over 1,000,000 pairs; matrices: the IoU of 4096 by 4096 boxes. Without torch and torchvision their
-column stays empty; `tests/goldens/make.py` says how to install them.
+column stays empty; `tests/goldens/peers.py` says how to install them.
 
     python benchmarks/boxes.py [name ...]
 """

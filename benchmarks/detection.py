@@ -15,7 +15,7 @@ boxes each, 80 classes; `detr` has 300 queries. Prints for each head
 
 Then the Hungarian matching of (16, 300, 100) beside SciPy, image by image, and the temporaries of
 `mask_set` for masks of two sizes, with and without a choice of uncertain points. Without the peers
-their columns stay empty; `tests/goldens/make.py` says how to install them.
+their columns stay empty; `tests/goldens/peers.py` says how to install them.
 
     python benchmarks/detection.py [name ...]
 """

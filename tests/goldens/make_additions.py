@@ -1,6 +1,6 @@
 """Golden numbers of losses of depths, keypoints and any shape: additions.json beside this file.
 
-Run by hand in the environment that make.py describes, with further packages:
+Run by hand in the environment that peers.py describes, with further packages:
 
     peers/bin/pip install --no-deps mmsegmentation==1.2.2 ultralytics==8.4.190 \\
         git+https://github.com/jonbarron/robust_loss_pytorch@9831f1db8006105fe7a383312fba0e8bd975e7f6

@@ -1,15 +1,16 @@
 """Golden numbers of the boundary losses: writes boundary.json beside this file.
 
-Run like make.py. MONAI's HausdorffDTLoss is run where it is right (a float target, neither mask
-empty or full). The formulas of SegLoss and of the authors of the boundary DoU loss are written here
-in torch and SciPy from their published description; what they get wrong is not repeated.
+Run by hand in the environment that peers.py describes. MONAI's HausdorffDTLoss is run where it is
+right (a float target, neither mask empty or full). The formulas of SegLoss, of Kervadec et al. and
+of the authors of the boundary DoU loss are written here in torch and SciPy from their published
+description; what they get wrong is not repeated.
 """
 
 import importlib
 
 import numpy as np
 import torch
-from peers import BINARY, MAP, MASK, PIXELS, golden, normal, one_hot, t, uniform, write
+from peers import BINARY, MAP, MASK, PIXELS, golden, normal, one_hot, seek, t, uniform, write
 from scipy.ndimage import distance_transform_edt as edt
 
 monai = importlib.import_module("monai.losses.hausdorff_loss")
@@ -181,8 +182,118 @@ def boundary_dou():
         )
 
 
+def signed_distance(mask):
+    """Kervadec's map: outside +d, inside -(d - 1); 0 where the mask is empty or full.
+
+    The authors' one_hot2dist writes the distances into an integer array, as its data loader
+    hands it an integer one-hot, and so truncates them; theirs are meant to be floats, as here.
+    """
+    if mask.all() or not mask.any():
+        return np.zeros(mask.shape)
+    return np.where(mask, 1 - edt(mask), edt(~mask))
+
+
+def boundary():
+    source = "mean of phi * p (1812.07032), phi by scipy.ndimage.distance_transform_edt"
+    seek(304)
+    logits = normal(2, 3, 6, 7)
+    ids = np.zeros((2, 6, 7), int)
+    ids[0, 1:5, 1:4] = 1
+    ids[0, 3:, 5:] = 2
+    ids[1, :4, 2:] = 2  # class 1 is absent from this image: its map is 0
+    classes = one_hot(ids, 3)
+    overlapping = classes.copy()
+    overlapping[:, 1, 2:4, 3:6] = 1
+    overlapping[1, 0] = 1  # a full mask: its map is 0
+    phi = np.stack([[signed_distance(c == 1) for c in image] for image in classes])
+    phi_overlapping = np.stack([[signed_distance(c == 1) for c in image] for image in overlapping])
+    given = normal(2, 3, 6, 7)
+
+    golden(
+        "boundary",
+        "ids",
+        source,
+        lambda x: (t(phi) * x.softmax(1))[:, 1:].mean(),
+        [logits, ids],
+        axis=1,
+    )
+    golden(
+        "boundary",
+        "ids none",
+        source,
+        lambda x: (t(phi) * x.softmax(1))[:, 1:].mean((2, 3)),
+        [logits, ids],
+        axis=1,
+        reduction="none",
+    )
+    golden(
+        "boundary",
+        "ids with background",
+        source,
+        lambda x: (t(phi) * x.softmax(1)).mean(),
+        [logits, ids],
+        axis=1,
+        include_background=True,
+    )
+    golden(
+        "boundary",
+        "one-hot softmax",
+        source,
+        lambda x: (t(phi) * x.softmax(1))[:, 1:].mean(),
+        [logits, classes],
+        axis=1,
+        activation="softmax",
+    )
+    golden(
+        "boundary",
+        "sigmoid",
+        source,
+        lambda x: (t(phi_overlapping) * x.sigmoid()).mean(),
+        [logits, overlapping],
+        axis=1,
+    )
+    golden(
+        "boundary",
+        "probabilities",
+        source,
+        lambda p: (t(phi_overlapping) * p).mean(),
+        [uniform(*logits.shape), overlapping],
+        axis=1,
+        activation=None,
+        include_background=True,
+    )
+    golden(
+        "boundary",
+        "no class axis",
+        source,
+        lambda x: (t(phi[:, 1]) * x.sigmoid()).mean(),
+        [logits[:, 1], classes[:, 1]],
+        axis=None,
+    )
+    golden(
+        "boundary",
+        "given map",
+        "mean of phi * p (1812.07032)",
+        lambda x: (t(given) * x.softmax(1))[:, 1:].mean(),
+        [logits, ids],
+        axis=1,
+        distance_map=given,
+    )
+    volume = np.zeros((1, 4, 4, 5))
+    volume[0, 1:4, 1:3, 1:4] = 1
+    golden(
+        "boundary",
+        "volume",
+        source,
+        lambda x: (t(signed_distance(volume[0] == 1)) * x.sigmoid()).mean(),
+        [normal(*volume.shape), volume],
+        axis=None,
+    )
+
+
 hausdorff()
 segloss()
 erosion()
 boundary_dou()
+boundary()
 write("boundary.json")

@@ -1,6 +1,6 @@
 """Golden numbers of the losses on axis-aligned boxes: writes boxes.json beside this file.
 
-Run by hand in the environment that make.py describes, with `mmdet==3.3.0` installed beside it
+Run by hand in the environment that peers.py describes, with `mmdet==3.3.0` installed beside it
 without its dependencies:
 
     peers/bin/python tests/goldens/make_boxes.py
@@ -19,7 +19,7 @@ import types
 
 import numpy as np
 import torch
-from peers import REDUCTIONS, golden, t, without_init, write
+from peers import REDUCTIONS, golden, seek, t, uniform, without_init, write
 
 giou = importlib.import_module("torchvision.ops.giou_loss").generalized_box_iou_loss
 diou = importlib.import_module("torchvision.ops.diou_loss").distance_box_iou_loss
@@ -241,7 +241,64 @@ def from_papers():
         )
 
 
+def in_pixels():
+    # Boxes of 20 to 300 pixels: torchvision's 1e-7 in the union and in the diagonal is then below
+    # 1e-9 of them. Where it can be passed, eps is 0. Overlapping, disjoint, one in the other.
+    box = np.array(
+        [
+            [10.0, 20.0, 110.0, 80.0],
+            [15.0, 30.0, 45.0, 190.0],
+            [300.0, 40.0, 420.0, 90.0],
+            [50.0, 60.0, 350.0, 260.0],
+            [120.0, 110.0, 180.0, 140.0],
+            [5.0, 7.0, 64.0, 301.0],
+        ]
+    )
+    target = np.array(
+        [
+            [30.0, 10.0, 140.0, 95.0],
+            [25.0, 20.0, 75.0, 150.0],
+            [20.0, 200.0, 90.0, 240.0],
+            [100.0, 90.0, 160.0, 240.0],
+            [80.0, 70.0, 300.0, 200.0],
+            [11.0, 3.0, 71.0, 290.0],
+        ]
+    )
+    seek(256)
+    box += uniform(6, 4)
+    target += uniform(6, 4)
+
+    def corners(b):
+        return torch.cat([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], -1)
+
+    def centres(b):
+        return np.concatenate([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]], -1)
+
+    for name, source, peer in [
+        ("giou", "torchvision.ops.generalized_box_iou_loss", giou),
+        ("ciou", "torchvision.ops.complete_box_iou_loss", ciou),
+    ]:
+        for reduction in REDUCTIONS:
+            golden(
+                name,
+                reduction,
+                source,
+                lambda b: peer(b, t(target), reduction, eps=0.0),
+                [box, target],
+                reduction=reduction,
+            )
+        golden(
+            name,
+            "cxcywh",
+            source,
+            lambda b: peer(corners(b), t(target), "mean", eps=0.0),
+            [centres(box), centres(target)],
+            format="cxcywh",
+        )
+
+
 from_torchvision()
 from_mmdetection()
 from_papers()
+in_pixels()
 write("boxes.json")

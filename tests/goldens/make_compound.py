@@ -1,6 +1,6 @@
 """Golden numbers of the compound losses: writes compound.json beside this file.
 
-Run by hand in the environment that make.py describes:
+Run by hand in the environment that peers.py describes:
 
     peers/bin/python tests/goldens/make_compound.py
 
@@ -14,11 +14,12 @@ import importlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceFocalLoss, DiceLoss, FocalLoss
+from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss, FocalLoss
 from peers import (
     BINARY,
     MAP,
     MAP_IGNORING,
+    MAP_WEIGHTS,
     MASK,
     MULTI_LABEL,
     PIXELS,
@@ -292,6 +293,74 @@ def structural_similarity_cross_entropy():
             )
 
 
+def dice_cross_entropy():
+    source = "monai.losses.DiceCELoss"
+
+    def ids(case, monai_options=(), logits=PIXELS, labels=MAP, **options):
+        monai_options = {"smooth_nr": 1.0, "smooth_dr": 1.0} | dict(monai_options)
+        original = DiceCELoss(softmax=True, to_onehot_y=True, **monai_options)
+        golden(
+            "dice_cross_entropy",
+            case,
+            source,
+            lambda x: original(x, t(labels)[:, None]),
+            [logits, labels],
+            axis=1,
+            **options,
+        )
+
+    ids("ids")
+    ids("sum", {"reduction": "sum"}, reduction="sum")
+    ids("smooth 1e-5", {"smooth_nr": 1e-5, "smooth_dr": 1e-5}, smooth=1e-5)
+    ids(
+        "two weights",
+        {"lambda_dice": 0.3, "lambda_ce": 1.7},
+        dice_weight=0.3,
+        cross_entropy_weight=1.7,
+    )
+    ids(
+        "foreground pooled",
+        {"include_background": False, "batch": True},
+        include_background=False,
+        per_image=False,
+    )
+    # These weights sum to the number of classes, so that the two ways to average Dice agree.
+    ids("class weights", {"weight": t(MAP_WEIGHTS)}, class_weights=MAP_WEIGHTS)
+    # Only the cross-entropy is smoothed.
+    ids("smoothing", {"label_smoothing": 0.1}, label_smoothing=0.1)
+    ids("volume", logits=VOLUME, labels=VOLUME_IDS)
+    golden(
+        "dice_cross_entropy",
+        "one-hot softmax",
+        source,
+        lambda x: DiceCELoss(softmax=True, smooth_nr=1.0, smooth_dr=1.0)(x, t(one_hot(MAP, 3))),
+        [PIXELS, one_hot(MAP, 3)],
+        axis=1,
+        activation="softmax",
+    )
+    golden(
+        "dice_cross_entropy",
+        "squared",
+        source,
+        lambda x: DiceCELoss(softmax=True, squared_pred=True, smooth_nr=1.0, smooth_dr=1.0)(
+            x, t(one_hot(MAP, 3))
+        ),
+        [PIXELS, MAP],
+        axis=1,
+        squared=True,
+    )
+    golden(
+        "dice_cross_entropy",
+        "no class axis",
+        source,
+        lambda x: DiceCELoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(
+            x[:, None], t(MASK)[:, None]
+        ),
+        [BINARY, MASK],
+        axis=None,
+    )
+
+
 def main():
     dice_focal()
     dice_top_k()
@@ -299,6 +368,7 @@ def main():
     exp_log()
     unified_focal()
     structural_similarity_cross_entropy()
+    dice_cross_entropy()
     write("compound.json")
 
 

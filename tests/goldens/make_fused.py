@@ -1,6 +1,6 @@
 """Golden numbers of losses whose logits never exist: writes fused.json beside this file.
 
-Run as make.py, which says what it needs.
+Run by hand in the environment that peers.py describes.
 """
 
 # ruff: noqa: B023 (`golden` calls every lambda at once)

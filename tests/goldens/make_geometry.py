@@ -1,6 +1,6 @@
 """Golden numbers of matrices of overlaps and of boxes of masks: geometry.json beside this file.
 
-Run by hand in the environment that make.py describes:
+Run by hand in the environment that peers.py describes:
 
     peers/bin/python tests/goldens/make_geometry.py
 

@@ -1,7 +1,7 @@
 """Golden numbers for hard mining, long tails and margins: writes long_tail.json beside this file.
 
-How to run it: see make.py. Where an original is not in a package of pure Python, its published
-formula is written here in torch, and the row's source says so.
+Run by hand in the environment that peers.py describes. Where an original is not in a package of
+pure Python, its published formula is written here in torch, and the row's source says so.
 """
 
 # ruff: noqa: B023 (`golden` calls every lambda at once)

@@ -1,6 +1,6 @@
 """Golden numbers of options and losses that later peers have: writes options.json beside this file.
 
-Run by hand in the environment that make.py describes, with further packages:
+Run by hand in the environment that peers.py describes, with further packages:
 
     peers/bin/pip install --no-deps timm==1.0.31 kornia==0.9.0 kornia-rs==0.2.0 \\
         mmsegmentation==1.2.2

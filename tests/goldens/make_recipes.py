@@ -1,6 +1,6 @@
 """Golden numbers of calls of other libraries that are one line here: recipes.json beside this file.
 
-Run by hand in the environment that make.py describes, with further packages:
+Run by hand in the environment that peers.py describes, with further packages:
 
     peers/bin/pip install --no-deps timm==1.0.31 mmdet==3.3.0 nnunetv2==2.8.1
     peers/bin/pip install transformers==5.24.0

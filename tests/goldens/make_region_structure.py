@@ -1,6 +1,6 @@
 """Golden numbers of Lovasz, clDice and SSIM: writes region_structure.json beside this file.
 
-Run by hand, as `make.py` and in the same environment:
+Run by hand in the environment that peers.py describes:
 
     peers/bin/python tests/goldens/make_region_structure.py
 """

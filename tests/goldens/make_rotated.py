@@ -1,8 +1,9 @@
 """Golden numbers of the losses on rotated boxes: writes rotated.json beside this file.
 
-Run like make.py. mmrotate needs compiled operators, so its formulas are written here in torch from
-their published description, matrices as it takes them: a convention of theirs is undone by scale,
-shift or the order of the boxes, and a comment says which. ProbIoU is written from the paper.
+Run by hand in the environment that peers.py describes. mmrotate needs compiled operators, so its
+formulas are written here in torch from their published description, matrices as it takes them: a
+convention of theirs is undone by scale, shift or the order of the boxes, and a comment says which.
+ProbIoU is written from the paper.
 """
 
 import math

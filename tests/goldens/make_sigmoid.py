@@ -1,6 +1,6 @@
 """Golden numbers of the sigmoid-type losses: writes sigmoid.json beside this file.
 
-Run by hand in the environment that make.py describes:
+Run by hand in the environment that peers.py describes:
 
     peers/bin/python tests/goldens/make_sigmoid.py
 

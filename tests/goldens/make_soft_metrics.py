@@ -1,6 +1,6 @@
 """Golden numbers of metrics as losses: soft_metrics.json beside this file.
 
-Run by hand in the environment that make.py describes, with the checkouts of what no package holds:
+Run by hand in the environment that peers.py describes, with the checkouts of what no package holds:
 
     peers/bin/python tests/goldens/make_soft_metrics.py JDTLOSSES SKELETON_RECALL
 

@@ -1,6 +1,6 @@
 """Golden numbers of noise-robust losses and divergences: writes softmax.json beside this file.
 
-Run by hand like make.py, in the environment that it describes:
+Run by hand in the environment that peers.py describes:
 
     peers/bin/python tests/goldens/make_softmax.py
 

@@ -1,4 +1,14 @@
-"""What the scripts that make golden numbers share: how a row is made, and inputs.
+"""What the scripts that make golden numbers share: environment, how a row is made, and inputs.
+
+The scripts are run by hand, in an environment of their own (nothing here is needed by the tests):
+
+    python -m venv peers
+    peers/bin/pip install "torch==2.13.0" "numpy==2.4.6" "scipy==1.17.1" "pillow==13.0.0"
+    peers/bin/pip install --no-deps "torchvision==0.29.2" "monai==1.6.1" \
+        "segmentation-models-pytorch==0.6.0"
+
+A CPU build of torch is enough. `--no-deps` keeps away what the loss modules do not use; the
+packages' own __init__ files, which would ask for it, are not run (see `without_init`).
 
 A row holds the arguments and options of one jaxloss call and what it must give:
 
@@ -155,3 +165,14 @@ MASK_IGNORING = np.where(MAP_IGNORING == 255, 255, MASK).astype(int)
 # volumes (B, C, D, H, W)
 VOLUME = normal(2, 2, 2, 3, 3)
 VOLUME_IDS = rng.integers(0, 2, size=(2, 2, 3, 3))
+
+END = rng.bit_generator.state
+
+
+def seek(place):
+    """Goes to a place in the stream of inputs, counted from the end of the shared ones.
+
+    What is drawn there has the same numbers whichever function or script draws it, and when.
+    """
+    rng.bit_generator.state = END
+    rng.bit_generator.advance(place)

@@ -58,7 +58,7 @@ def edt(
 
     Args:
       mask: Boolean, shape `[...]`; distances are taken inside the True regions.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       empty: The value of an image without a False element, a scalar.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
@@ -110,7 +110,7 @@ def squared_edt(
 
     Args:
       mask: Boolean, shape `[...]`; distances are taken inside the True regions.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       empty: The value of an image without a False element, a scalar; it is not squared.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
@@ -160,7 +160,7 @@ def signed_distance(
 
     Args:
       mask: Boolean, shape `[...]`; True is the inside.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
@@ -209,7 +209,7 @@ def compute_sdf(
     Args:
       mask: Boolean, shape `[...]`; True is the inside.
       normalize: Whether each side is divided by its largest distance in the image.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
@@ -261,7 +261,7 @@ def compute_edts_for_penalized_loss(
 
     Args:
       mask: Boolean, shape `[...]`; True is the inside.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
@@ -310,7 +310,7 @@ def compute_edts_for_hausdorff_loss(
 
     Args:
       mask: Boolean, shape `[...]`; True is the inside.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 
@@ -364,7 +364,7 @@ def border_weights(
         negative ones are neither.
       w0: The weight where two instances touch, at least 0. The U-Net uses 10.
       sigma: The width of the border in the units of `sampling`, positive. The U-Net uses 5.
-      axes: The spatial axes.
+      axes: The axes of the pixels: `(1, 2)` for masks `[B, H, W, C]`.
       sampling: Spacing of the elements, a scalar or one number for each axis.
       space_axis_name: The mesh axis over which the first of `axes` is split inside `shard_map`.
 

@@ -54,7 +54,9 @@ def hausdorff_dt(
       alpha: Exponent of the distances, at least 0. The paper's best is 2.
       log: Whether to take `log1p` of each image's and class's loss, as MONAI's `LogHausdorffDTLoss`
         does of the reduced one.
-      distance_map: The distances `d_y`, if computed before, in the shape of `logits`.
+      distance_map: The distances `d_y` of the shape of `logits`, if made before:
+        `jaxloss.distance.compute_edts_for_hausdorff_loss` of the mask of each class, `axes` those
+        of the pixels: `(1, 2)` for `[B, H, W, C]`.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss

@@ -48,8 +48,9 @@ def distance_penalized_cross_entropy(
     weights `1 + Phi` do not enter the denominator of the mean.
 
     Args:
-      distance_map: `Phi`, if computed before, in the shape of `logits`, where that of a pixel is
-        the map of its target's class, or in the shape of the ids.
+      distance_map: `Phi`, if made before, of the shape of the ids, or of that of `logits`, where
+        the map of a pixel's target counts: `jaxloss.distance.compute_edts_for_penalized_loss` of
+        the mask of each class, `axes` those of the pixels: `(1, 2)` for `[B, H, W, C]`.
 
     Returns:
       A scalar; with `reduction="none"` the shape of the ids where classes compete, else that of
@@ -102,7 +103,9 @@ def distance_penalized_dice(
 
     Args:
       normalized: Whether the denominator has the weights too.
-      distance_map: `Phi`, if computed before, in the shape of `logits`.
+      distance_map: `Phi` of the shape of `logits`, if made before:
+        `jaxloss.distance.compute_edts_for_penalized_loss` of the mask of each class, `axes` those
+        of the pixels: `(1, 2)` for `[B, H, W, C]`.
 
     Example:
       >>> import jax.numpy as jnp, jaxloss

@@ -42,9 +42,6 @@ def boundary(
     class whose target is empty or full has no boundary: its map and loss are 0. The authors' data
     loader rounds its maps to integers; these are not.
 
-    Args:
-      distance_map: The signed distances, if computed before, in the shape of `logits`.
-
     Example:
       >>> import jax.numpy as jnp, jaxloss
       >>> labels = jnp.array([[[0, 0, 0, 1, 1]]])

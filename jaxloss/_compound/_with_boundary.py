@@ -55,7 +55,8 @@ def dice_boundary(
       weighting: The weight of a class in Dice: `"square"`, one over its squared size, `"simple"`,
         one over its size, or `"uniform"`.
       smooth: Added to Dice's numerator and denominator, at least 0.
-      distance_map: The signed distances, if computed before, in the shape of `logits`.
+      distance_map: The signed distances of the shape of `logits`, if made before, as in
+        :func:`jaxloss.boundary`.
       sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1.
 
     Example:
@@ -111,7 +112,8 @@ def dice_hausdorff(
       squared: Dice's form: False, True (V-Net) or `"counts"` (nnU-Net's `square`).
       alpha: Exponent of the distances in the Hausdorff loss, at least 0.
       log: Whether to take `log1p` of each image's and class's Hausdorff loss.
-      distance_map: The distances of the target, if computed before, in the shape of `logits`.
+      distance_map: The distances of the target of the shape of `logits`, if made before, as in
+        :func:`jaxloss.hausdorff_dt`.
       sampling: Size of a pixel along each spatial axis, one number or one per axis; None: 1.
 
     Example:

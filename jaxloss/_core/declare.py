@@ -505,8 +505,9 @@ _IMAGES = {
     "per_class": "Whether each class is scored by itself. False: one score of the counts of all "
     'classes, which `class_weights` multiply; `absent` is then `"score"`, and '
     '`reduction="none"` gives shape `[B]`.',
-    "distance_map": "A map made beforehand, a constant, of the shape of `logits`. None: it is "
-    "computed here.",
+    "distance_map": "The signed distances of the shape of `logits`, if made before: "
+    "`jaxloss.distance.signed_distance` of the mask of each class, `axes` those of the pixels: "
+    "`(1, 2)` for `[B, H, W, C]`. A constant. None: it is computed here.",
     "sampling": "Spacing of the pixels, a scalar or one number per spatial axis, above 0. None: 1.",
     "window": "Width of the window, an integer or one for each spatial axis; odd, and at most that "
     "of the image.",

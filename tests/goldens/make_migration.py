@@ -91,9 +91,28 @@ def skeleton_recall(checkout):
     return module.SoftSkeletonRecallLoss
 
 
+def listed(arrays, labels):
+    """What torchvision and transformers take for targets: a dictionary for each image.
+
+    `labels` is what the labels are called there. With transformers' name boxes are cxcywh.
+    """
+    found = []
+    for image, valid in enumerate(arrays["valid"]):
+        box = arrays["boxes"][image][valid]
+        if labels == "class_labels":
+            box = torch.cat([(box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]], 1)
+        found.append({labels: arrays["labels"][image][valid], "boxes": box})
+        if "masks" in arrays:
+            found[-1]["masks"] = arrays["masks"][image][valid].to(box.dtype)
+    return found
+
+
 def in_torch(row, call, namespace):
     """Value and gradient of a call on a row's arrays, as tensors."""
     arrays = {name: torch.tensor(a) for name, a in SCENES[row.scene].items()}
+    if "valid" in arrays and "boxes" in arrays:
+        kind = "class_labels" if row.page == "transformers" else "labels"
+        namespace = namespace | {"targets": listed(arrays, kind)}
     if row.single:
         arrays = {name: a.float() if a.is_floating_point() else a for name, a in arrays.items()}
     by = arrays[prediction(row)].requires_grad_()
@@ -149,7 +168,8 @@ def record(page, checkouts):
         found.append({"scene": row.scene, "peer": row.peer, **numbers})
     if errors:
         raise RuntimeError("\n".join([page, *errors]))
-    versions = {n: importlib.metadata.version(n) for n in read(page)["distributions"]}
+    names = read(page)["distributions"]
+    versions = {n: importlib.metadata.version(n).split("+")[0] for n in names}
     return {"versions": versions | read(page).get("commits", {}), "rows": found}
 
 

@@ -26,6 +26,7 @@ ORDER = (
     "pytorch",
     "optax",
     "torchvision",
+    "transformers",
     "monai",
     "nnunet",
     "segmentation_models_pytorch",

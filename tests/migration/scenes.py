@@ -160,6 +160,45 @@ PICTURES = {
     "target_pictures": np.round(_PICTURES + wave(2, 1, 8, 8, phase=2.9, scale=0.3), 3),
 }
 
+_CENTRES = np.array([0.5, 0.5, 0.8, 0.8]) + wave(2, 6, 4, phase=1.4, scale=0.1)
+_CORNERS = np.array(
+    [
+        [[0.1, 0.2, 0.7, 0.9], [0.3, 0.1, 0.95, 0.6], [0.05, 0.35, 0.6, 0.8]],
+        [[0.2, 0.15, 0.8, 0.7], [0.4, 0.3, 0.9, 0.95], [0.0, 0.0, 0.0, 0.0]],
+    ]
+)
+SETS = {
+    "logits": wave(2, 6, 5, phase=0.3),
+    "predicted_boxes": _CENTRES,
+    "mask_logits": wave(2, 6, 6, 5, phase=2.6, scale=4.0),
+    "boxes": _CORNERS,
+    "masks": wave(2, 3, 12, 10, phase=1.1) > 0.5,
+    "labels": np.array([[2, 0, 3], [1, 2, 0]]),
+    "valid": np.array([[True, True, True], [True, True, False]]),
+}
+SIGMOID_SETS = SETS | {"logits": SETS["logits"][..., :4]}
+
+_CELLS = np.stack(np.meshgrid(np.arange(6), np.arange(4)), -1).reshape(-1, 2) * 8.0
+_TRUTH = np.array(
+    [
+        [[3.0, 2.0, 29.0, 25.0], [20.0, 6.0, 41.0, 31.0], [1.0, 14.0, 15.0, 30.0]],
+        [[11.0, 3.0, 33.0, 22.0], [25.0, 9.0, 47.0, 29.0], [0.0, 0.0, 0.0, 0.0]],
+    ]
+)
+PLACES = {
+    "logits": wave(2, 24, 4, phase=0.7) - 2,
+    "deltas": wave(2, 24, 4, phase=1.9, scale=0.5),
+    "distances": np.round(np.exp(wave(2, 24, 4, phase=2.3, scale=1.0)), 3),
+    "centerness": wave(2, 24, phase=0.1),
+    "anchors": np.concatenate([_CELLS - 8, _CELLS + 16], -1),
+    "squares": np.concatenate([_CELLS, _CELLS + 8], -1),
+    "points": _CELLS + 4,
+    "strides": np.full(24, 8.0),
+    "boxes": _TRUTH,
+    "labels": np.array([[2, 0, 3], [1, 2, 0]]),
+    "valid": np.array([[True, True, True], [True, True, False]]),
+}
+
 SCENES = {
     "classes": CLASSES,
     "values": VALUES,
@@ -171,4 +210,7 @@ SCENES = {
     "keypoints": KEYPOINTS,
     "depths": DEPTHS,
     "pictures": PICTURES,
+    "sets": SETS,
+    "sigmoid_sets": SIGMOID_SETS,
+    "places": PLACES,
 }

@@ -81,10 +81,14 @@ def default(section, array):
         "keypoints": {3: "[N, K, 2]", 2: "[N, K]", 1: "[N]"},
         "depths": {3: "[B, H, W]"},
         "pictures": {4: "[B, 1, H, W]"},
+        "sets": {4: "[B, Q, h, w]", 3: "[B, Q, C + 1]", 2: "[B, M]"},
+        "sigmoid_sets": {3: "[B, Q, C]", 2: "[B, M]"},
+        "places": {3: "[B, N, 4]", 2: "[B, M]", 1: "[N]"},
     }
     return letters[section["scene"]][array.ndim]
 
 
+QUERIES = {"predicted_boxes": "[B, Q, 4]", "boxes": "[B, M, 4]", "masks": "[B, M, H, W]"}
 ONE_CHANNEL = ("binary_logits", "mask", "mask_ignoring")
 SHAPES = {
     "classes": {
@@ -103,6 +107,15 @@ SHAPES = {
     "keypoints": {"sigmas": "[K]"},
     "depths": {},
     "pictures": {},
+    "sets": QUERIES,
+    "sigmoid_sets": QUERIES,
+    "places": {
+        "logits": "[B, N, C]",
+        "centerness": "[B, N]",
+        "points": "[N, 2]",
+        "boxes": "[B, M, 4]",
+    }
+    | dict.fromkeys(("anchors", "squares"), "[N, 4]"),
 }
 
 

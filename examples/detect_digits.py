@@ -3,7 +3,7 @@
     python examples/detect_digits.py --head fcos
     python examples/detect_digits.py --head detr --option classification=matchability_aware
 
-Every head of `jaxloss.detection` trains the same small network, with assignment and matching inside
+Five heads of `jaxloss.detection` train the same small network, with assignment and matching inside
 the compiled step. No digit of the test scenes was seen in training. Prints the average precision as
 COCO defines it and leaves a picture with boxes in the output folder. Takes a minute or two on two
 CPU cores.

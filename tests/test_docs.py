@@ -20,7 +20,7 @@ PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("coming_from/*.md")])
 NOTES = tomllib.loads((DOCS / "losses.toml").read_text())
 LOSSES = [name for title, names in families().items() if title != "Helpers" for name in names]
 MODULES = ("detection", "distance", "geometry", "optax_compat", "options")
-TESTED_ELSEWHERE = {"scale.md", "training.md", "validation.md"}
+TESTED_ELSEWHERE = {"detecting.md", "scale.md", "training.md", "validation.md"}
 
 
 def _extension(name):

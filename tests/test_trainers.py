@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import jaxloss
+from jaxloss.optax_compat import per_example
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "training.md").read_text()
 RNG = np.random.default_rng(0)
@@ -115,6 +116,87 @@ def test_lbfgs():
         params, state, value = step(params, state)
         values.append(value)
     assert values[2] < values[1] < values[0]
+
+
+def test_losses_of_single_images():
+    """Inside `vmap` a batch of one; without it Dice is one of rows."""
+    logits = _apply(PARAMS, IMAGES)
+    each = jnp.stack([jaxloss.dice(logits[n : n + 1], LABELS[n : n + 1]) for n in range(8)])
+    np.testing.assert_allclose(_recipe("of_each_image")(logits, LABELS), each, rtol=1e-6)
+    np.testing.assert_allclose(per_example(jaxloss.dice)(logits, LABELS), each, rtol=1e-6)
+    assert not np.allclose(jax.vmap(jaxloss.dice)(logits, LABELS), each, rtol=1e-2)
+    pixels = jax.vmap(jaxloss.cross_entropy)(logits, LABELS)
+    np.testing.assert_allclose(pixels.mean(), jaxloss.cross_entropy(logits, LABELS), rtol=1e-6)
+
+
+# What several losses share
+
+
+def test_deep_supervision():
+    rng = np.random.default_rng(1)
+    outputs = [rng.normal(size=(2, n, n, 3)).astype(np.float32) for n in (8, 4, 2)]
+    labels = rng.integers(0, 3, (2, 8, 8))
+    found = _recipe("nnunet_loss")(outputs, labels)
+    terms = [
+        jaxloss.dice_cross_entropy(x, y, include_background=False, smooth=1e-5)
+        for x, y in zip(outputs[:2], (labels, labels[:, 1::2, 1::2]), strict=True)
+    ]
+    np.testing.assert_allclose(found, 2 / 3 * terms[0] + 1 / 3 * terms[1], rtol=1e-6)
+    first = [x.transpose(0, 3, 1, 2) for x in outputs]
+    again = _recipe("nnunet_loss")(first, labels, axis=1)
+    np.testing.assert_allclose(again, found, rtol=1e-6)
+
+
+def test_an_annealed_temperature_compiles_once():
+    teacher = np.random.default_rng(1).normal(size=(*LABELS.shape, 2)).astype(np.float32)
+    logits, run = _apply(PARAMS, IMAGES), jax.jit(_recipe("distilled"))
+    for step, temperature in ((0, 4.0), (500, 2.5), (2000, 1.0)):
+        found = run(logits, teacher, IGNORED, jnp.asarray(step))
+        p, q = (jax.nn.log_softmax(x / temperature) for x in (logits, teacher))
+        apart = (temperature**2 * (jnp.exp(q) * (q - p)).sum(-1))[IGNORED != 255].mean()
+        hard = jaxloss.cross_entropy(logits, LABELS, where=IGNORED != 255)
+        np.testing.assert_allclose(found, 0.5 * hard + 0.5 * apart, rtol=1e-5)
+    assert run._cache_size() == 1
+
+
+def test_uncertainties_of_two_tasks():
+    def apply(network, images):
+        logits = _apply(network, images)
+        return logits, 3 + logits[..., 0]
+
+    params, depths = _recipe("init")(PARAMS), np.zeros(LABELS.shape, np.float32)
+    loss = jax.jit(jax.value_and_grad(_recipe("two_tasks"), has_aux=True), static_argnums=1)
+    (total, losses), gradient = loss(params, apply, IMAGES, LABELS, depths)
+    np.testing.assert_allclose(total, sum(losses.values()) / 2, rtol=1e-6)
+    for task, slope in gradient["log_variances"].items():
+        np.testing.assert_allclose(slope, (1 - losses[task]) / 2, rtol=1e-5)
+    assert max(float(abs(x).max()) for x in gradient["network"].values()) > 0
+    best = {task: jnp.log(value) for task, value in losses.items()}
+    (_, _), gradient = loss(params | {"log_variances": best}, apply, IMAGES, LABELS, depths)
+    np.testing.assert_allclose(list(gradient["log_variances"].values()), 0, atol=1e-6)
+    sinks = [jaxloss.uncertainty_weighted([-0.1], [s]) for s in (0.0, -4.0, -8.0)]
+    assert sinks[2] < sinks[1] < sinks[0]
+
+
+@pytest.mark.parametrize("labels", [LABELS, IGNORED], ids=["all", "ignored"])
+def test_distance_maps_of_the_data_pipeline(labels):
+    """In both layouts the loss is that with its own map; along other axes it is not."""
+    logits, options = _apply(PARAMS, IMAGES), {"ignore_index": 255}
+    expected = jaxloss.boundary(logits, labels, **options)
+    last, first = (_recipe(name)(labels, 2) for name in ("channels_last", "channels_first"))
+    assert last.shape == logits.shape
+    np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))
+    given = jaxloss.boundary(logits, labels, distance_map=last, **options)
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
+    x = logits.transpose(0, 3, 1, 2)
+    given = jaxloss.boundary(x, labels, distance_map=first, axis=1, **options)
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
+    wrong = jaxloss.distance.signed_distance(jax.nn.one_hot(labels, 2, dtype=bool))
+    assert not np.allclose(wrong, last)
+    if labels is LABELS:
+        both = _recipe("boundary")(logits, labels, last, 0.25)
+        region = jaxloss.dice(logits, labels)
+        np.testing.assert_allclose(both, 0.25 * region + 0.75 * expected, rtol=1e-5)
 
 
 # Accumulation: four micro-batches are the full batch

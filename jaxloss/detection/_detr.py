@@ -105,7 +105,8 @@ def detr(
         itself (Group DETR); `n` counts every box once for each.
       assignment: Of the queries, instead of matching, arrays `[B, Q]`: index and foreground say
         which box a query has, ignored queries have no class loss.
-      normalizer: `n` instead of the number of boxes, above 0.
+      normalizer: `n` instead of the number of boxes, above 0; the softmax's classification, a
+        weighted mean, has none.
 
     Returns:
       The total, and its parts `classification`, `l1` and `giou`; float32 for half-precision input.

@@ -25,7 +25,7 @@ from jaxloss._core.labels import (
 )
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._class_weights import class_totals
-from jaxloss._distribution._margins import centred, margin_entropy
+from jaxloss._distribution._margins import centred, margin_entropy, of_changed, of_target
 from jaxloss.options import ClassCounts, Classification, NonNegative, Numbers, Positive, Share
 
 __all__ = ["ldam", "logit_adjusted", "seesaw"]
@@ -79,7 +79,7 @@ def ldam(
     rarest = jnp.where(n > 0, n, jnp.inf).min()
     margin = max_margin * jnp.where(n == 0, 1, numerics.divide(rarest, n)) ** 0.25
     smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(per_position(_ldam, data, scale, margin, smoothing), options, data)
+    return reduce(of_changed(_ldam, data, scale, margin, smoothing), options, data)
 
 
 @classification
@@ -129,7 +129,7 @@ def logit_adjusted(
     log_prior = jnp.log(jnp.where(present, pi, 1)) - jnp.log(pi.sum())
     shift = numerics.product(tau, jnp.where(present, log_prior, -jnp.inf))
     smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(per_position(_logit_adjusted, data, shift, smoothing), options, data)
+    return reduce(of_changed(_logit_adjusted, data, shift, smoothing), options, data)
 
 
 @classification
@@ -186,8 +186,7 @@ def seesaw(
 
 
 def _ldam(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
-    if part.has_ids and smoothing is None:
-        margin = of_ids(jnp.broadcast_to(margin, part.logits.shape), part.labels, part.axis)
+    margin = of_target(margin, part, smoothing)
     return margin_entropy(centred(part), scale, margin, smoothing)
 
 
@@ -254,7 +253,7 @@ def _seesaw_odds(
     rest = rivals(logits, top.squeeze(axis), base, rise, count, ids, p, q, log_counts)
     alone, removed = rest == 0, own == -jnp.inf
     lead = jnp.where(removed, 0, own) - rise
-    odds = jnp.where(alone, jnp.inf, lead - jnp.log(jnp.where(alone, 1, rest)))
+    odds = jnp.where(alone, jnp.inf, lead - numerics.log(jnp.where(alone, 1, rest)))
     return jnp.where(removed, -jnp.inf, odds)
 
 

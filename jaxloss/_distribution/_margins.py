@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, TypeAlias, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import numerics, sigmoid, softmax
+from jaxloss._core import numerics, sigmoid, softmax, turned
 from jaxloss._core.cost import Cost
 from jaxloss._core.declare import classification
-from jaxloss._core.labels import Competing, competing, of_ids, per_position
+from jaxloss._core.labels import Competing, competing, is_target, of_ids, per_position
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
     Classification,
@@ -26,6 +27,7 @@ from jaxloss.options import (
 __all__ = ["arcface", "cosface"]
 
 Array = jax.Array
+Formula = Callable[..., Cost]
 Angle: TypeAlias = Annotated[Number, Interval(f"[0, {math.pi}]")]
 
 
@@ -78,7 +80,7 @@ def arcface(
     """
     data = competing(cosines, labels, options, prediction="cosines")
     smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(per_position(_arcface, data, scale, margin, smoothing), options, data)
+    return reduce(of_changed(_arcface, data, scale, margin, smoothing), options, data)
 
 
 @classification
@@ -126,15 +128,25 @@ def cosface(
     """
     data = competing(cosines, labels, options, prediction="cosines")
     smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(per_position(_cosface, data, scale, margin, smoothing), options, data)
+    return reduce(of_changed(_cosface, data, scale, margin, smoothing), options, data)
+
+
+def of_changed(formula: Formula, data: Competing, *parameters: Array | None) -> Cost:
+    """Returns a cost of logits that are changed first.
+
+    Of few classes at once, by all ways of the cross-entropy; of many in parts, so that the changed
+    logits are not written to memory.
+    """
+    if turned.pays(data.logits, data.axis):
+        return formula(data, *parameters)
+    return per_position(formula, data, *parameters)
 
 
 def _arcface(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:
     part = part.of(_within_ends(part.unmasked_logits()))
     # Any finite value does for a removed class, whose own cost is infinite.
     cosine = jnp.where(part.logits == -jnp.inf, 0, part.logits)
-    if part.has_ids and smoothing is None:
-        cosine = of_ids(cosine, part.labels, part.axis)
+    cosine = of_target(cosine, part, smoothing)
     sine = numerics.sqrt((1 - cosine) * (1 + cosine))
     drop = cosine * (2 * jnp.sin(margin / 2) ** 2) + sine * jnp.sin(margin)
     return margin_entropy(part, scale, drop, smoothing)
@@ -149,21 +161,35 @@ def margin_entropy(data: Competing, scale: Array, margin: Array, smoothing: Arra
     """Returns `sum_c w_c y_c CE_c` of each position, `CE_c` that of `scale (x - margin_c e_c)`.
 
     `e_c` is the unit vector of class `c`: each class has its margin while it is the target. A lower
-    target logit lowers the log-odds by the same amount, so no logits are made for it.
+    target logit lowers the log-odds by the same amount, so of many classes no logits are made for
+    it.
 
     Args:
       data: The logits before scaling, and their labels.
       scale: A scalar.
-      margin: A scalar; for ids without label smoothing one number per position, or else one that
-        broadcasts to the logits.
+      margin: A scalar, or what `of_target` gives.
       smoothing: `y` becomes `(1 - e) y + e / C`; None: 0.
     """
     scaled = data.of(numerics.product(scale, data.unmasked_logits()))
+    if _are_few_ids(data, smoothing):
+        hit = is_target(data.labels, data.logits.shape, data.axis)
+        return softmax.cross_entropy(data.of(scaled.logits - jnp.where(hit, scale * margin, 0)))
     return softmax.cost(_lowered, scaled, scale * margin, label_smoothing=smoothing)
 
 
 def _lowered(hit: Array, miss: Array, drop: Array) -> Array:
     return sigmoid.log_pair(miss - hit - drop)[0]
+
+
+def of_target(values: Array, data: Competing, smoothing: Array | None) -> Array:
+    """Returns the number of each position's target for ids of many classes, else all numbers."""
+    if not data.has_ids or smoothing is not None or _are_few_ids(data, smoothing):
+        return values
+    return of_ids(jnp.broadcast_to(values, data.logits.shape), data.labels, data.axis)
+
+
+def _are_few_ids(data: Competing, smoothing: Array | None) -> bool:
+    return data.has_ids and smoothing is None and turned.pays(data.logits, data.axis)
 
 
 def centred(data: Competing) -> Competing:

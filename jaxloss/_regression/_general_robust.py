@@ -85,7 +85,7 @@ def _general_robust(x: Array, y: Array, alpha: Array, scale: Array) -> Array:
     """
     d = (x - y) / scale
     limits = jnp.finfo(d.dtype)
-    most = math.sqrt(float(limits.max) / 2)
+    most = math.sqrt(float(limits.max)) * (1 - 2 * float(limits.eps))
     square = jnp.clip(d, -most, most) ** 2
     b = jnp.where(alpha == 2, limits.eps, numerics.absolute(alpha - 2))
     log, m = _logarithm(d, square, b)

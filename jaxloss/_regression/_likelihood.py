@@ -102,7 +102,8 @@ def poisson_nll(
 
 def _gaussian_nll(x: Array, y: Array, v: Array, full: bool) -> Array:
     v = jnp.where(v < _LEAST, _LEAST, v)
-    loss = (jnp.log(v) + (x - y) ** 2 / v) / 2
+    d = x - y
+    loss = (jnp.log(v) + d * numerics.divide(d, v)) / 2  # neither d^2 nor v^2 needs to fit
     return loss + math.log(2 * math.pi) / 2 if full else loss
 
 
@@ -112,10 +113,28 @@ def _poisson_nll(x: Array, y: Array, full: bool) -> Array:
 
 
 def _poisson_nll_of_rate(x: Array, y: Array, full: bool) -> Array:
-    positive = x > 0
-    log_x = jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
-    loss = x - numerics.product(y, log_x)
+    loss = x - _times_log(y, x)
     return loss + _stirling(y) if full else loss
+
+
+@jax.custom_jvp
+def _times_log(y: Array, x: Array) -> Array:
+    """Returns `y log x`, -inf for `x <= 0`; no derivative forms `1 / x^2` where `y = 0`."""
+    return numerics.product(y, _log(x))
+
+
+@_times_log.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    y, x = primals
+    log_x, positive = _log(x), x > 0
+    by_y = jnp.where(positive, log_x, 0)
+    by_x = jnp.where(positive, numerics.divide(y, jnp.where(positive, x, 1)), 0)
+    return numerics.product(y, log_x), by_y * tangents[0] + by_x * tangents[1]
+
+
+def _log(x: Array) -> Array:
+    positive = x > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
 
 
 def _stirling(y: Array) -> Array:

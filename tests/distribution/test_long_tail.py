@@ -366,3 +366,17 @@ def test_ldam_counts_of_zero():
     assert jnp.isfinite(value)
     assert jnp.isfinite(gradient).all()
     assert jnp.isfinite(by_count).all()
+
+
+@pytest.mark.parametrize("labels", ["ids", "soft"])
+def test_seesaw_has_second_derivatives_on_confident_samples(labels):
+    """Whose other classes together are less than the root of the smallest number."""
+    lead = jnp.array([10.0, 40.0, 43.0, 60.0, 80.0])
+    z = jnp.stack([lead, 0 * lead], -1)
+    y = jnp.zeros(5, int) if labels == "ids" else jnp.tile(jnp.array([1.0, 0.0]), (5, 1))
+    loss = lambda z, y: jaxloss.seesaw(z, y, [5, 1])
+    curvature = jax.jit(jax.vmap(jax.hessian(loss)))(z, y)
+    # The other class has (1 / 5)^0.8 of its weight, and none of its gradient has a factor.
+    p = np.exp(-lead) * 0.2**0.8
+    np.testing.assert_allclose(curvature[:, 0, 0], p * (1 - p), rtol=1e-4)
+    np.testing.assert_allclose(curvature[:, 0, 1], -p * (1 - p), rtol=1e-4)

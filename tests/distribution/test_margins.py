@@ -154,3 +154,30 @@ def test_soft_labels_mix_the_losses_of_ids(loss):
     mixed = loss(x, jnp.array([0.3, 0.0, 0.7]), scale=4.0)
     parts = [loss(x, c, scale=4.0) for c in (0, 2)]
     np.testing.assert_allclose(mixed, 0.3 * parts[0] + 0.7 * parts[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, margin, expected",
+    [("cosface", 2.0, 12.8), ("cosface", 3.0, 76.8), ("arcface", 3.0, 3.3932)],
+)
+def test_a_margin_that_takes_back_a_lead_of_any_size(name, margin, expected):
+    """Few classes: the lead of 115 scaled logits is no number's reciprocal."""
+    cosines, ids = jnp.array([[0.9, -0.9]]), jnp.array([0])
+    value, slope = jax.value_and_grad(getattr(jaxloss, name))(cosines, ids, margin=margin)
+    np.testing.assert_allclose(value, expected, 1e-3)
+    assert slope[0, 1] > 0
+
+
+@pytest.mark.parametrize("name", ["arcface", "cosface"])
+@pytest.mark.parametrize("classes", [2, 4, 8, 9])
+def test_few_classes_and_many_give_the_same(name, classes):
+    """Few are computed at once, many in parts: more, removed, change nothing."""
+    rng = np.random.default_rng(0)
+    cosines = jnp.asarray(rng.uniform(-1, 1, (5, classes)), jnp.float32)
+    ids, where = jnp.asarray(rng.integers(0, classes, 5)), np.array([True, True, False, True, True])
+    cosines = cosines.at[2].set(jnp.nan)
+    loss = jax.jit(jax.value_and_grad(lambda x: getattr(jaxloss, name)(x, ids, where=where)))
+    wide = jnp.concatenate([cosines, jnp.full((5, 20), -jnp.inf)], -1)
+    (value, slope), (expected, wide_slope) = loss(cosines), loss(wide)
+    np.testing.assert_allclose(value, expected, 1e-6)
+    np.testing.assert_allclose(slope, wide_slope[:, :classes], 1e-5, 1e-7)

@@ -111,3 +111,18 @@ def test_shapes_that_have_names():
     np.testing.assert_allclose(robust(alpha=1), smooth, rtol=2e-6)
     d = x - y
     np.testing.assert_allclose(robust(alpha=-2), (2 * d**2 / (d**2 + 4)).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "alpha, scale, error, expected",
+    [
+        (2.0, 0.7, 1e19, 1.0204082e38),
+        (1.999, 1.0, 1.4e19, 9.3496686e37),
+        (2.0, 1.0, 1.8e19, 1.62e38),
+    ],
+)
+def test_errors_whose_square_just_fits(alpha, scale, error, expected):
+    loss = lambda x: jaxloss.general_robust(x, jnp.zeros(1), alpha=alpha, scale=scale)
+    value, slope = jax.jit(jax.value_and_grad(loss))(jnp.array([error]))
+    np.testing.assert_allclose(value, expected, 1e-5)
+    np.testing.assert_allclose(slope, alpha * expected / error, 1e-2)

@@ -1,5 +1,7 @@
 """Regression losses: oracles, cases and closed forms."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -286,3 +288,24 @@ def test_the_weight_of_a_single_number_cancels():
     """Its denominator is a scalar, as the prediction is."""
     slope = jax.grad(lambda w: jaxloss.l2(1.0, 3.0, weights=w))(jnp.float32(2))
     assert slope == 0
+
+
+def test_gaussian_nll_of_errors_and_variances_whose_squares_overflow():
+    zero, run = jnp.zeros(1), jax.jit(jax.value_and_grad(jaxloss.gaussian_nll, (0, 2)))
+    value, (by_x, by_v) = run(jnp.array([2e19]), zero, jnp.array([1e30]))
+    np.testing.assert_allclose(value, (math.log(1e30) + 4e8) / 2, 1e-6)
+    np.testing.assert_allclose(by_x, [2e-11], 1e-6)
+    np.testing.assert_allclose(by_v, [-2e-22], 1e-6)
+    np.testing.assert_allclose(
+        run(jnp.array([1e19]), zero, jnp.array([1e30]))[1][1], [-5e-23], 1e-5
+    )
+
+
+def test_poisson_nll_of_no_count_and_a_tiny_rate_is_linear():
+    loss = lambda x, y: jaxloss.poisson_nll(x, y, log_input=False)
+    rate, none = jnp.array([1e-20]), jnp.zeros(1)
+    assert jax.jit(jax.hessian(loss))(rate, none) == 0
+    np.testing.assert_allclose(jax.grad(loss, 1)(rate, none), [-math.log(1e-20)], 1e-6)
+    np.testing.assert_allclose(
+        jax.hessian(loss)(jnp.array([0.5]), jnp.array([3.0])), [[12.0]], 1e-6
+    )

@@ -8,11 +8,13 @@ and gradients are held against ours; then they run in turn, forwards and backwar
 some seconds have passed, and the median of each counts. Those in JAX have the classes last and
 second, as we have; those in PyTorch have them second, their own layout, and stand beside both.
 
-The table is results/speed.csv, the row with the fastest peer first: milliseconds of both, and the
-peer's over ours. `off` is how far the peer's value and gradient are from ours, over our value and
-our largest slope. Rows that are measured anew replace those of the table; `--missing` measures the
-others only. A quiet machine is meant. Left out, and named: peers that are not installed, layouts
-that they do not take, and what is more than 1e-3 off, as it computes something else.
+The table is results/speed.csv, or results/speed_newest.csv with another JAX than constraints.txt
+has (`--python python3.13`; PyTorch may be missing there). The row with the fastest peer comes
+first: milliseconds of both, and the peer's over ours. `off` is how far the peer's value and
+gradient are from ours, over our value and our largest slope. Rows that are measured anew replace
+those of the table; `--missing` measures the others only. A quiet machine is meant. Left out, and
+named: peers that are not installed, layouts that they do not take, and what is more than 1e-3 off,
+as it computes something else.
 """
 
 import argparse
@@ -252,21 +254,23 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=everyone, default=everyone, metavar="NAME")
     parser.add_argument("--missing", action="store_true", help="only what is not in the table")
     options = parser.parse_args()
-    stored = results.load("speed") if options.missing else []
+    pinned = f"jax=={jax.__version__}\n" in (results.ROOT / "constraints.txt").read_text()
+    name = "speed" if pinned else "speed_newest"
+    stored = results.load(name) if options.missing else []
     known = {(row["shape"], row["loss"]) for row in stored}
     contests = [
-        (shape, name)
+        (shape, loss)
         for shape in SHAPES
-        for name in options.losses or CONTESTS
+        for loss in options.losses or CONTESTS
         if text(shape) in (options.shapes or [text(shape)])
-        and (len(shape) > 2 or not CONTESTS[name].images)
-        and (text(shape), name) not in known
+        and (len(shape) > 2 or not CONTESTS[loss].images)
+        and (text(shape), loss) not in known
     ]
     others = tables(options.peers)
     for done, contest in enumerate(contests):
         start = time.perf_counter()
         rows = measured(*contest, others)
-        results.store("speed", KEY, rows, lambda row: float(row["ratio"]))
+        results.store(name, KEY, rows, lambda row: float(row["ratio"]))
         seconds = time.perf_counter() - start
         print(f"{done + 1}/{len(contests)} {text(contest[0])} {contest[1]}, {seconds:.0f} s")
         for row in rows:

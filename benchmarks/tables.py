@@ -136,10 +136,10 @@ def compiled_maps() -> str:
 # Times
 
 
-def speed(shown: int | None = None) -> str:
+def speed(shown: int | None = None, name: str = "speed") -> str:
     """The fastest peer of each contest beside us."""
     fastest: dict[tuple[str, str, str], Row] = {}
-    for row in results.load("speed"):  # the smallest ratio first
+    for row in results.load(name):  # the smallest ratio first
         fastest.setdefault((row["shape"], row["loss"], row["classes"]), row)
     rows = (
         [loss, shape, classes, row["ours"], f"{row['peer']} {row['theirs']}", row["ratio"]]
@@ -152,10 +152,10 @@ def speed(shown: int | None = None) -> str:
     return text and f"{count}{', of which the first are' if shown else ''}:\n\n{text}"
 
 
-def speed_peers() -> str:
+def speed_peers(name: str = "speed") -> str:
     """How each peer stands over all rows that it is in."""
     ratios: dict[str, list[float]] = {}
-    for row in results.load("speed"):
+    for row in results.load(name):
         ratios.setdefault(row["peer"], []).append(float(row["ratio"]))
     rows = (
         [peer, len(all_), sum(x < 1 for x in all_), f"{all_[0]:.2f}", f"{all_[len(all_) // 2]:.2f}"]
@@ -174,6 +174,8 @@ TABLES = {
     "speed": lambda: speed(SHOWN),
     "speed: every row": speed,
     "speed: peers": speed_peers,
+    "speed: newest": lambda: speed(SHOWN, "speed_newest"),
+    "speed: newest, peers": lambda: speed_peers("speed_newest"),
 }
 
 

@@ -108,9 +108,10 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
 
     More lines of `str(report)` may be hints, which count as nothing bad: where every row of labels
     of the logits' shape adds up to 1 and no `activation` is given, so that a sigmoid scores each
-    class by itself; where an axis of images of three axes that is about as long as the other is
-    taken for classes; where what looks like one image, as `vmap` leaves it, is taken for images of
-    one row; or where all boxes of a head lie in [0, 1], as they are pixels.
+    class by itself; where a softmax has one class; where an axis of images of three axes that is
+    about as long as the other is taken for classes; where what looks like one image, as `vmap`
+    leaves it, is taken for images of one row; or where all boxes of a head lie in [0, 1], as they
+    are pixels.
 
     What `where` or `ignore_index` leaves out is not looked at. A weight of 0 hides nothing, here as
     in a loss. Shapes, dtypes, options and concrete hyper-parameters raise as they do in the loss,
@@ -262,6 +263,13 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
         text = (
             f"hint: shape {x.shape} is taken for {sides[0]} images of one row; a single image, "
             "such as `vmap` leaves, is x[None]"
+        )
+        hints.append(Hint(~known, text))
+    softmax = call.prediction == "logits" and call.activation == "softmax"
+    if softmax and call.axis is not None and x.shape[call.axis] == 1:
+        text = (
+            f"hint: `{call.prediction}` of shape {x.shape} has one class, whose softmax is always "
+            "1: nothing is learnt; a binary problem takes a sigmoid, as binary_cross_entropy has"
         )
         hints.append(Hint(~known, text))
     if call.activation != "auto" or call.axis is None or y.shape != x.shape:

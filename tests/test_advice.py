@@ -128,14 +128,6 @@ def test_calls_that_do_not_fit(mistake, name):
         call(getattr(jaxloss, name))
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "poly1", "lovasz_softmax"])
-def test_a_softmax_of_one_class(name):
-    """It is always 1, so that nothing would be learnt."""
-    single = np.ones((2, 4, 5, 1), np.float32)
-    with pytest.raises(ValueError, match=r"a single class, expected two.*binary_cross_entropy$"):
-        getattr(jaxloss, name)(single, single)
-
-
 def test_masks_without_the_one_channel_of_the_logits():
     with pytest.raises(ValueError, match=r"; of one class: jnp.expand_dims\(labels, 1\)\?$"):
         jaxloss.focal(np.ones((2, 1, 4, 5)), np.ones((2, 4, 5)), axis=1)

@@ -263,10 +263,6 @@ def competing(
     if scores.shape[axis] == 0:
         checks.fail(ValueError, prediction, f"of shape {scores.shape}", "one class at least")
     targets = _matching(labels, scores, axis, prediction)
-    if scores.shape[axis] == 1:
-        expected = "two classes or more, as a softmax of one is always 1; for a binary problem "
-        expected += "take a sigmoid, such as that of binary_cross_entropy"
-        checks.fail(ValueError, prediction, f"of shape {scores.shape}, a single class", expected)
     scores, given = _computed(scores)
     positions = checks.without(scores.shape, axis)
 

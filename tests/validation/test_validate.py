@@ -479,6 +479,15 @@ def test_an_image_taken_for_images_of_one_row_gets_a_hint(name):
     assert "hint" not in str(jaxloss.validate("focal", x[0], ids[0]))
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "poly1", "dice"])
+def test_a_softmax_of_one_class_gets_a_hint(name):
+    """It is always 1, so that nothing would be learnt."""
+    single = np.ones((2, 4, 5, 1), np.float32)
+    options = {"activation": "softmax"} if name == "dice" else {}
+    assert "has one class" in str(jaxloss.validate(name, single, single, **options))
+    assert "has one class" not in str(jaxloss.validate("focal", single, single))
+
+
 def test_hints_of_mapped_and_sharded_calls():
     labels = np.eye(4, dtype=np.float32)[BAD % 4]
     report = jax.vmap(functools.partial(jaxloss.validate, "focal"))(LOGITS, _put(labels, (5, 1), 1))

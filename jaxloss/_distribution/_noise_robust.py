@@ -194,12 +194,14 @@ def _surprise(targets: Array, log_zero: Array) -> Array:
 def _mixture_surprise(part: Competing, shares: Array) -> Array:
     """Returns `-log sum_c t_c p_c`, by its complement `sum_c (1 - t_c) p_c` where that is small."""
     log_p, p, _ = softmax.log_probability(part.unmasked_logits(), part.axis)
-    miss = numerics.product(1 - shares, p).sum(part.axis)
+    miss = ((1 - shares) * p).sum(part.axis)
     held = jnp.where(shares == 0, -jnp.inf, jax.lax.stop_gradient(log_p))
-    top = numerics.finite(held.max(part.axis, keepdims=True))
+    top = held.max(part.axis, keepdims=True)
+    top = jnp.where(top == -jnp.inf, 0, top)  # all of it on removed classes
     # A class without a share may lie far above: its derivative by the share must stay a number.
     level = jnp.minimum(log_p - top, 0.45 * jnp.log(jnp.finfo(top.dtype).max))
-    hit = numerics.product(shares, jnp.exp(level)).sum(part.axis)
-    near, none = miss < 0.5, hit == 0
+    hit = (shares * jnp.exp(level)).sum(part.axis)
+    none = hit == 0
+    near = ~none & (miss < 0.5)
     far = jnp.where(none, jnp.inf, -top.squeeze(part.axis) - jnp.log(jnp.where(none, 1, hit)))
     return jnp.where(near, -jnp.log1p(-jnp.where(near, miss, 0)), far)

@@ -257,6 +257,19 @@ def test_generalized_of_a_mixture_on_confident_rows(q, excess):
     np.testing.assert_allclose(gradient, p * pull * mixture ** (q - 1), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [[-math.inf, 0.0, -1.0], [-1e30, 0.0, 0.0], [-2.0, math.inf, 0.0], [-math.inf] * 3],
+)
+def test_generalized_of_a_mixture_that_is_impossible(x):
+    """It costs the most that there is, with zero gradient."""
+    loss = lambda x, y: jaxloss.generalized_cross_entropy(x, y)
+    value, gradients = jax.value_and_grad(loss, (0, 1))(jnp.array(x), jnp.array([1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(value, 1 / 0.7, 1e-6)
+    assert not gradients[0].any()
+    assert jnp.isfinite(gradients[1]).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_removed_classes_are_as_if_absent(name):
     loss = getattr(jaxloss, name)

@@ -256,7 +256,7 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
     """Labels of the logits' shape get a sigmoid along their axis; neither may be meant."""
     x, y = arrays[call.prediction], arrays[call.target]
     hints = []
-    known = jnp.zeros_like(x, bool, shape=())
+    always = jnp.ones_like(x, bool, shape=())
     sides = x.shape if call.axis is None else checks.without(x.shape, call.axis % max(x.ndim, 1))
     rows = call.function in _OF_IMAGES and len(sides) == 2
     if rows and min(sides) >= 16 and max(sides) <= 4 * min(sides):  # it may well be an image
@@ -264,14 +264,14 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
             f"hint: shape {x.shape} is taken for {sides[0]} images of one row; a single image, "
             "such as `vmap` leaves, is x[None]"
         )
-        hints.append(Hint(~known, text))
+        hints.append(Hint(always, text))
     softmax = call.prediction == "logits" and call.activation == "softmax"
     if softmax and call.axis is not None and x.shape[call.axis] == 1:
         text = (
             f"hint: `{call.prediction}` of shape {x.shape} has one class, whose softmax is always "
             "1: nothing is learnt; a binary problem takes a sigmoid, as binary_cross_entropy has"
         )
-        hints.append(Hint(~known, text))
+        hints.append(Hint(always, text))
     if call.activation != "auto" or call.axis is None or y.shape != x.shape:
         return tuple(hints)
     test = functools.partial(_are_shares, axis=call.axis)
@@ -285,7 +285,7 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
             f"hint: axis {call.axis % x.ndim} of shape {x.shape} is taken for {x.shape[call.axis]} "
             "classes; masks of one class, [B, H, W], need `axis=None`"
         )
-        hints.append(Hint(~known, text))
+        hints.append(Hint(always, text))
     return tuple(hints)
 
 

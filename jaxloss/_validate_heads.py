@@ -66,6 +66,7 @@ def _report(
 ) -> Report:
     valid = arrays["valid"]
     bad_labels = functools.partial(_bad_labels, classes)
+    hints = []
     found = [Check("labels", f"in [0, {classes})", (arrays["labels"], valid), bad_labels)]
     if "boxes" in arrays:
         boxes = arrays["boxes"]
@@ -78,12 +79,11 @@ def _report(
         found.append(Check("boxes", expected, operands, _bad_centred if centred else _bad_corners))
         applies = holds(_are_relative, (boxes, valid), axis_name)
         text = "hint: all `boxes` lie in [0, 1]; they are in pixels of the input"
-        hints: tuple[Hint, ...] = (Hint(applies, text),)
-    else:
+        hints.append(Hint(applies, text))
+    elif arrays["masks"].dtype != bool:
         found.append(Check("masks", "a number in [0, 1]", (arrays["masks"], valid), _bad_masks))
-        hints = ()
     findings = tuple(look(check, axis_name, shared=False) for check in found)
-    return Report(findings, hints, f"{MODULE}{name}")
+    return Report(findings, tuple(hints), f"{MODULE}{name}")
 
 
 def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:
@@ -102,8 +102,6 @@ def _bad_corners(boxes: Array, valid: Array, size: Array | None = None) -> Array
 
 def _bad_masks(masks: Array, valid: Array) -> Array:
     """Which pixels of valid masks are outside of [0, 1]."""
-    if masks.dtype == bool:
-        return jnp.zeros_like(masks)
     return valid[..., None, None] & ~((masks >= 0) & (masks <= 1))
 
 

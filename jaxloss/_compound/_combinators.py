@@ -325,8 +325,8 @@ def _class_axes(outputs: Sequence[Array], axis: int | None) -> list[int | None]:
 
 def _of_each(argument: str, value: Any, count: int) -> Sequence[Any]:
     """Returns an array for each output: those of a list of arrays, else the same for all."""
-    arrays = isinstance(value, (list, tuple)) and all(np.ndim(each) for each in value)
-    if not arrays or not all(isinstance(each, (Array, np.ndarray)) for each in value):
+    is_array = lambda each: isinstance(each, (Array, np.ndarray)) and each.ndim
+    if not isinstance(value, (list, tuple)) or not all(map(is_array, value)):
         return [value] * count
     if len(value) != count:
         expected = f"an array, or {count}, one for each output"

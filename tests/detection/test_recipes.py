@@ -192,7 +192,7 @@ def test_decoded_boxes_of_yolo_v5():
         ]
         return jnp.concatenate(found, 1)[:, place]
 
-    np.testing.assert_allclose(objectness(5), 1, rtol=1e-3)
+    np.testing.assert_allclose(objectness(5), 1, rtol=1e-5)
 
 
 def test_decoded_boxes_of_detr():

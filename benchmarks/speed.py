@@ -9,15 +9,18 @@ some seconds have passed, and the median of each counts. Those in JAX have the c
 second, as we have; those in PyTorch have them second, their own layout, and stand beside both.
 
 The table is results/speed.csv, or results/speed_newest.csv with another JAX than constraints.txt
-has (`--python python3.13`; PyTorch may be missing there). The row with the fastest peer comes
-first: milliseconds of both, and the peer's over ours. `off` is how far the peer's value and
-gradient are from ours, over our value and our largest slope. Rows that are measured anew replace
-those of the table; `--missing` measures the others only. A quiet machine is meant. Left out, and
-named: peers that are not installed, layouts that they do not take, and what is more than 1e-3 off,
-as it computes something else.
+has (`--python python3.13`). Where that interpreter has no PyTorch, `--torch-python` names one that
+has, such as .venv-bench/bin/python, whose process then runs in turn with this one.
+
+The row with the fastest peer comes first: milliseconds of both, and the peer's over ours. `off` is
+how far the peer's value and gradient are from ours, over our value and our largest slope. Rows that
+are measured anew replace those of the table; `--missing` measures the others only. A quiet machine
+is meant. Left out, and named: peers that are not installed, layouts that they do not take, and what
+is more than 1e-3 off, as it computes something else.
 """
 
 import argparse
+import contextlib
 import datetime
 import functools
 import os
@@ -31,6 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["OMP_WAIT_POLICY"] = "passive"  # else PyTorch's threads spin in the next one's time
 os.environ["KMP_BLOCKTIME"] = "0"
 
+import elsewhere  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -59,11 +63,19 @@ Run = Callable[[], tuple[Any, Any]]
 
 
 class Program(NamedTuple):
-    """One side of a contest: whose it is, where its classes lie, what gives value and slopes."""
+    """One side of a contest.
+
+    Attributes:
+      peer: Whose it is.
+      classes: Where its classes lie.
+      run: Gives value and slopes.
+      time: Runs it and gives the milliseconds.
+    """
 
     peer: str
     classes: str
     run: Run
+    time: Callable[[], float]
 
 
 class Contest(NamedTuple):
@@ -137,27 +149,61 @@ def in_torch(loss: Callable[..., Any], pair: tuple[np.ndarray, ...]) -> Run:
     return run
 
 
+def timed(run: Run) -> float:
+    """Milliseconds of one run."""
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def local(peer: str, classes: str, run: Run) -> Program:
+    """A program of this process."""
+    return Program(peer, classes, run, functools.partial(timed, run))
+
+
 def programs(shape: tuple[int, ...], name: str, others: dict[str, peers.Losses]) -> list[Program]:
-    """Ours, then those of the peers that have this loss."""
-    contest = CONTESTS[name]
-    last = data(shape, contest.target)
+    """Those of the peers that have this loss, and ours if `others` has it."""
+    last = data(shape, CONTESTS[name].target)
     second = tuple(
         np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.shape == shape else x for x in last
     )
     layouts = {"last": (last, -1), "second": (second, 1)}
     if len(shape) == 2:
         del layouts["second"]
-    tables = {"jaxloss": {name: functools.partial(contest.loss, **contest.options)}} | others
     found = []
-    for peer, losses in tables.items():
+    for peer, losses in others.items():
         if name not in losses or (peer, name, shape[-1]) in MINUTES:
             continue
         if peer in peers.IN_TORCH:
-            found.append(Program(peer, "own", in_torch(losses[name], second)))
+            found.append(local(peer, "own", in_torch(losses[name], second)))
         else:
             runs = {key: in_jax(losses[name], *layout) for key, layout in layouts.items()}
-            found += [Program(peer, classes, run) for classes, run in runs.items()]
+            found += [local(peer, classes, run) for classes, run in runs.items()]
     return found
+
+
+def in_other_process(ask: Callable[..., Any], shape: tuple[int, ...], name: str) -> list[Program]:
+    """The programs that another interpreter's process has of a contest."""
+    return [
+        Program(peer, "own", *(functools.partial(ask, what, place) for what in ("run", "time")))
+        for place, peer in enumerate(ask("programs", shape, name))
+    ]
+
+
+def serve(address: str, chosen: list[str]) -> None:
+    """Is that process: has the programs of one contest at a time, of the peers in PyTorch."""
+    others = tables([peer for peer in chosen if peer in peers.IN_TORCH])
+    current: list[Program] = []
+
+    def chosen_programs(shape: tuple[int, ...], name: str) -> list[str]:
+        current[:] = programs(shape, name, others)
+        return [program.peer for program in current]
+
+    def run(place: int) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(x) for x in current[place].run())
+
+    answers = {"programs": chosen_programs, "run": run, "time": lambda i: current[i].time()}
+    elsewhere.serve(address, answers)
 
 
 def held(programs: list[Program]) -> dict[Program, float]:
@@ -193,17 +239,21 @@ def medians(programs: list[Program]) -> list[float]:
         if turn >= FEWEST and time.perf_counter() - begin > SECONDS:
             break
         for i in range(len(programs))[:: -1 if turn % 2 else 1]:
-            start = time.perf_counter()
-            programs[i].run()
-            times[i].append(1e3 * (time.perf_counter() - start))
+            times[i].append(programs[i].time())
     return [statistics.median(each) for each in times]
 
 
 def measured(
-    shape: tuple[int, ...], name: str, others: dict[str, peers.Losses]
+    shape: tuple[int, ...],
+    name: str,
+    others: dict[str, peers.Losses],
+    ask: Callable[..., Any] | None,
 ) -> list[results.Row]:
     """A row for each peer beside ours, of each layout."""
-    offs = held(programs(shape, name, others))
+    contest = CONTESTS[name]
+    ours_alone = {"jaxloss": {name: functools.partial(contest.loss, **contest.options)}}
+    both = programs(shape, name, ours_alone | others)
+    offs = held(both if ask is None else both + in_other_process(ask, shape, name))
     times = medians(list(offs))
     ours = {side.classes: t for side, t in zip(offs, times, strict=True) if side.peer == "jaxloss"}
     made = {
@@ -253,7 +303,11 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", choices=CONTESTS, metavar="NAME")
     parser.add_argument("--peers", nargs="+", choices=everyone, default=everyone, metavar="NAME")
     parser.add_argument("--missing", action="store_true", help="only what is not in the table")
+    parser.add_argument("--torch-python", metavar="PATH", help="runs the peers in PyTorch")
+    parser.add_argument("--serve", metavar="ADDRESS", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.peers)
     pinned = f"jax=={jax.__version__}\n" in (results.ROOT / "constraints.txt").read_text()
     name = "speed" if pinned else "speed_newest"
     stored = results.load(name) if options.missing else []
@@ -266,17 +320,22 @@ def main() -> None:
         and (len(shape) > 2 or not CONTESTS[loss].images)
         and (text(shape), loss) not in known
     ]
-    others = tables(options.peers)
-    for done, contest in enumerate(contests):
-        start = time.perf_counter()
-        rows = measured(*contest, others)
-        results.store(name, KEY, rows, lambda row: float(row["ratio"]))
-        seconds = time.perf_counter() - start
-        print(f"{done + 1}/{len(contests)} {text(contest[0])} {contest[1]}, {seconds:.0f} s")
-        for row in rows:
-            times = f"{row['ours']:>6} ms, {row['peer']} {row['theirs']} ms ({row['ratio']})"
-            print(f"  {row['classes']:6} {times}", flush=True)
-        jax.clear_caches()
+    here = [peer for peer in options.peers if peer in peers.IN_JAX or not options.torch_python]
+    others = tables(here)
+    with contextlib.ExitStack() as stack:
+        ask = None
+        if there := [peer for peer in options.peers if peer not in here]:
+            ask = stack.enter_context(elsewhere.asked(options.torch_python, there))
+        for done, contest in enumerate(contests):
+            start = time.perf_counter()
+            rows = measured(*contest, others, ask)
+            results.store(name, KEY, rows, lambda row: float(row["ratio"]))
+            seconds = time.perf_counter() - start
+            print(f"{done + 1}/{len(contests)} {text(contest[0])} {contest[1]}, {seconds:.0f} s")
+            for row in rows:
+                times = f"{row['ours']:>6} ms, {row['peer']} {row['theirs']} ms ({row['ratio']})"
+                print(f"  {row['classes']:6} {times}", flush=True)
+            jax.clear_caches()
 
 
 if __name__ == "__main__":

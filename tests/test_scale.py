@@ -23,7 +23,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from jaxloss._core import softmax
+from jaxloss._core import margin
 from tests import two_processes
 from tests.compiling import quick_jit
 from tests.registry import collect
@@ -560,15 +560,15 @@ def test_classes_in_blocks_are_reduced_as_the_whole():
     z[1], z[2, :16], z[3, 5], z[4, (5, 20)], z[5, 7] = -np.inf, -np.inf, np.inf, np.inf, np.nan
     z[6], z[7, (3, 30)], z[8], z[8, 9], z[9, 1:] = 0, 50, -np.inf, 1, -np.inf
     ids = np.arange(10) + 1
-    in_blocks, whole = (softmax._one_reduction(z, ids, None, axis=1, blocks=n) for n in (8, 1))
+    in_blocks, whole = (margin._one_reduction(z, ids, None, axis=1, blocks=n) for n in (8, 1))
     for found, expected in zip(in_blocks, whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=3e-6)
 
 
 def test_cross_entropy_over_classes_exchanges_as_little_on_a_gpu(monkeypatch):
     """The form that reads the logits once takes the classes in blocks, one on each device."""
-    form = functools.partial(softmax._one_reduction, blocks=DEVICES)
-    monkeypatch.setattr(softmax, "_two_reductions", form)
+    form = functools.partial(margin._one_reduction, blocks=DEVICES)
+    monkeypatch.setattr(margin, "_two_reductions", form)
     jax.clear_caches()  # of the losses' own programs
     samples, loss = 16, jaxloss.cross_entropy
     found = collectives.read(_over_classes(loss, (samples, 4096), AxisType.Auto).as_text())

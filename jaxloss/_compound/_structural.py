@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._compound._parts import read
-from jaxloss._core import checks, numerics, sigmoid, softmax
+from jaxloss._core import checks, log_softmax, numerics, sigmoid
 from jaxloss._core.confusion import Data, Pixels
 from jaxloss._core.declare import compound_elements
 from jaxloss._core.labels import Independent
@@ -117,7 +117,7 @@ def _one_against_rest(data: Data, activation: str | None) -> tuple[Independent, 
         None if x is None else jnp.expand_dims(x, data.axis) for x in (data.mask, data.weights)
     )
     each = Independent(logits, data.dense_labels(), mask, weights, data.class_weights)
-    return each, () if activation is None else softmax.scale(logits, data.axis)
+    return each, () if activation is None else log_softmax.scale(logits, data.axis)
 
 
 def _entropy(z: Array, y: Array, *scale: Array, probabilities: bool) -> Array:
@@ -125,7 +125,7 @@ def _entropy(z: Array, y: Array, *scale: Array, probabilities: bool) -> Array:
     if probabilities:
         hit, miss = sigmoid.log_pair_of_probability(z)
     else:
-        hit, miss = sigmoid.log_pair(softmax.log_odds(z, *scale) if scale else z)
+        hit, miss = sigmoid.log_pair(log_softmax.log_odds(z, *scale) if scale else z)
     return numerics.product(y, hit) + numerics.product(1 - y, miss)
 
 

@@ -20,11 +20,12 @@ from jaxloss._core import (
     gpu,
     labels,
     lines,
+    log_softmax,
+    margin,
     masks,
     reduction,
     shares,
     sigmoid,
-    softmax,
     turned,
 )
 from jaxloss._core.cost import Cost
@@ -126,7 +127,7 @@ class _Form(NamedTuple):
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
             y = labels.one_hot(ids, valid, z, axis)
             if self.activation == "softmax":
-                p, fn = jax.nn.softmax(z, axis), softmax.missed(z, ids, valid, axis, self.given)
+                p, fn = jax.nn.softmax(z, axis), margin.missed(z, ids, valid, axis, self.given)
                 q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
                 return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
         elif mask is not None:
@@ -136,7 +137,7 @@ class _Form(NamedTuple):
             p, q = sigmoid.probability_pair(z)
         elif self.activation == "softmax":
             assert axis is not None
-            p, q = softmax.probability_pair(z, axis)
+            p, q = log_softmax.probability_pair(z, axis)
         return self._scored((p * y, p * (1 - y), q * y, p, q, y), axis)
 
     def _scored(self, values: tuple[Array, ...], axis: int | None) -> tuple[Array, ...]:
@@ -543,9 +544,9 @@ def _of_statistics(
     ids, mask = ids.squeeze(axis), None if mask is None else mask.squeeze(axis)
     each = zip(rest, of_position, strict=True)
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
-    three = softmax.statistics(z, ids, mask, axis)
+    three = margin.statistics(z, ids, mask, axis)
     values = jnp.expand_dims(formula(*three, *rest), axis)
-    tp, fp, fn, y = softmax.shares(three, z, ids, mask, axis)
+    tp, fp, fn, y = margin.shares(three, z, ids, mask, axis)
     p, q = tp + fp, fn + (1 - y) * (1 - fp)
     return tp, fp, fn, p, q, y, values
 

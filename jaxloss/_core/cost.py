@@ -54,7 +54,7 @@ class Cost(NamedTuple):
         same for all values, or None.
       classes: The axis over which `formula` sums, which the values do not have; None: none.
       of_target: What it is of the target's probability, `of_target(-log p, -log(1 - p),
-        *parameters)`, where that is one of ids. Then the arrays are `softmax.statistics`, which are
+        *parameters)`, where that is one of ids. Then the arrays are `margin.statistics`, which are
         three, the ids, the mask, factors and the parameters. None: it is something else.
       source: What a GPU computes a sum from instead; None: from the arrays too.
       on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the

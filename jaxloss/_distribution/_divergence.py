@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxloss._core import checks, numerics, softmax
+from jaxloss._core import checks, log_softmax, numerics
 from jaxloss._core.declare import classification, regression
 from jaxloss._core.labels import Competing, competing, per_position
 from jaxloss._core.platforms import bind
@@ -177,7 +177,7 @@ def _distillation(part: Competing, temperature: Array) -> Array:
 def _softened(data: Competing, temperature: Array) -> tuple[Competing, Array]:
     """The teacher's probabilities in place of its logits, and their logarithms."""
     softened = numerics.product(1 / temperature, data.dense_labels())
-    log_q, q, _ = softmax.log_probability(softened, data.axis)
+    log_q, q, _ = log_softmax.log_probability(softened, data.axis)
     return data._replace(labels=q), log_q
 
 
@@ -197,7 +197,7 @@ def _kl(z: Array, y: Array, log_share: Array, total: Array, axis: int) -> Array:
 
     Derivatives by `y` include those through its logarithm and its sum.
     """
-    log_p, p, _ = softmax.log_probability(z, axis)
+    log_p, p, _ = log_softmax.log_probability(z, axis)
     excess, near = _excess(log_p, y, log_share)
     x = jnp.where(near, excess, 0)
     apart = numerics.product(y, excess - 1) + total * p
@@ -207,7 +207,7 @@ def _kl(z: Array, y: Array, log_share: Array, total: Array, axis: int) -> Array:
 @_kl.defjvp
 def _(axis: int, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     z, y, log_share, total = primals
-    log_p, p, _ = softmax.log_probability(z, axis)
+    log_p, p, _ = log_softmax.log_probability(z, axis)
     excess, near = _excess(log_p, y, log_share)
     x, value = jnp.where(near, excess, 0), _kl(*primals, axis)
     by_z = jnp.where(near, y * x * (x * _curve(x) - 1), total * p - y)  # y expm1(-x)
@@ -236,7 +236,7 @@ def _curve(x: Array) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _js(z: Array, y: Array, axis: int) -> Array:
     """Sums `(y log(y / m) + p log(p / m)) / 2` with `m = (y + p) / 2`."""
-    _, p, _ = softmax.log_probability(z, axis)
+    _, p, _ = log_softmax.log_probability(z, axis)
     tilt, near = _tilt(p, y)
     x = tilt**2
     series = jnp.zeros_like(x)
@@ -251,7 +251,7 @@ def _(
     axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     z, y = primals
-    at = functools.partial(softmax.log_probability, axis=axis)
+    at = functools.partial(log_softmax.log_probability, axis=axis)
     (_, p, _), (_, t, _) = jax.jvp(at, (z,), tangents[:1])
     tangent = _log_of_share(p, y) * t + _log_of_share(y, p) * tangents[1]
     return _js(z, y, axis), tangent.sum(axis) / 2

@@ -7,7 +7,7 @@ from typing import Annotated, Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import numerics, softmax
+from jaxloss._core import log_softmax, numerics, softmax
 from jaxloss._core.declare import classification
 from jaxloss._core.labels import Competing, competing, per_position
 from jaxloss._core.reduction import reduce
@@ -193,7 +193,7 @@ def _surprise(targets: Array, log_zero: Array) -> Array:
 
 def _mixture_surprise(part: Competing, shares: Array) -> Array:
     """Returns `-log sum_c t_c p_c`, by its complement `sum_c (1 - t_c) p_c` where that is small."""
-    log_p, p, _ = softmax.log_probability(part.unmasked_logits(), part.axis)
+    log_p, p, _ = log_softmax.log_probability(part.unmasked_logits(), part.axis)
     miss = ((1 - shares) * p).sum(part.axis)
     held = jnp.where(shares == 0, -jnp.inf, jax.lax.stop_gradient(log_p))
     top = held.max(part.axis, keepdims=True)

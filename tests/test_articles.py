@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import confusion
+from jaxloss._core import images
 
 
 def assert_prints(actual, expected, digits=6):
@@ -155,7 +155,7 @@ IDS = [[2, 0, 0]]
 
 def test_soft_counts():
     options = {"activation": None, "axis": -1, "per_image": True, "axis_name": None}
-    pixels = confusion.read(PROBABILITIES, IDS, options)
+    pixels = images.read(PROBABILITIES, IDS, options)
     tp, fp, fn, *_ = map(pixels.total, pixels.form(*pixels.arrays, axis=pixels.axis))
     for count, expected in [(tp, [1.7, 0.0, 0.6]), (fp, [0.2, 0.4, 0.1]), (fn, [0.3, 0.0, 0.4])]:
         np.testing.assert_allclose(count, [expected], atol=1e-6)

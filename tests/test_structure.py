@@ -31,7 +31,8 @@ CORE_FLOORS = (
     {"soft", "transform", "turned"},
     {"soft_planes"},
     {"softmax"},
-    {"confusion", "maps"},
+    {"images", "maps"},
+    {"confusion"},
     {"scores"},
 )
 

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks, classes, sigmoid, softmax
 from jaxloss._core import labels as labelled
-from jaxloss._core.confusion import Frame
 from jaxloss._core.cost import Cost
+from jaxloss._core.images import Frame
 from jaxloss._core.labels import Competing, Independent
 from jaxloss._core.platforms import bind
 

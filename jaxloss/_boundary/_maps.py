@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
-from jaxloss._core.confusion import Pixels, without_first
+from jaxloss._core.images import Pixels, without_first
 from jaxloss.options import Interval, Numbers
 
 Array = jax.Array

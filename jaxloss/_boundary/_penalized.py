@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._boundary._labelled import map_of_targets, read
 from jaxloss._boundary._maps import Sampling, scored, spacing_of
-from jaxloss._core import checks, confusion, maps, numerics
+from jaxloss._core import checks, images, maps, numerics
 from jaxloss._core.confusion import Confusion
 from jaxloss._core.declare import boundary, segmentation_elements
 from jaxloss._core.platforms import bind
@@ -122,7 +122,7 @@ def distance_penalized_dice(
       Segmentation. MIDL 2019. https://arxiv.org/abs/1908.03679
     """
     checks.option("normalized", normalized, (True, False))
-    pixels = confusion.read(logits, labels, options)
+    pixels = images.read(logits, labels, options)
     pixels, phi = scored(pixels, options["include_background"], distance_map)
     if phi is None:
         mask = (pixels.targets() > 0.5).astype(jnp.int32)

@@ -9,7 +9,8 @@ import jax
 
 from jaxloss._boundary._maps import Sampling, poison, scored, spacing_of
 from jaxloss._core import declare, maps, numerics
-from jaxloss._core.confusion import Confusion, Pixels, read
+from jaxloss._core.confusion import Confusion
+from jaxloss._core.images import Pixels, read
 from jaxloss._core.scores import score
 from jaxloss.options import Boundary, Numbers
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxloss._compound._parts import read
 from jaxloss._core import numerics, sigmoid, softmax
-from jaxloss._core.confusion import Data
 from jaxloss._core.cost import Cost
 from jaxloss._core.declare import compound
+from jaxloss._core.images import Data
 from jaxloss._core.labels import Competing, Independent, per_position
 from jaxloss._core.platforms import bind
 from jaxloss._core.scores import Beside

@@ -5,10 +5,10 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, confusion
+from jaxloss._core import checks, images
 
 
-def read(logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any]) -> confusion.Pixels:
+def read(logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any]) -> images.Pixels:
     """Reads logits and labels of a loss whose parts have no shape in common."""
     checks.option("reduction", options["reduction"], ("mean", "sum"))
-    return confusion.read(logits, labels, options)
+    return images.read(logits, labels, options)

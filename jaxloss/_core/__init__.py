@@ -5,8 +5,9 @@ To read it, go from the call inwards:
 1. `declare`: how a function becomes a public loss, with options of `jaxloss.options`, one program
    for each structure, and `checks`, whose errors name the function.
 2. `labels`: logits and labels in, targets, a mask and weights out.
-3. `softmax`, `sigmoid`, `confusion`: the three primitives, in which losses are short formulas;
-   `classes` for few classes, `boxes` and `polygons` for pairs of boxes.
+3. `softmax`, which stands on `margin` and `log_softmax`, `sigmoid`, and `confusion` of `images`:
+   the three primitives, in which losses are short formulas; `classes` for few classes, `boxes` and
+   `polygons` for pairs of boxes.
 4. `cost`: what a loss costs at each value; `sums`: what it makes of sums of the values; both with
    derivatives of any order and little memory, by `recompute` and on a CPU `chunks`.
 5. `scores` and `reduction`: the mean, the sum or every value, on one device or many.

@@ -19,6 +19,7 @@ Array = jax.Array
 Carry = TypeVar("Carry")
 
 FEW = 8  # from there on one loop over the classes is as fast
+UNFILLED = 16  # so few, lying last, are not enough for the vectors of a CPU
 PLANE = 2**13  # elements; of smaller ones the turns of a loop take longer than their arithmetic
 BLOCK = 512  # classes at least
 

@@ -24,7 +24,6 @@ from jaxloss._core.sharding import is_split
 
 Array = jax.Array
 
-FEW = 16  # classes, which do not stay last
 ACTIVATIONS = ("auto", "softmax", "sigmoid", None)
 
 
@@ -207,7 +206,7 @@ def _are_moved(z: Array, axis: int) -> bool:
     of a single image several times slower than over the last but one.
     """
     last, single = z.ndim - 1 == axis > 1, z.shape[0] == axis == 1 < z.ndim - 2
-    return z.shape[axis] <= FEW and (last or single)
+    return z.shape[axis] <= classes.UNFILLED and (last or single)
 
 
 def unweighted(z: Array, labels: Array, mask: Array | None, axis: int, has_ids: bool) -> Competing:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, reduction
 from jaxloss._core.chunks import is_large
-from jaxloss._core.confusion import Confusion, Data, Finish, Pixels, of_counts
+from jaxloss._core.confusion import Confusion, Finish, of_counts
 from jaxloss._core.cost import Cost
+from jaxloss._core.images import Data, Pixels
 from jaxloss._core.platforms import bind, if_cpu
 
 Array = jax.Array

@@ -23,7 +23,7 @@ FLOORS = (
 CORE_FLOORS = (
     {"checks", "numerics", "platforms", "sharding"},
     {"boxes", "chunks", "classes", "declare", "recompute"},
-    {"lines"},
+    {"families", "lines"},
     {"cost", "sums"},
     {"labels", "polygons"},
     {"log_softmax", "reduction", "sigmoid"},

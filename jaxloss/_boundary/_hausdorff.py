@@ -13,7 +13,7 @@ from jax import lax
 from jaxloss._boundary._maps import Sampling, neighbours, poison, scored, spacing_of
 from jaxloss._core import checks, maps, numerics, scores
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import boundary
+from jaxloss._core.families import boundary
 from jaxloss._core.images import Pixels, difference, read
 from jaxloss._core.platforms import bind
 from jaxloss._core.scores import score

@@ -11,7 +11,7 @@ from jaxloss._boundary._labelled import map_of_targets, read
 from jaxloss._boundary._maps import Sampling, scored, spacing_of
 from jaxloss._core import checks, images, maps, numerics
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import boundary, segmentation_elements
+from jaxloss._core.families import boundary, segmentation_elements
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce
 from jaxloss._core.scores import complement, score

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxloss._boundary._labelled import Labelled, map_of_targets, read
 from jaxloss._boundary._maps import Sampling, neighbours, spacing_of
 from jaxloss._core import checks, maps, numerics
-from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.families import segmentation_elements
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Activation, Elements, Numbers
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._boundary._maps import Sampling, given_map, spacing_of
 from jaxloss._core import checks, labels, maps, numerics
-from jaxloss._core.declare import regression
+from jaxloss._core.families import regression
 from jaxloss._core.images import Frame
 from jaxloss._core.reduction import reduce_values
 from jaxloss.options import NonNegative, Numbers, Regression

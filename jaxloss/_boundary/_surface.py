@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import jax
 
 from jaxloss._boundary._maps import Sampling, poison, scored, spacing_of
-from jaxloss._core import declare, maps, numerics
+from jaxloss._core import families, maps, numerics
 from jaxloss._core.confusion import Confusion
 from jaxloss._core.images import Pixels, read
 from jaxloss._core.scores import score
@@ -19,7 +19,7 @@ __all__ = ["boundary"]
 Array = jax.Array
 
 
-@declare.boundary
+@families.boundary
 def boundary(
     logits: Numbers,
     labels: Numbers,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxloss._boundary._maps import neighbours, scored
 from jaxloss._core import numerics
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.families import segmentation_elements
 from jaxloss._core.images import difference, read
 from jaxloss._core.scores import score
 from jaxloss.options import Activation, Elements, Interval, NonNegative, Number, Numbers

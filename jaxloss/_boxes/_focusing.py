@@ -12,7 +12,7 @@ from jaxloss._boxes._sides import efficient_iou
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics
 from jaxloss._core.boxes import Span
-from jaxloss._core.declare import boxes
+from jaxloss._core.families import boxes
 from jaxloss.options import Boxes, Fraction, NonNegative, Numbers, Positive
 
 __all__ = ["focal_eiou", "wiou"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxloss._boxes._normal_pair import Function, bounded, compare, excess
 from jaxloss._boxes._per_pair import per_rotated_pair
 from jaxloss._core import checks, numerics, polygons
-from jaxloss._core.declare import regression
+from jaxloss._core.families import regression
 from jaxloss._core.platforms import bind
 from jaxloss.options import Interval, Number, Numbers, Regression
 

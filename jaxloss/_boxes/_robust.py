@@ -11,7 +11,7 @@ from jaxloss._boxes._per_pair import per_pair
 from jaxloss._core import boxes as pairs
 from jaxloss._core import numerics
 from jaxloss._core.boxes import Span
-from jaxloss._core.declare import boxes
+from jaxloss._core.families import boxes
 from jaxloss.options import Boxes, Numbers, Positive
 
 __all__ = ["bounded_iou", "extended_iou"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxloss._compound._parts import read
 from jaxloss._core import numerics, sigmoid, softmax
 from jaxloss._core.cost import Cost
-from jaxloss._core.declare import compound
+from jaxloss._core.families import compound
 from jaxloss._core.images import Data
 from jaxloss._core.labels import Competing, Independent, per_position
 from jaxloss._core.platforms import bind

@@ -11,7 +11,7 @@ from jaxloss._compound._parts import read
 from jaxloss._core import numerics, sigmoid, softmax
 from jaxloss._core.confusion import Confusion
 from jaxloss._core.cost import Cost
-from jaxloss._core.declare import compound
+from jaxloss._core.families import compound
 from jaxloss._core.images import Data, Pixels
 from jaxloss._core.labels import Competing
 from jaxloss._core.platforms import bind

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._compound._parts import read
 from jaxloss._core import checks, log_softmax, numerics, sigmoid
-from jaxloss._core.declare import compound_elements
+from jaxloss._core.families import compound_elements
 from jaxloss._core.images import Data, Pixels
 from jaxloss._core.labels import Independent
 from jaxloss._core.platforms import bind

@@ -7,7 +7,7 @@ from typing import Annotated, Unpack
 import jax
 
 from jaxloss._compound._parts import read
-from jaxloss._core.declare import compound
+from jaxloss._core.families import compound
 from jaxloss._core.scores import Beside
 from jaxloss._distribution._cross_entropy import cross_entropy_of
 from jaxloss._distribution._focal import focal_of

@@ -12,7 +12,7 @@ from jaxloss._boundary._maps import Sampling
 from jaxloss._boundary._surface import boundary_of
 from jaxloss._compound._parts import read
 from jaxloss._core import numerics
-from jaxloss._core.declare import compound_boundary
+from jaxloss._core.families import compound_boundary
 from jaxloss._region._generalized import Weighting, generalized_of
 from jaxloss._region._overlap import Squared, dice_of
 from jaxloss.options import Boundary, Exponent, Fraction, NonNegative, Numbers

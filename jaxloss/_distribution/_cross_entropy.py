@@ -8,7 +8,7 @@ import jax
 
 from jaxloss._core import checks, sigmoid, softmax
 from jaxloss._core.cost import Cost
-from jaxloss._core.declare import classification, one_versus_rest
+from jaxloss._core.families import classification, one_versus_rest
 from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss._core import checks, log_softmax, numerics
-from jaxloss._core.declare import classification, regression
+from jaxloss._core.families import classification, regression
 from jaxloss._core.labels import Competing, competing, per_position
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid, softmax
-from jaxloss._core.declare import either
+from jaxloss._core.families import either
 from jaxloss._core.labels import Competing, per_position, read
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid
-from jaxloss._core.declare import one_versus_rest
+from jaxloss._core.families import one_versus_rest
 from jaxloss._core.labels import Independent, independent, of_each
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import everywhere, reduce

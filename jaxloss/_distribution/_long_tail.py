@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid, softmax
 from jaxloss._core.cost import Cost
-from jaxloss._core.declare import classification
+from jaxloss._core.families import classification
 from jaxloss._core.labels import (
     Competing,
     competing,

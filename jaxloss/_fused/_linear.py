@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sharding
-from jaxloss._core.declare import linear
+from jaxloss._core.families import linear
 from jaxloss._core.reduction import REDUCTIONS, AxisName, everywhere
 from jaxloss._fused import _cost, _pass
 from jaxloss._fused._pass import Arrays

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.declare import classification, compound_classification
+from jaxloss._core.families import classification, compound_classification
 from jaxloss._core.reduction import REDUCTIONS, everywhere
 from jaxloss._core.scores import ABSENT
 from jaxloss._fused import _cost, _dice, _pass, _resize, _rows

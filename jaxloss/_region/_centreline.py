@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxloss._core import checks, numerics, scores
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import segmentation
+from jaxloss._core.families import segmentation
 from jaxloss._core.images import Pixels, read
 from jaxloss._core.scores import complement, score
 from jaxloss.options import NonNegative, Numbers, Segmentation

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, reduction, scores
 from jaxloss._core.confusion import Confusion, of_counts
-from jaxloss._core.declare import segmentation
+from jaxloss._core.families import segmentation
 from jaxloss._core.images import Pixels, read
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import AxisName

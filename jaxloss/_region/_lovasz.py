@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from jaxloss._core import checks, numerics, scores
-from jaxloss._core.declare import segmentation_elements
+from jaxloss._core.families import segmentation_elements
 from jaxloss._core.images import Frame, Pixels, difference, read
 from jaxloss._core.platforms import bind
 from jaxloss.options import Absent, Elements, Numbers

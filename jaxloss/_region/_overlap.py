@@ -9,7 +9,7 @@ import jax
 
 from jaxloss._core import checks
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import segmentation
+from jaxloss._core.families import segmentation
 from jaxloss._core.images import Pixels, difference, read
 from jaxloss._core.scores import Beside, complement, score
 from jaxloss.options import NonNegative, Numbers, Segmentation

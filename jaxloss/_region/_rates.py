@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import numerics
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import segmentation
+from jaxloss._core.families import segmentation
 from jaxloss._core.images import difference, read
 from jaxloss._core.scores import score
 from jaxloss.options import Fraction, Interval, NonNegative, Number, Numbers, Segmentation

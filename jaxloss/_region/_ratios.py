@@ -8,7 +8,7 @@ import jax
 
 from jaxloss._core import numerics
 from jaxloss._core.confusion import Confusion
-from jaxloss._core.declare import segmentation
+from jaxloss._core.families import segmentation
 from jaxloss._core.images import read
 from jaxloss._core.scores import complement, score
 from jaxloss._region._overlap import tversky_loss

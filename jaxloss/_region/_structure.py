@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxloss._core import checks, numerics, scores
-from jaxloss._core.declare import segmentation
+from jaxloss._core.families import segmentation
 from jaxloss._core.images import Pixels, difference, read
 from jaxloss._region._moments import Moments, in_windows, of_pixels
 from jaxloss.options import ClassCounts, NonNegative, Numbers, Positive, Segmentation

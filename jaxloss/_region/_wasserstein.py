@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, reduction
-from jaxloss._core.declare import classification
+from jaxloss._core.families import classification
 from jaxloss._core.images import Pixels, read
 from jaxloss._core.scores import complement
 from jaxloss.options import Classification, Interval, NonNegative, Numbers

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.declare import regression
+from jaxloss._core.families import regression
 from jaxloss._core.images import Frame
 from jaxloss._core.labels import paired
 from jaxloss._core.reduction import reduce_values

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.declare import regression
+from jaxloss._core.families import regression
 from jaxloss._core.labels import paired, per_value
 from jaxloss._core.reduction import reduce
 from jaxloss._regression._elementwise import NAMES, elementwise

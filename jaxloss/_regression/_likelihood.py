@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.declare import regression
+from jaxloss._core.families import regression
 from jaxloss._core.labels import paired, per_value
 from jaxloss._core.platforms import bind
 from jaxloss._core.reduction import reduce

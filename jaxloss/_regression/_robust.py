@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import numerics
-from jaxloss._core.declare import regression
+from jaxloss._core.families import regression
 from jaxloss._regression._elementwise import elementwise
 from jaxloss.options import NonNegative, Numbers, Positive, Regression
 

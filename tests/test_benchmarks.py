@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,12 @@ def test_bytes_of_a_compiled_program(module):
     x = jax.ShapeDtypeStruct((1000,), jnp.float32)
     compiled = jax.jit(lambda x: jnp.exp(x) + 1).lower(x).compile()
     assert module("hlo").moved(compiled.as_text()) == (1, 2 * 4000)
+
+
+def test_files_with_cases_import_no_extra():
+    """The benchmarks collect them, in an environment that has no Flax."""
+    for path in (ROOT / "tests").glob("*/test_*.py"):
+        assert not re.search(r"^\S.*importorskip", path.read_text(), re.MULTILINE), path
 
 
 def test_every_loss_is_in_the_plan(module):

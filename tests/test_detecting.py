@@ -21,7 +21,7 @@ from tests.detection.scenes import waves
 
 nnx = pytest.importorskip("flax.nnx")
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "detecting.md").read_text()
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "detecting.md").read_text()
 BLOCKS = re.findall(r"```(python|text)\n(.*?)```", PAGE, re.DOTALL)
 IMAGES, SLOTS, CLASSES, SIDE = 4, 3, 3, 32
 VALID = np.array([[True, False, True], [False] * 3, [True] * 3, [False, True, False]])

@@ -74,6 +74,11 @@ class Cost(NamedTuple):
     given: Any = None
 
     @property
+    def is_written(self) -> bool:
+        """Whether a platform has a way of its own to compute the sum and its derivative."""
+        return self.on_cpu is not None or self.on_gpu is not None
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the values."""
         return tuple(n for i, n in enumerate(self.arrays[0].shape) if i != self.classes)

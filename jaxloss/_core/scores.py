@@ -63,34 +63,41 @@ def score(
     kind = options["reduction"]
     scalar = kind in ("mean", "sum")
     extra: dict[str, Any] = {"more": more, "maps": maps, "scalar": scalar}
-    alone = functools.partial(of_counts, finish, pixels, *parameters, **extra)
+    alone = lambda pixels: of_counts(finish, pixels, *parameters, **extra)
     if beside is None:
-        return alone()
+        return alone(pixels)
     other = beside.cost
-    known = {**options, "axis_name": pixels.frame.axis_name}
-    apart = functools.partial(_apart, alone, beside, known)
+    apart = functools.partial(_apart, beside, {**options, "axis_name": pixels.frame.axis_name})
     joined = functools.partial(_joined, finish, pixels, parameters, beside, kind, extra)
-    # Of ids that are smoothed a score shares little: a CPU is 2 to 6 times as fast with both apart.
     same = other.arrays[0].shape == pixels.arrays[0].shape
-    same &= other.on_cpu is None or not pixels.form.has_ids
+    # With a cost of ids that are smoothed, which is written out, a score shares little.
+    same &= not (other.is_written and pixels.form.has_ids)
     if not (scalar and (other.of_target or same) and pixels.frame.axis_name is None):
-        return apart(other.apart())
+        return apart(alone(_cut_off(pixels)), other.apart())
     few = pixels.axis is not None and pixels.shape[pixels.axis] <= FEW
     large = is_large(pixels.arrays[0])
     # A CPU is twice as fast with both apart, of many classes of ids with more memory.
     if large and same and (few or not pixels.form.has_ids):
-        return if_cpu(cpu=lambda: apart(other), default=joined)
+        return if_cpu(cpu=lambda: apart(alone(pixels), other), default=joined)
     written = more is None and large
-    return apart(other.apart()) if few and not same and not written else joined()
+    return apart(alone(pixels), other.apart()) if few and not same and not written else joined()
 
 
-def _apart(
-    alone: Callable[[], Array], beside: Beside, options: Mapping[str, Any], other: Cost
-) -> Array:
+def _cut_off(pixels: Pixels) -> Pixels:
+    """The same pixels; to their slope a GPU's compiler adds others in a loop of its own.
+
+    It would part the one loop that makes a slope of many last classes.
+    """
+    z, *rest = pixels.arrays
+    many = pixels.axis == z.ndim - 1 and z.shape[-1] > FEW and pixels.form.given is None
+    return pixels._replace(arrays=(jax.lax.optimization_barrier(z), *rest)) if many else pixels
+
+
+def _apart(beside: Beside, options: Mapping[str, Any], score: Array, other: Cost) -> Array:
     """The score, and the mean of the cost in a pass of its own."""
     mean = reduction.reduce(other, options, beside.data)
     share, rest = beside.weights
-    return share * alone() + rest * mean
+    return share * score + rest * mean
 
 
 def _joined(

@@ -1,5 +1,7 @@
 """Frequent mistakes get advice beside the error: what is likely to be meant."""
 
+import operator
+
 import jax
 import numpy as np
 import pytest
@@ -148,6 +150,13 @@ def test_a_mesh_axis_that_only_another_one_surrounds():
         ("DiceCELoss", "dice_cross_entropy"),
         ("DC_and_CE_loss", "dice_cross_entropy"),
         ("LabelSmoothingCrossEntropy", "cross_entropy"),
+        ("BCEDiceLoss", "dice_cross_entropy"),
+        ("BinaryFocalCrossentropy", "sigmoid_focal"),
+        ("JsdCrossEntropy", "js_divergence"),
+        ("OhemCrossEntropy", "top_k_cross_entropy"),
+        ("PolyCrossEntropy", "poly1"),
+        ("kl_div", "kl_divergence"),
+        ("box_iou", "geometry.pairwise_iou"),
         ("squared_error", "optax_compat.squared_error"),
         ("yolo_v8", "detection.yolo_v8"),
         ("nms", "geometry.nms"),
@@ -159,3 +168,8 @@ def test_names_that_are_elsewhere(name, meant):
         getattr(jaxloss, name)
     with pytest.raises(AttributeError, match="has no 'mean_iou'$"):
         jaxloss.mean_iou  # noqa: B018
+
+
+def test_names_of_other_libraries_lead_to_names_that_there_are():
+    for meant in jaxloss._OTHER_NAMES.values():
+        assert callable(operator.attrgetter(meant)(jaxloss))

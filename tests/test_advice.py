@@ -1,5 +1,6 @@
 """Frequent mistakes get advice beside the error: what is likely to be meant."""
 
+import inspect
 import operator
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from jaxloss._core import declare
 
 NAMES = (
     "cross_entropy",
@@ -67,7 +69,6 @@ def test_labels_that_fit_nowhere_get_no_advice(shape):
         ("cross_entropy", "weight", "class_weights"),
         ("l1", "weight", "weights"),
         ("dice", "eps", "smooth"),
-        ("dice", "batch_dice", "per_image"),
         ("poly1", "eps", "epsilon"),
         ("focal", "dim", "axis"),
         ("focal", "gama", "gamma"),
@@ -75,12 +76,63 @@ def test_labels_that_fit_nowhere_get_no_advice(shape):
         ("dice_cross_entropy", "weight_ce", "cross_entropy_weight"),
         ("logit_adjusted", "class_counts", "priors"),
         ("top_k_cross_entropy", "k", "fraction"),
+        ("dice_cross_entropy", "sample_weight", "weights"),
+        ("dice_cross_entropy", "pixel_weights", "weights"),
+        ("dice_cross_entropy", "ce_weight", "cross_entropy_weight"),
+        ("dice_cross_entropy", "smoothing", "label_smoothing"),
+        ("dice", "class_axis", "axis"),
+        ("dice", "mode", "activation"),
+        ("iou", "mode", "form"),
+        ("arcface", "s", "scale"),
+        ("ldam", "m", "max_margin"),
+        ("gaussian_nll", "var", "variance"),
+        ("dice", "y_pred", "logits"),
+        ("l1", "y_true", "targets"),
     ],
 )
 def test_options_of_other_libraries_and_misspelt_ones(name, option, meant):
     expected = rf"^jaxloss\.{name}: `{option}` is no option.*did you mean `{meant}`\?$"
     with pytest.raises(TypeError, match=expected):
         getattr(jaxloss, name)(LOGITS, _ids(2, 4, 5), **{option: 1})
+
+
+@pytest.mark.parametrize(
+    "option, meant",
+    [
+        ("batch_dice", "per_image"),
+        ("ignore_bg", "include_background"),
+        ("naive_dice", "squared"),
+    ],
+)
+def test_an_option_whose_opposite_there_is(option, meant):
+    with pytest.raises(TypeError, match=f"did you mean `{meant}`, which is its opposite\\?$"):
+        jaxloss.dice(LOGITS, _ids(2, 4, 5), **{option: True})
+
+
+@pytest.mark.parametrize(
+    "name, option, instead",
+    [
+        ("cross_entropy", "avg_factor", '`reduction="sum"` and a division by it'),
+        ("dice", "loss_weight", "a factor in front of the call"),
+        ("dice_cross_entropy", "pos_weight", "such as `binary_cross_entropy` or `sigmoid_focal`"),
+        ("dice", "name", "nothing, as a loss is a function"),
+        ("giou", "eps", "nothing, as no ratio here needs it"),
+        ("kl_divergence", "log_target", "`distillation` at `temperature=1` takes the logits"),
+    ],
+)
+def test_options_that_are_none_here(name, option, instead):
+    with pytest.raises(TypeError) as caught:
+        getattr(jaxloss, name)(LOGITS, _ids(2, 4, 5), **{option: 1})
+    assert f"`{option}` is no option, expected " in str(caught.value)
+    assert instead in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_options_of_other_libraries_lead_to_options_that_there_are():
+    signatures = (inspect.signature(getattr(jaxloss, name)) for name in jaxloss.__all__)
+    names = {name for signature in signatures for name in signature.parameters}
+    led_to = {option for meant in declare._OTHER_NAMES.values() for option in meant}
+    assert led_to | set(declare._OPPOSITES.values()) <= names
 
 
 def test_an_option_like_no_other_gets_the_list():

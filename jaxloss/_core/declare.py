@@ -46,34 +46,97 @@ _ORDER = (
     "reduction",
     "axis_name",
 )
+_PREDICTION = ("logits", "predictions", "boxes", "log_probs", "cosines")
+_TRUTH = ("labels", "targets", "target_boxes", "target", "quality", "heatmap")
 _OTHER_NAMES = {  # of options in other libraries
-    "T": ("temperature",),
     "apply_nonlin": ("activation",),
-    "batch": ("per_image",),
-    "batch_dice": ("per_image",),
+    "C": ("constant",),
+    "ce_weight": ("cross_entropy_weight",),
+    "class_axis": ("axis",),
     "class_counts": ("priors",),
     "cls_num_list": ("class_counts",),
     "dim": ("axis",),
+    "disable_torch_grad_focal_loss": ("detach_weight",),
     "do_bg": ("include_background",),
     "eps": ("smooth", "epsilon"),
     "from_logits": ("activation",),
     "ignore_label": ("ignore_index",),
+    "input": _PREDICTION,
+    "inputs": _PREDICTION,
     "k": ("fraction",),
+    "kernel_size": ("window",),
+    "lambd": ("variance_focus",),
     "lambda_ce": ("cross_entropy_weight",),
     "lambda_dice": ("dice_weight",),
+    "lambda_focal": ("focal_weight",),
+    "lambda_gdl": ("dice_weight",),
+    "linear": ("form",),
     "log_loss": ("form",),
     "logit_dim": ("axis",),
+    "ls": ("label_smoothing",),
+    "m": ("margin", "max_margin"),
     "mask": ("where",),
+    "max_val": ("data_range",),
+    "mode": ("form", "activation"),
+    "multi_class": ("activation",),
     "multi_label": ("activation",),
+    "multiclass": ("activation",),
+    "pixel_weights": ("weights",),
+    "pred": _PREDICTION,
+    "preds": _PREDICTION,
     "priors": ("class_counts",),
+    "s": ("scale", "smooth"),
+    "sample_weight": ("weights",),
     "sigmoid": ("activation",),
     "size_average": ("reduction",),
+    "smooth_factor": ("label_smoothing",),
     "smooth_nr": ("smooth",),
+    "smoothing": ("label_smoothing",),
     "softmax": ("activation",),
+    "student_temp": ("temperature",),
+    "T": ("temperature",),
+    "target": _TRUTH,
+    "target_weight": ("weights",),
+    "targets": _TRUTH,
+    "tau": ("temperature",),
     "use_sigmoid": ("activation",),
+    "use_softmax": ("activation",),
+    "valid": ("where",),
+    "valid_mask": ("where",),
+    "var": ("variance",),
+    "w_type": ("weighting",),
     "weight": ("class_weights", "weights"),
     "weight_ce": ("cross_entropy_weight",),
     "weight_dice": ("dice_weight",),
+    "win_size": ("window",),
+    "xywh": ("format",),
+    "y_pred": _PREDICTION,
+    "y_true": _TRUTH,
+}
+_OPPOSITES = {  # of options here
+    "batch": "per_image",
+    "batch_dice": "per_image",
+    "exclude_background": "include_background",
+    "ignore_background": "include_background",
+    "ignore_bg": "include_background",
+    "naive_dice": "squared",
+}
+_INSTEAD = {  # of what is an option in other libraries only
+    "avg_factor": '`reduction="sum"` and a division by it',
+    "avg_non_ignore": "nothing, as a mean is over what is not ignored",
+    "eps": "nothing, as no ratio here needs it",
+    "log_target": "probabilities; `distillation` at `temperature=1` takes the logits of both",
+    "loss_name": "nothing, as a loss is a function",
+    "loss_weight": "a factor in front of the call",
+    "name": "nothing, as a loss is a function",
+    "num_classes": "nothing, as the class axis has their number",
+    "num_iters": "nothing, as it is solved exactly",
+    "pos_weight": "a loss that has it, such as `binary_cross_entropy` or `sigmoid_focal`",
+    "soft_label": "nothing in losses that take soft labels; `dice_semimetric` and `jaccard_metric` "
+    "are made for them",
+    "sum_classes": '`reduction="sum"` and a division by the number of rows',
+    "target_threshold": "labels that are compared with it already",
+    "to_onehot_y": "nothing, as ids are taken as they are",
 }
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SECTIONS = ("Args", "Returns", "Raises", "Example", "Reference")
@@ -179,8 +242,13 @@ def _bound(
 
 def _meant(name: str, options: Collection[str]) -> str:
     """What is likely to be meant by an option that a loss does not have, else all it has."""
+    if (opposite := _OPPOSITES.get(name)) in options:
+        return f"one that there is: did you mean `{opposite}`, which is its opposite?"
     meant = [option for option in _OTHER_NAMES.get(name, ()) if option in options]
-    meant += difflib.get_close_matches(name, options, 1)
+    if not meant and name in _INSTEAD:
+        return _INSTEAD[name]
+    if name not in _OTHER_NAMES:
+        meant += difflib.get_close_matches(name, options, 1)
     if meant:
         return f"one that there is: did you mean `{meant[0]}`?"
     return "one of " + ", ".join(f"`{option}`" for option in options)

@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+import re
 
 import jax
 import numpy as np
@@ -41,6 +42,20 @@ MISTAKES = {
         "labels.squeeze(3)?",
     ),
     "float ids": (LOGITS, _ids(2, 4, 5, dtype=np.float32), {}, ValueError, "labels.astype(int)?"),
+    "one-hot labels with their classes elsewhere": (
+        LOGITS,
+        np.zeros((2, 6, 4, 5), np.float32),
+        {},
+        ValueError,
+        "jnp.moveaxis(labels, 1, 3)?",
+    ),
+    "a channel of the logits alone": (
+        LOGITS[..., :1],
+        _ids(2, 4, 5, dtype=np.float32),
+        {"axis": None},
+        ValueError,
+        "jnp.expand_dims(labels, 3)?",
+    ),
     "exchanged": (_ids(2, 4, 5), LOGITS, {}, TypeError, "`labels` exchanged?"),
 }
 
@@ -185,6 +200,56 @@ def test_calls_that_do_not_fit(mistake, name):
 def test_masks_without_the_one_channel_of_the_logits():
     with pytest.raises(ValueError, match=r"; of one class: jnp.expand_dims\(labels, 1\)\?$"):
         jaxloss.focal(np.ones((2, 1, 4, 5)), np.ones((2, 4, 5)), axis=1)
+
+
+@pytest.mark.parametrize(
+    "shape, advice",
+    [
+        ((2,), r"weights\[\.\.\., None, None\]\?"),
+        ((2, 4, 1), r"weights\[\.\.\., None\]\?"),
+        ((4, 5), r"weights\[None\]\?"),
+        ((6,), "one number per class is `class_weights`"),
+        ((2, 4, 5, 6), "its axis 3 of size 6 is one too many"),
+        ((2, 1, 4, 5), r"weights\.squeeze\(1\)\?"),
+    ],
+)
+def test_weights_of_another_shape(shape, advice):
+    logits = LOGITS if shape != (2, 4, 1) else LOGITS[:, :, None]
+    with pytest.raises(ValueError, match=rf"jaxloss\.cross_entropy: `weights` is .*; .*{advice}$"):
+        jaxloss.cross_entropy(logits, _ids(*logits.shape[:-1]), weights=np.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4,), (1,), ()])
+def test_weights_that_fit_nowhere_get_no_advice(shape):
+    with pytest.raises(ValueError, match="each dimension equal to it or 1$"):
+        jaxloss.cross_entropy(LOGITS, _ids(2, 4, 5), weights=np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "shape, axis, advice",
+    [
+        ((4,), -1, "did you mean axis=1?"),
+        ((4, 1, 1), -1, "did you mean axis=1?"),
+        ((4, 1, 1), 1, "pos_weight.reshape(-1)?"),
+        ((1,), 1, "pos_weight.squeeze()?"),
+        ((3,), 1, "each dimension equal to it or 1"),
+    ],
+)
+def test_weights_of_positives_in_the_shape_that_torch_wants(shape, axis, advice):
+    with pytest.raises(ValueError, match=f"`pos_weight` is .*{re.escape(advice)}$"):
+        jaxloss.binary_cross_entropy(LOGITS, LOGITS > 0, axis=axis, pos_weight=np.ones(shape))
+
+
+def test_class_weights_that_are_shaped_to_broadcast():
+    with pytest.raises(ValueError, match=r"class_weights\.reshape\(-1\)\?$"):
+        jaxloss.dice(LOGITS, _ids(2, 5, 6), axis=1, class_weights=np.ones((1, 4, 1, 1)))
+
+
+def test_masks_in_rows_are_no_image():
+    with pytest.raises(ValueError, match=r"\(masks without classes need axis=None\)$"):
+        jaxloss.dice(np.ones((6, 50)), np.ones((6, 50)))
+    with pytest.raises(ValueError, match=r"\(a single image is x\[None\]\)$"):
+        jaxloss.dice(np.ones((6, 50)), _ids(6))
 
 
 def test_a_mesh_axis_that_only_another_one_surrounds():

@@ -134,33 +134,64 @@ def images(logits: ArrayLike, labels: ArrayLike, classes: int | None) -> tuple[A
     pixels = scores("logits", logits, labels)
     meaning = "images and their pixels" if classes is None else "images, their pixels and classes"
     rank = 2 if classes is None else 3
-    minimum_rank("logits", pixels, rank, f"{meaning} (a single image is x[None])")
+    alike = labels is not logits and np.shape(labels) == pixels.shape
+    masks = classes is not None and pixels.ndim == 2 and alike
+    advice = "masks without classes need axis=None" if masks else "a single image is x[None]"
+    minimum_rank("logits", pixels, rank, f"{meaning} ({advice})")
     return pixels, None if classes is None else axis(classes, pixels.ndim)
 
 
 def broadcastable(
-    argument: str, array: Array, full: Sequence[int], axis: int | None = None
+    argument: str,
+    array: Array,
+    full: Sequence[int],
+    axis: int | None = None,
+    classes: int | None = None,
 ) -> Array:
     """Requires the rank of `full` with each dimension equal or 1, as masks and weights must have.
 
-    With `axis`, the rank without that axis is accepted too, and the axis is inserted.
+    With `axis`, the rank without that axis is accepted too, and the axis is inserted. `classes` is
+    how many there are, for advice.
     """
+    full = tuple(full)
     expanded = array
     if axis is not None and array.ndim == len(full) - 1:
         expanded = jnp.expand_dims(array, axis)
-    fits = expanded.ndim == len(full) and all(
-        got in (1, size) for got, size in zip(expanded.shape, full, strict=True)
-    )
-    if not fits:
-        shapes = f"{tuple(full)}"
+    if not _fits(expanded.shape, full):
+        shapes = f"{full}"
         if axis is not None:
             shapes += f" or {without(full, axis)}"
+            classes = full[axis]
         expected = f"the rank of {shapes}, each dimension equal to it or 1"
-        extra = [i for i, n in enumerate(array.shape) if n == 1]
-        if any(without(array.shape, i) == tuple(full) for i in extra):
-            expected += f"; its axis of size 1 is one too many: {argument}.squeeze({extra[0]})?"
+        expected += _advice(argument, array.shape, full, classes)
         fail(ValueError, argument, f"of shape {array.shape}", expected)
     return expanded
+
+
+def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:
+    """Whether a shape has the rank of another and broadcasts to it."""
+    same = len(shape) == len(full)
+    return same and all(got in (1, size) for got, size in zip(shape, full, strict=True))
+
+
+def _advice(argument: str, shape: tuple[int, ...], full: tuple[int, ...], classes: Any) -> str:
+    """What is likely to be meant by a shape that does not broadcast to another, or nothing."""
+    extra = [i for i in range(len(shape)) if _fits(without(shape, i), full)]
+    extra.sort(key=lambda i: shape[i] != 1)
+    if extra and shape[extra[0]] == 1:
+        return f"; its axis of size 1 is one too many: {argument}.squeeze({extra[0]})?"
+    if extra:
+        return f"; its axis {extra[0]} of size {shape[extra[0]]} is one too many"
+    missing = len(full) - len(shape)
+    if missing <= 0 or not shape:
+        return ""
+    starts, ends = _fits(shape, full[:-missing]), _fits(shape, full[missing:])
+    if argument == "weights" and shape == (classes,) and not starts:
+        return "; one number per class is `class_weights`"
+    if starts == ends:
+        return ""
+    places = ["..."] * starts + ["None"] * missing
+    return f"; axes that it lacks have size 1: {argument}[{', '.join(places)}]?"
 
 
 def per_class_or_element(
@@ -175,6 +206,18 @@ def per_class_or_element(
         return array
     if axis is not None and array.shape == (full[axis],):
         return array.reshape([-1 if i == axis else 1 for i in range(len(full))])
+    positions = without(full, axis)  # all, where there is no axis
+    fits = _fits(array.shape, full) or _fits(array.shape, positions)
+    if not fits and array.size == 1:
+        fail(ValueError, argument, f"of shape {array.shape}", f"one number: {argument}.squeeze()?")
+    likely = [i for i, n in enumerate(full) if n == array.size == max(array.shape)]
+    if not fits and likely and axis is not None:
+        expected = f"{(full[axis],)}, one number per class along axis {axis}"
+        if axis in likely:
+            expected += f": {argument}.reshape(-1)?"
+        else:
+            expected += f", or per element; did you mean axis={1 if 1 in likely else likely[0]}?"
+        fail(ValueError, argument, f"of shape {array.shape}", expected)
     return broadcastable(argument, array, full, axis)
 
 

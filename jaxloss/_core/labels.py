@@ -276,7 +276,9 @@ def competing(
         logits=scores,
         labels=targets,
         mask=mask,
-        weights=read_weights(options.get("weights"), positions, mask, scores.dtype),
+        weights=read_weights(
+            options.get("weights"), positions, mask, scores.dtype, classes=scores.shape[axis]
+        ),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         axis=axis,
         given=given,
@@ -457,7 +459,10 @@ def per_class(
     if axis is None:
         checks.fail(ValueError, argument, "given", "None, as there is no class axis")
     array = checks.real(argument, value, logits.dtype)
-    checks.shape(argument, array, (logits.shape[axis],), "one number per class")
+    meaning = "one number per class"
+    if array.ndim > 1 and array.size == max(array.shape) == logits.shape[axis]:
+        meaning += f": {argument}.reshape(-1)?"
+    checks.shape(argument, array, (logits.shape[axis],), meaning)
     return array.reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
 
 
@@ -499,7 +504,15 @@ def _advice(labels: Array, shape: tuple[int, ...], axis: int | None, is_ids: boo
     if one is not None and checks.without(labels.shape, one) == ids_shape:
         return f"; their axis {one} of size 1 is one too many: labels.squeeze({one})?"
     fitting = [i for i in range(len(shape)) if labels.shape == without(i)]
-    if fitting and is_ids and axis is not None:
+    if axis is None:
+        single = next((i for i in fitting if shape[i] == 1), None)
+        return "" if single is None else f"; of one class: jnp.expand_dims(labels, {single})?"
+    places = range(labels.ndim)
+    moved = [i for i in places if checks.without(labels.shape, i) == ids_shape]
+    if moved and labels.shape[moved[-1]] == shape[axis]:
+        given = f"jnp.moveaxis(labels, {moved[-1]}, {axis})"
+        return f"; their classes are along axis {moved[-1]}: {given}?"
+    if fitting and is_ids:
         likely = 1 if 1 in fitting else fitting[-1]
         return f"; they fit classes along another axis: did you mean axis={likely}?"
     return ""
@@ -567,9 +580,10 @@ def read_weights(
     mask: Array | None,
     dtype: jnp.dtype,
     axis: int | None = None,
+    classes: int | None = None,
 ) -> Array | None:
     if weights is None:
         return None
     array = checks.real("weights", weights, dtype)
-    array = checks.broadcastable("weights", array, shape, axis)
+    array = checks.broadcastable("weights", array, shape, axis, classes)
     return array if mask is None else jnp.where(mask, array, 0)

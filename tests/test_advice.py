@@ -111,6 +111,20 @@ def test_options_of_other_libraries_and_misspelt_ones(name, option, meant):
         getattr(jaxloss, name)(LOGITS, _ids(2, 4, 5), **{option: 1})
 
 
+@pytest.mark.parametrize("option", ["per_image", "per_class", "include_background"])
+@pytest.mark.parametrize("value", ["False", "batch", 1, None])
+def test_what_is_true_or_false_is_nothing_else(option, value):
+    with pytest.raises(ValueError, match=f"`{option}` is .*, expected True or False$"):
+        jaxloss.dice(LOGITS, _ids(2, 4, 5), **{option: value})
+
+
+@pytest.mark.parametrize("value", [np.False_, np.array(False)])
+def test_booleans_of_numpy_are_booleans(value):
+    options = {"per_image": value, "per_class": value, "squared": value}
+    found = jaxloss.dice(LOGITS, _ids(2, 4, 5), **options)
+    assert found == jaxloss.dice(LOGITS, _ids(2, 4, 5), per_image=False, per_class=False)
+
+
 @pytest.mark.parametrize(
     "option, meant",
     [

@@ -171,6 +171,7 @@ class _Parameter(NamedTuple):
     interval: Interval | None
     choices: tuple[str, ...]
     may_be_none: bool
+    is_flag: bool
 
 
 class _Shown(str):
@@ -276,6 +277,8 @@ def _sorted(
         elif parameter.is_array and value is not None:
             convert = functools.partial(_array, key)
             value = jax.tree.map(convert, value) if parameter.holds_several else convert(value)
+        elif not parameter.is_array:
+            value = _structure(key, value, parameter)
         if value is None and not parameter.may_be_none:
             choices = " or ".join(map(repr, parameter.choices)) or "a value"
             checks.fail(TypeError, key, None, "an array" if parameter.is_array else choices)
@@ -284,6 +287,17 @@ def _sorted(
         else:
             fixed.append((key, type(value), _hashable(key, value)))
     return traced, tuple(fixed)
+
+
+def _structure(key: str, value: Any, parameter: _Parameter) -> Any:
+    """A value that is not traced; one that is True or False is nothing else, "False" neither."""
+    if isinstance(value, (np.ndarray, np.bool_)) and value.ndim == 0:
+        value = value.item()
+    given = isinstance(value, (bool, jax.Array)) or (value is None and parameter.may_be_none)
+    if parameter.is_flag and not given:
+        expected = ["True", "False", *map(repr, parameter.choices)]
+        checks.fail(ValueError, key, repr(value), " or ".join(expected))
+    return value
 
 
 class _Exact(float):
@@ -403,6 +417,7 @@ def _parameter(shown: inspect.Parameter, hint: Any, of: Family) -> _Parameter:
         interval=intervals[0] if intervals else None,
         choices=tuple(part for part in parts if isinstance(part, str)),
         may_be_none=type(None) in parts,
+        is_flag=bool in parts and jax.Array not in parts,  # numbers may be booleans, too
     )
 
 

@@ -115,7 +115,9 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
 
     Args:
       loss: A function of one output, labels and options. The class axis is the option `axis` of the
-        call, else what the signature of `loss` says (`functools.partial(loss, axis=1)` counts).
+        call, else what the signature of `loss` says (`functools.partial(loss, axis=1)` counts). A
+        loss of regression has none: there `axis` is that of the channels, or None, and tells only
+        what is not resized.
       weights: One number for each output; they may be traced.
 
     Returns:
@@ -164,6 +166,8 @@ def deep_supervision(loss: Loss, weights: Sequence[ArrayLike] | Array) -> Loss:
             got, expected = f"{len(outputs)} arrays", f"{len(factors)}, one for each weight"
             checks.fail(ValueError, "outputs", got, expected)
         class_axis = options["axis"] if "axis" in options else _axis_of(loss)
+        if not _takes_axis(loss):
+            options.pop("axis", None)
         arrays = [jnp.asarray(output) for output in outputs]
         axes = _class_axes(arrays, class_axis)
         given = {"labels": labels, "where": where, "weights": weights}
@@ -303,9 +307,15 @@ def _axis_of(loss: Loss) -> Any:
     """Returns the class axis that the signature of a loss says it has."""
     parameter = inspect.signature(loss).parameters.get("axis")
     if parameter is None or parameter.default is parameter.empty:
-        expected = "the class axis, for a loss whose signature has none"
+        expected = "the class axis (or that of channels, or None): the loss's signature has none"
         checks.fail(ValueError, "axis", "not given", expected)
     return parameter.default
+
+
+def _takes_axis(loss: Loss) -> bool:
+    """Whether a loss has an option `axis`, as far as its signature tells."""
+    parameters = inspect.signature(loss).parameters
+    return "axis" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _class_axes(outputs: Sequence[Array], axis: int | None) -> list[int | None]:

@@ -288,6 +288,20 @@ def test_deep_supervision_on_a_mesh_with_explicit_axes():
         np.testing.assert_allclose(loss(*placed), expected, 1e-6)
 
 
+@pytest.mark.parametrize("axis, shape", [(1, (2, 2, 8, 8)), (None, (2, 8, 8))])
+def test_deep_supervision_of_regression_is_told_the_channels(axis, shape):
+    """Flow of two channels, or depths without: a loss of regression has no option `axis`."""
+    rng = np.random.default_rng(3)
+    fine, truth = rng.normal(size=(2, *shape)).astype(np.float32)
+    coarse, where = fine[..., ::2, ::2], rng.random(shape) > 0.3
+    loss = jaxloss.deep_supervision(jaxloss.l1, [0.8, 0.2])
+    found = loss([fine, coarse], truth, axis=axis, where=where)
+    rest = jaxloss.l1(coarse, truth[..., 1::2, 1::2], where=where[..., 1::2, 1::2])
+    np.testing.assert_allclose(found, 0.8 * jaxloss.l1(fine, truth, where=where) + 0.2 * rest)
+    with pytest.raises(ValueError, match="`axis` is not given, expected .*channels"):
+        loss([fine, coarse], truth)
+
+
 def test_deep_supervision_refuses_what_does_not_fit():
     outputs, labels, _ = _pyramid(-1)
     loss = jaxloss.deep_supervision(jaxloss.dice, [1.0, 0.5])

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxloss import _boundary, _boxes, _compound, _distribution, _fused, _region, _regression
 from jaxloss._core import checks, labels
 from jaxloss._core.reduction import AxisName
+from jaxloss._hints import are_shares, of_numbers, of_probabilities, tolerance
 from jaxloss._report import Check, Hint, Report, holds, look
 from jaxloss._validate_heads import HEADS, report_of_head
 
@@ -110,8 +111,10 @@ def validate(loss: str | Callable[..., Any], /, *args: Any, **options: Any) -> R
     of the logits' shape adds up to 1 and no `activation` is given, so that a sigmoid scores each
     class by itself; where a softmax has one class; where an axis of images of three axes that is
     about as long as the other is taken for classes; where what looks like one image, as `vmap`
-    leaves it, is taken for images of one row; or where all boxes of a head lie in [0, 1], as they
-    are pixels.
+    leaves it, is taken for images of one row; where logits look like probabilities (rows add up
+    to 1, or all lie in [0, 1]) and log-probabilities are above 0; where angles are beyond a full
+    turn, depths are not above 0 and so left out, or all boxes of a head lie in [0, 1], as they are
+    pixels.
 
     What `where` or `ignore_index` leaves out is not looked at. A weight of 0 hides nothing, here as
     in a loss. Shapes, dtypes, options and concrete hyper-parameters raise as they do in the loss,
@@ -220,7 +223,8 @@ def _report(arrays: dict[str, Array], call: _Call) -> Report:
                 of_option += _numbers(f"{name}.sum()", x.sum(), None, _POSITIVE)
             shared = not rule.per_position
             findings += [look(check, call.axis_name, shared) for check in of_option]
-    return Report(tuple(findings), _hints(call, arrays, kept), call.function)
+    hints = (*_hints(call, arrays, kept), *_hints_of_values(call, arrays, kept))
+    return Report(tuple(findings), hints, call.function)
 
 
 class _Kept(NamedTuple):
@@ -274,7 +278,7 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
         hints.append(Hint(always, text))
     if call.activation != "auto" or call.axis is None or y.shape != x.shape:
         return tuple(hints)
-    test = functools.partial(_are_shares, axis=call.axis)
+    test = functools.partial(are_shares, axis=call.axis)
     text = (
         f"hint: every row of `{call.target}` adds up to 1, and labels of this shape are scored "
         'class by class, with a sigmoid; classes that compete need `activation="softmax"`'
@@ -289,13 +293,24 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
     return tuple(hints)
 
 
-def _are_shares(y: Array, mask: Array | None = None, *, axis: int) -> Array:
-    """Whether there are rows along an axis, of several classes, and each adds up to 1."""
-    y = y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(jnp.float32)
-    sums = y.sum(axis, dtype=checks.compute_dtype(y))
-    rows = (jnp.abs(sums - 1) <= _tolerance(y.dtype)) & (y >= 0).all(axis)
-    read = jnp.broadcast_to(True if mask is None else mask, y.shape).all(axis)
-    return read.any() & (rows | ~read).all() & (y.shape[axis] > 1)
+def _hints_of_values(call: _Call, arrays: dict[str, Array], kept: _Kept) -> Iterable[Hint]:
+    """Probabilities for logits, and numbers of another unit."""
+    yield from of_numbers(call.function, arrays, kept.mask, call.axis_name)
+    x, y = arrays[call.prediction], arrays[call.target]
+    if call.prediction != "logits" or hasattr(_fused, call.function):
+        return
+    axis = None if call.axis is None or x.ndim == 0 else call.axis % x.ndim
+    activation, compete = labels.resolve(call.activation, x, y, axis)
+    if activation is None:
+        return
+    instead = "their logarithm, jnp.log(p)"
+    if not compete:
+        takes_them = "activation" in inspect.signature(_LOSSES[call.function]).parameters
+        instead = "`activation=None`" if takes_them else "jax.scipy.special.logit(p)"
+    scores = {"logits": x} | ({call.target: y} if call.function == "distillation" else {})
+    for name, z in scores.items():
+        along = axis if compete else None
+        yield of_probabilities(name, z, kept.mask, along, instead, call.axis_name)
 
 
 def _read_fused(call: _Call, arrays: dict[str, Array]) -> _Reading:
@@ -405,7 +420,7 @@ def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:
         if compete and jnp.issubdtype(y.dtype, jnp.floating):
             sums = y.sum(axis, dtype=checks.compute_dtype(y))
             sums = jnp.where(jnp.isnan(sums), 1, sums)  # a NaN is found already
-            near = _tolerance(y.dtype)
+            near = tolerance(y.dtype)
             expected = f"1, as shares of the classes add up to (within {near:.2g})"
             name = f"{call.target}.sum({call.axis})"
             interval = f"[{1 - near}, {1 + near}]"
@@ -415,7 +430,7 @@ def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:
 
 def _score(call: _Call, x: Array, y: Array, mask: Array | None, axis: int | None) -> Check:
     """Scores are finite, or -inf where a class is removed, which is not to be the target."""
-    end = 1 + _tolerance(x.dtype) if call.prediction == "cosines" else None
+    end = 1 + tolerance(x.dtype) if call.prediction == "cosines" else None
     expected = "a finite number" if end is None else "a number in [-1, 1]"
     expected += ", or -inf for a class without target mass"
 
@@ -491,8 +506,3 @@ def _masked(x: Array, mask: Array | None, fill: float = 0) -> Array:
 def _finite(x: Array) -> Array:
     """True only if all is finite: a sum at the speed of memory, which may overflow."""
     return jnp.isfinite(x.sum(dtype=checks.compute_dtype(x)))
-
-
-def _tolerance(dtype: Any) -> float:
-    """How far rounding may take a sum or a norm of 1."""
-    return max(1e-3, float(jnp.finfo(dtype).eps))

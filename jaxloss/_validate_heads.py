@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxloss import detection
 from jaxloss._core.reduction import AxisName
+from jaxloss._hints import of_angles
 from jaxloss._report import Check, Hint, Report, holds, look
 from jaxloss.detection._declare import MODULE
 
@@ -80,6 +81,8 @@ def _report(
         applies = holds(_are_relative, (boxes, valid), axis_name)
         text = "hint: all `boxes` lie in [0, 1]; they are in pixels of the input"
         hints.append(Hint(applies, text))
+        if centred:
+            hints.append(of_angles(boxes, valid[..., None], axis_name))
     elif arrays["masks"].dtype != bool:
         found.append(Check("masks", "a number in [0, 1]", (arrays["masks"], valid), _bad_masks))
     findings = tuple(look(check, axis_name, shared=False) for check in found)

@@ -15,7 +15,7 @@ FLOORS = (
     {"options"},
     {"_core"},
     {"_report", "distance", "geometry"},
-    {"_boundary", "_boxes", "_distribution", "_region", "_regression"},
+    {"_boundary", "_boxes", "_distribution", "_hints", "_region", "_regression"},
     {"_compound", "_fused", "detection"},
     {"_validate_heads"},
     {"_validate", "optax_compat"},

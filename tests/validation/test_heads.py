@@ -113,6 +113,14 @@ def test_relative_boxes_get_a_hint(name):
     assert "hint" not in str(report(name, boxes, labels, nothing))
 
 
+def test_degrees_get_a_hint():
+    boxes, labels, valid = truth("yolo_v8_rotated")
+    boxes[0, 0, 4] = 45
+    assert "angles of `boxes` are beyond" in str(report("yolo_v8_rotated", boxes, labels, valid))
+    valid[0, 0] = False
+    assert "hint" not in str(report("yolo_v8_rotated", boxes, labels, valid))
+
+
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "retinanet"])
 def test_boxes_outside_of_the_image(name):
     boxes, labels, valid = truth(name)

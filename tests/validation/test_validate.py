@@ -362,7 +362,7 @@ def test_finding(key):
     ) as error:
         report.throw()
     assert words in str(error.value)
-    assert str(report) == str(error.value)
+    assert str(report).split(f"\njaxloss.{loss}: hint")[0] == str(error.value)
     assert (f" at index {index} (" in str(report)) == bool(index)
     assert "expected " in str(report)
 
@@ -486,6 +486,82 @@ def test_a_softmax_of_one_class_gets_a_hint(name):
     options = {"activation": "softmax"} if name == "dice" else {}
     assert "has one class" in str(jaxloss.validate(name, single, single, **options))
     assert "has one class" not in str(jaxloss.validate("focal", single, single))
+
+
+SURE = np.exp(X) / np.exp(X).sum(-1, keepdims=True)
+COMPETING = ("cross_entropy", "softmax_focal", "focal", "dice", "boundary", "dice_cross_entropy")
+ONE_BY_ONE = ("binary_cross_entropy", "sigmoid_focal", "dice", "focal", "lovasz_hinge")
+
+
+@pytest.mark.parametrize("name", COMPETING)
+def test_probabilities_that_get_a_softmax_again_get_a_hint(name):
+    for axis in (-1, 1):
+        scores = np.moveaxis(SURE, -1, axis)
+        report = jax.jit(functools.partial(jaxloss.validate, name, axis=axis))(scores, IDS)
+        assert report.ok
+        assert "rows of `logits` add up to 1" in str(report)
+        assert str(report).endswith("jnp.log(p)")
+    assert "hint" not in str(jaxloss.validate(name, X, IDS))
+    assert "hint" not in str(jaxloss.validate(name, jnp.log(SURE), IDS))
+    assert "hint" not in str(jaxloss.validate(name, SURE - 0.5, IDS))  # rows that add up to -1
+    far = np.concatenate([SURE] * 9, 1)
+    far[1, -1, 0] = 1.5  # outside of the corner that is looked at first
+    assert "hint" not in str(jaxloss.validate(name, far, np.concatenate([IDS] * 9, 1)))
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_probabilities_that_get_a_sigmoid_again_get_a_hint(name):
+    p = (1 / (1 + np.exp(-X))).astype(np.float32)
+    takes_them = "activation" in inspect.signature(getattr(jaxloss, name)).parameters
+    instead = "pass `activation=None`" if takes_them else "pass jax.scipy.special.logit(p)"
+    report = jaxloss.validate(name, p, HARD)
+    assert report.ok
+    assert str(report).endswith(
+        f"all `logits` lie in [0, 1], as probabilities do, and they are taken for logits: {instead}"
+    )
+    sound = [X, np.zeros_like(X), HARD.astype(np.float32), 2 * p]
+    for logits in sound:
+        assert "taken for logits" not in str(jaxloss.validate(name, logits, HARD))
+    if takes_them:
+        assert "hint" not in str(jaxloss.validate(name, p, HARD, activation=None))
+
+
+def test_hints_of_probabilities_look_at_what_is_read():
+    broken = _put(SURE, (0, 2), 7)
+    assert "add up" not in str(jaxloss.validate("focal", broken, IDS))
+    assert "add up" in str(jaxloss.validate("focal", broken, IDS, where=MASK))
+    report = jax.vmap(functools.partial(jaxloss.validate, "focal"))(
+        np.stack([X, SURE]), np.stack([IDS, IDS])
+    )
+    np.testing.assert_array_equal(report.hints[-1].applies, [False, True])
+
+
+def test_probabilities_of_a_teacher_get_a_hint():
+    assert "of `teacher_logits` add up" in str(jaxloss.validate("distillation", X, SURE))
+    assert "hint" not in str(jaxloss.validate("distillation", X, X))
+
+
+@pytest.mark.parametrize("log_probs, hint", [(X, True), (SURE, True), (np.log(SURE), False)])
+def test_what_is_no_logarithm_of_a_probability_gets_a_hint(log_probs, hint):
+    assert ("some `log_probs` are above 0" in str(jaxloss.validate("nll", log_probs, IDS))) == hint
+
+
+def test_degrees_get_a_hint():
+    boxes = np.abs(TURNED) % 3 + 0.1
+    degrees = boxes * np.array([1, 1, 1, 1, 57.3], np.float32)
+    assert "beyond a full turn" in str(jaxloss.validate("gwd", degrees, boxes))
+    assert "hint" not in str(jaxloss.validate("gwd", boxes, boxes))
+    masked = jaxloss.validate("gwd", degrees, boxes, where=np.zeros(len(boxes), bool))
+    assert "hint" not in str(masked)
+
+
+def test_logarithms_of_depths_get_a_hint():
+    depths = np.exp(X[..., 0])
+    found = jaxloss.validate("scale_invariant_log", np.log(depths), depths)
+    assert "`predictions` that are not above 0 are left out" in str(found)
+    unknown = np.where(depths > 1, depths, 0)  # no depth where the logarithm is not above 0
+    for predicted, known in ((depths, depths), (np.log(depths), unknown)):
+        assert "hint" not in str(jaxloss.validate("scale_invariant_log", predicted, known))
 
 
 def test_hints_of_mapped_and_sharded_calls():
@@ -664,10 +740,11 @@ def test_arrays_too_large_for_one_index(monkeypatch):
     assert "`predictions` is nan at index (0, 0, 0, 0) (the first of 20 bad" in str(report)
 
 
-def test_checks_store_nothing():
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy", "nll"])
+def test_checks_store_nothing(name):
     shapes = [jax.ShapeDtypeStruct((4, 64, 64, 21), jnp.float32)]
     shapes.append(jax.ShapeDtypeStruct((4, 64, 64), jnp.int32))
-    run = usual_jit(functools.partial(jaxloss.validate, "cross_entropy"))
+    run = usual_jit(functools.partial(jaxloss.validate, name))
     memory = run.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
     assert memory < 0.02 * 4 * np.prod(shapes[0].shape)
 

@@ -36,6 +36,7 @@ ORDER = (
     "kornia",
     "keras",
     "big_vision",
+    "recipes",
 )
 
 

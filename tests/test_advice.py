@@ -111,6 +111,28 @@ def test_options_of_other_libraries_and_misspelt_ones(name, option, meant):
         getattr(jaxloss, name)(LOGITS, _ids(2, 4, 5), **{option: 1})
 
 
+@pytest.mark.parametrize(
+    "name, option, value, advice",
+    [
+        ("cross_entropy", "reduction", "batchmean", "of images 'sum' over their number"),
+        ("cross_entropy", "reduction", "sum_over_batch_size", "did you mean 'mean'?"),
+        ("cross_entropy", "reduction", "None", "did you mean 'none'?"),
+        ("dice", "activation", "multilabel", "did you mean 'sigmoid'?"),
+        ("giou", "format", "coco", "did you mean 'xywh'?"),
+        ("alpha_iou", "base", "CIoU", "did you mean 'ciou'?"),
+        ("cross_entropy", "reduction", "median", "'mean' or 'sum' or 'none'"),
+        ("rotated_iou", "form", "mean", "'linear' or 'log' or 'square'"),
+    ],
+)
+def test_choices_of_other_libraries(name, option, value, advice):
+    boxes = name in ("giou", "alpha_iou", "rotated_iou")
+    pair = (np.ones((3, 5 if name == "rotated_iou" else 4)),) * 2
+    pair = pair if boxes else (LOGITS, _ids(2, 4, 5))
+    with pytest.raises(ValueError, match=f"`{option}` is '{value}', expected .*") as caught:
+        getattr(jaxloss, name)(*pair, **{option: value})
+    assert str(caught.value).endswith(advice)
+
+
 @pytest.mark.parametrize("option", ["per_image", "per_class", "include_background"])
 @pytest.mark.parametrize("value", ["False", "batch", 1, None])
 def test_what_is_true_or_false_is_nothing_else(option, value):

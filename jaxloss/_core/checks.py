@@ -17,6 +17,18 @@ from jax.typing import ArrayLike
 
 Array = jax.Array
 Axes = int | Sequence[int]
+_OTHER_CHOICES = {  # in other libraries
+    "coco": "xywh",
+    "elementwise_mean": "mean",
+    "ltrb": "xyxy",
+    "ltwh": "xywh",
+    "mean_with_sample_weight": "mean",
+    "multiclass": "softmax",
+    "multilabel": "sigmoid",
+    "pascal_voc": "xyxy",
+    "sum_over_batch_size": "mean",
+    "yolo": "cxcywh",
+}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -255,7 +267,14 @@ def integer(argument: str, value: object, least: int | None = None) -> int:
 def option(argument: str, value: object, choices: Collection[object]) -> None:
     """Requires one of `choices`; True is not 1."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        fail(ValueError, argument, repr(value), " or ".join(map(repr, choices)))
+        expected = " or ".join(map(repr, choices))
+        name = value.lower() if isinstance(value, str) else ""
+        meant = _OTHER_CHOICES.get(name, name)
+        if name == "batchmean" and "mean" in choices:
+            expected += "; of rows [N, C] it is 'mean', of images 'sum' over their number"
+        elif meant in choices:
+            expected += f"; did you mean {meant!r}?"
+        fail(ValueError, argument, repr(value), expected)
 
 
 def inside(bounds: str, x: Any) -> Any:

@@ -33,6 +33,8 @@ def report_of_head(name: str, given: Mapping[str, Any]) -> Report:
     for key in ("boxes", "masks"):
         if key in given:
             arrays[key] = jnp.asarray(given[key])
+    if name == "detr":
+        arrays["predicted_boxes"] = jnp.asarray(given["predicted_boxes"])
     size = _size(name, given)
     if size is not None:
         arrays["size"] = size.reshape(-1, 1, 2)
@@ -83,6 +85,13 @@ def _report(
         hints.append(Hint(applies, text))
         if centred:
             hints.append(of_angles(boxes, valid[..., None], axis_name))
+        if "predicted_boxes" in arrays:
+            text = (
+                "hint: some `predicted_boxes` leave [0, 1]; they are centres and sides over those "
+                "of the image, as of a sigmoid"
+            )
+            inside = holds(_are_of_a_sigmoid, (arrays["predicted_boxes"],), axis_name)
+            hints.append(Hint(~inside, text))
     elif arrays["masks"].dtype != bool:
         found.append(Check("masks", "a number in [0, 1]", (arrays["masks"], valid), _bad_masks))
     findings = tuple(look(check, axis_name, shared=False) for check in found)
@@ -122,3 +131,8 @@ def _bad_centred(boxes: Array, valid: Array, size: Array | None = None) -> Array
         outside = (centre < 0) | (centre > size)
     bad = jnp.concatenate([outside, ~(sides > 0), jnp.zeros_like(boxes[..., 4:], bool)], -1)
     return valid[..., None] & (bad | ~jnp.isfinite(boxes))
+
+
+def _are_of_a_sigmoid(boxes: Array) -> Array:
+    """Whether no number of predicted boxes is outside of [0, 1]; NaN is not."""
+    return ~((boxes < 0) | (boxes > 1)).any()

@@ -103,12 +103,16 @@ def test_labels_that_fit_nowhere_get_no_advice(shape):
         ("gaussian_nll", "var", "variance"),
         ("dice", "y_pred", "logits"),
         ("l1", "y_true", "targets"),
+        ("detection.detr", "eos_coef", "background_weight"),
+        ("detection.detr", "set_cost_bbox", "cost_l1"),
+        ("detection.yolo_v8", "box", "box_gain"),
+        ("detection.retinanet", "fg_iou_thresh", "positive_iou"),
     ],
 )
 def test_options_of_other_libraries_and_misspelt_ones(name, option, meant):
     expected = rf"^jaxloss\.{name}: `{option}` is no option.*did you mean `{meant}`\?$"
     with pytest.raises(TypeError, match=expected):
-        getattr(jaxloss, name)(LOGITS, _ids(2, 4, 5), **{option: 1})
+        operator.attrgetter(name)(jaxloss)(LOGITS, _ids(2, 4, 5), **{option: 1})
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,9 @@ def test_options_that_are_none_here(name, option, instead):
 
 
 def test_options_of_other_libraries_lead_to_options_that_there_are():
-    signatures = (inspect.signature(getattr(jaxloss, name)) for name in jaxloss.__all__)
+    functions = [getattr(jaxloss, name) for name in jaxloss.__all__]
+    functions += [getattr(jaxloss.detection, name) for name in jaxloss.detection.__all__]
+    signatures = map(inspect.signature, functions)
     names = {name for signature in signatures for name in signature.parameters}
     led_to = {option for meant in declare._OTHER_NAMES.values() for option in meant}
     assert led_to | set(declare._OPPOSITES.values()) <= names

@@ -209,6 +209,6 @@ def _area(boxes: Array) -> Array:
 def read_anchors(anchors: Numbers, boxes: Array) -> Array:
     """Requires anchors `[N, 4]`, which are the same for all images."""
     array = checks.real("anchors", anchors, boxes.dtype)
-    rows = (*array.shape, 0)[0]
-    checks.shape("anchors", array, (rows, 4), "four numbers per anchor")
+    checks.rank("anchors", array, 2, "anchors and their four numbers, the same for all images")
+    checks.shape("anchors", array, (array.shape[0], 4), "four numbers per anchor")
     return jax.lax.stop_gradient(array)

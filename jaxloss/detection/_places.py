@@ -132,7 +132,9 @@ def of_levels(argument: str, given: Levels) -> list[Array]:
     """Requires a list of floating arrays, one for each level."""
     if not isinstance(given, (list, tuple)):
         expected = "a list of arrays, one for each level"
-        checks.fail(TypeError, argument, f"a {type(given).__name__}", expected)
+        one = isinstance(given, (jax.Array, np.ndarray))
+        got = "one array" if one else f"a {type(given).__name__}"
+        checks.fail(TypeError, argument, got, expected)
     return [checks.floating(argument, level) for level in given]
 
 

@@ -152,6 +152,16 @@ def test_levels_by_name(name):
     options = {"strides": (8,)} | ({"anchors": on_anchors.SHAPES[:1]} if name == "yolo_v5" else {})
     with pytest.raises(TypeError, match=rf"{name}: `predictions` is a dict.*one for each level"):
         getattr(detection, name)(by_name, *rest, **true, **options)
+    with pytest.raises(TypeError, match=rf"{name}: `predictions` is one array, expected a list"):
+        getattr(detection, name)(X[name][0][0], *rest, **true, **options)
+
+
+def test_anchors_of_each_image():
+    _, true = CALLS["retinanet"]
+    anchors = np.zeros((2, 12, 4), np.float32)
+    expected = r"`anchors` is of shape \(2, 12, 4\), expected 2 axes: .* the same for all images"
+    with pytest.raises(ValueError, match=expected):
+        detection.retinanet(*X["retinanet"], **true, anchors=anchors)
 
 
 def test_one_size_of_anchors_for_each_level():

@@ -113,6 +113,15 @@ def test_relative_boxes_get_a_hint(name):
     assert "hint" not in str(report(name, boxes, labels, nothing))
 
 
+def test_predicted_boxes_in_pixels_get_a_hint():
+    options = {"image_size": (32, 32), "valid": truth("detr")[2]}
+    logits, predicted = dense(CLASSES + 1)
+    for scale, hint in ((1, False), (32, True), (-1, True)):
+        found = jaxloss.validate("detr", logits, scale * predicted, *truth("detr")[:2], **options)
+        assert found.ok
+        assert ("some `predicted_boxes` leave [0, 1]" in str(found)) == hint
+
+
 def test_degrees_get_a_hint():
     boxes, labels, valid = truth("yolo_v8_rotated")
     boxes[0, 0, 4] = 45

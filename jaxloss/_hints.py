@@ -60,6 +60,12 @@ def of_numbers(
         )
         applies = _anywhere(_are_not_above_0, (arrays["predictions"], known), axis_name)
         yield Hint(applies, text)
+    if function == "keypoint_similarity" and arrays["targets"].shape[-1] == 3:
+        text = (
+            "hint: the last of three coordinates of `targets` is 0, 1 or 2 everywhere, as COCO's "
+            "visibility is: points are targets[..., :2], where=targets[..., 2] > 0"
+        )
+        yield Hint(holds(_are_visibilities, (arrays["targets"],), axis_name), text)
 
 
 def of_angles(boxes: Array, mask: Array | None, axis_name: AxisName | None) -> Hint:
@@ -98,6 +104,11 @@ def _are_above_0(log_probs: Array, mask: Array | None = None) -> Array:
 
 def _are_not_above_0(depths: Array, known: Array) -> Array:
     return ((depths <= 0) & known).any()
+
+
+def _are_visibilities(points: Array) -> Array:
+    last = points[..., 2]
+    return ((last == 0) | (last == 1) | (last == 2)).all() & (last > 0).any()
 
 
 def _read(x: Array, mask: Array | None) -> Array:

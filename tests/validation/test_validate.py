@@ -555,6 +555,17 @@ def test_degrees_get_a_hint():
     assert "hint" not in str(masked)
 
 
+def test_visibilities_of_points_get_a_hint():
+    points, areas = _logits((2, 5, 3)), np.ones(2, np.float32)
+    visible = np.array([[0, 2, 1, 0, 2]] * 2, np.float32)
+    targets = np.concatenate([points[..., :2], visible[..., None]], -1)
+    run = functools.partial(jaxloss.validate, "keypoint_similarity")
+    assert "as COCO's visibility is" in str(run(points, targets, areas, 0.1))
+    for sound in (points, _put(points, (..., 2), 0)):  # in space, or all in one plane
+        assert "hint" not in str(run(points, sound, areas, 0.1))
+    assert "hint" not in str(run(points[..., :2], targets[..., :2], areas, 0.1))
+
+
 def test_logarithms_of_depths_get_a_hint():
     depths = np.exp(X[..., 0])
     found = jaxloss.validate("scale_invariant_log", np.log(depths), depths)

@@ -276,14 +276,15 @@ def _hints(call: _Call, arrays: dict[str, Array], kept: _Kept) -> tuple[Hint, ..
             "1: nothing is learnt; a binary problem takes a sigmoid, as binary_cross_entropy has"
         )
         hints.append(Hint(always, text))
-    if call.activation != "auto" or call.axis is None or y.shape != x.shape:
+    if call.activation == "softmax" or call.axis is None or y.shape != x.shape:
         return tuple(hints)
-    test = functools.partial(are_shares, axis=call.axis)
-    text = (
-        f"hint: every row of `{call.target}` adds up to 1, and labels of this shape are scored "
-        'class by class, with a sigmoid; classes that compete need `activation="softmax"`'
-    )
-    hints.append(Hint(holds(test, _operands(y, kept.mask), call.axis_name), text))
+    if call.activation == "auto":
+        test = functools.partial(are_shares, axis=call.axis)
+        text = (
+            f"hint: every row of `{call.target}` adds up to 1, and labels of this shape are scored "
+            'class by class, with a sigmoid; classes that compete need `activation="softmax"`'
+        )
+        hints.append(Hint(holds(test, _operands(y, kept.mask), call.axis_name), text))
     if rows and x.shape[call.axis] >= max(8, sides[1] / 2):  # it may well be no axis of classes
         text = (
             f"hint: axis {call.axis % x.ndim} of shape {x.shape} is taken for {x.shape[call.axis]} "

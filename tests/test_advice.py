@@ -220,6 +220,10 @@ CALLS = {
         lambda f: f(LOGITS, _ids(2, 4, 5), where=_ids(2, 4, 5)),
         r"`where` is of dtype int32.*where\.astype\(bool\)\?",
     ),
+    "a mask as weights": (
+        lambda f: f(LOGITS, _ids(2, 4, 5), weights=_ids(2, 4, 5) > 0),
+        "`weights` is of dtype bool, expected real numbers; a mask is `where`",
+    ),
     "a channel of a mask": (
         lambda f: f(LOGITS, _ids(2, 4, 5), where=_ids(2, 1, 4, 5) > 0),
         r"where\.squeeze\(1\)\?",

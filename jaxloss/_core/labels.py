@@ -584,6 +584,8 @@ def read_weights(
 ) -> Array | None:
     if weights is None:
         return None
+    if jnp.asarray(weights).dtype == bool:
+        checks.fail(TypeError, "weights", "of dtype bool", "real numbers; a mask is `where`")
     array = checks.real("weights", weights, dtype)
     array = checks.broadcastable("weights", array, shape, axis, classes)
     return array if mask is None else jnp.where(mask, array, 0)

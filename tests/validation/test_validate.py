@@ -460,6 +460,8 @@ def test_masks_of_one_class_whose_last_axis_is_taken_for_classes_get_a_hint():
     assert report.ok
     assert "axis 2 of shape (2, 6, 8) is taken for 8 classes" in str(report)
     assert "`axis=None`" in str(report)
+    assert "`axis=None`" in str(jaxloss.validate("lovasz_hinge", masks, masks))
+    assert "`axis=None`" in str(jaxloss.validate("dice", masks, masks, activation="sigmoid"))
     for name, options in (("dice", {"axis": None}), ("binary_cross_entropy", {})):
         assert "hint" not in str(jaxloss.validate(name, masks, masks, **options))
     rows = np.ones((2, 6, 2), np.float32)  # pixels in a row and two classes

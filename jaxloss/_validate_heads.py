@@ -15,7 +15,6 @@ from jaxloss import detection
 from jaxloss._core.reduction import AxisName
 from jaxloss._hints import of_angles
 from jaxloss._report import Check, Hint, Report, holds, look
-from jaxloss.detection._declare import MODULE
 
 __all__ = ["HEADS", "report_of_head"]
 
@@ -95,7 +94,7 @@ def _report(
     elif arrays["masks"].dtype != bool:
         found.append(Check("masks", "a number in [0, 1]", (arrays["masks"], valid), _bad_masks))
     findings = tuple(look(check, axis_name, shared=False) for check in found)
-    return Report(findings, tuple(hints), f"{MODULE}{name}")
+    return Report(findings, tuple(hints), f"detection.{name}")
 
 
 def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss._core import declare
+from jaxloss._core import other_names
 
 NAMES = (
     "cross_entropy",
@@ -188,8 +188,8 @@ def test_options_of_other_libraries_lead_to_options_that_there_are():
     functions += [getattr(jaxloss.detection, name) for name in jaxloss.detection.__all__]
     signatures = map(inspect.signature, functions)
     names = {name for signature in signatures for name in signature.parameters}
-    led_to = {option for meant in declare._OTHER_NAMES.values() for option in meant}
-    assert led_to | set(declare._OPPOSITES.values()) <= names
+    led_to = {option for meant in other_names.OPTIONS.values() for option in meant}
+    assert led_to | set(other_names.OPPOSITES.values()) <= names
 
 
 def test_an_option_like_no_other_gets_the_list():
@@ -202,7 +202,7 @@ def test_an_option_like_no_other_gets_the_list():
 CALLS = {
     "missing": (lambda f: f(LOGITS), r"`labels` is missing, expected `logits`, `labels`"),
     "twice": (lambda f: f(LOGITS, _ids(2, 4, 5), logits=1), "`logits` is given twice"),
-    "by position": (lambda f: f(LOGITS, _ids(2, 4, 5), 3), "one of 3 arguments by position"),
+    "by position": (lambda f: f(LOGITS, _ids(2, 4, 5), 3), "`*args` is 3 arguments"),
     "a dict": (
         lambda f: f({"out": LOGITS}, _ids(2, 4, 5)),
         "`logits` is a dict, expected an array",
@@ -334,5 +334,5 @@ def test_names_that_are_elsewhere(name, meant):
 
 
 def test_names_of_other_libraries_lead_to_names_that_there_are():
-    for meant in jaxloss._OTHER_NAMES.values():
+    for meant in other_names.LOSSES.values():
         assert callable(operator.attrgetter(meant)(jaxloss))

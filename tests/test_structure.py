@@ -21,6 +21,7 @@ FLOORS = (
     {"_validate", "optax_compat"},
 )
 CORE_FLOORS = (
+    {"other_names"},
     {"checks", "numerics", "platforms", "sharding"},
     {"boxes", "chunks", "classes", "declare", "recompute"},
     {"families", "lines"},

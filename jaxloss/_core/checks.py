@@ -6,6 +6,7 @@ the public function, which `named` wraps, adds its own name.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -15,21 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxloss._core import other_names
+
 Array = jax.Array
 Axes = int | Sequence[int]
-_OTHER_CHOICES = {  # in other libraries
-    "coco": "xywh",
-    "elementwise_mean": "mean",
-    "ltrb": "xyxy",
-    "ltwh": "xywh",
-    "mean_with_sample_weight": "mean",
-    "multiclass": "softmax",
-    "multilabel": "sigmoid",
-    "pascal_voc": "xyxy",
-    "sum_over_batch_size": "mean",
-    "yolo": "cxcywh",
-}
 Function = TypeVar("Function", bound=Callable[..., Any])
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Refusal(Exception):
@@ -50,16 +42,50 @@ def fail(error: type[Exception], argument: str, got: object, expected: str) -> N
 
 
 def named(function: Function, name: str | None = None) -> Function:
-    """Puts the name of a public function in front of what it refuses."""
+    """Puts the name of a public function in front of what it, or the call itself, refuses."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **given: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            bound(signature, args, given)
+            return function(*args, **given)
         except Refusal as refusal:
-            raise refusal.by(name or function.__name__) from None
+            raise refusal.by(name or public(function)) from None
 
     return call  # type: ignore[return-value]
+
+
+def public(function: Callable[..., Any]) -> str:
+    """The name of a function behind `jaxloss.`, that of its public module in front."""
+    modules = function.__module__.split(".")[1:]
+    return ".".join([*(m for m in modules if not m.startswith("_")), function.__name__])
+
+
+def bound(
+    signature: inspect.Signature, args: tuple[Any, ...], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Requires arguments that a function has; returns the value of each, defaults included."""
+    parameters = signature.parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in given:
+        if name not in signature.parameters and not takes_any:
+            fail(TypeError, name, "no option", other_names.option_meant(name, signature.parameters))
+    data = [p for p in parameters if p.default is p.empty and p.kind not in _VARIABLE]
+    expected = ", ".join(f"`{p.name}`" for p in data) + ", and options by their name"
+    try:
+        found = signature.bind(*args, **given)
+    except TypeError:
+        by_position = [p.name for p in data if p.kind is not p.KEYWORD_ONLY][: len(args)]
+        missing = [p.name for p in data if p.name not in (*given, *by_position)]
+        twice = [name for name in by_position if name in given]
+        if missing:
+            fail(TypeError, missing[0], "missing", expected)
+        if twice:
+            fail(TypeError, twice[0], "given twice", expected)
+        fail(TypeError, "*args", f"{len(args)} arguments", expected)
+    found.apply_defaults()
+    return found.arguments
 
 
 def _holds(assertion: Callable[..., None], *arguments: Any) -> bool:
@@ -269,7 +295,7 @@ def option(argument: str, value: object, choices: Collection[object]) -> None:
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         expected = " or ".join(map(repr, choices))
         name = value.lower() if isinstance(value, str) else ""
-        meant = _OTHER_CHOICES.get(name, name)
+        meant = other_names.CHOICES.get(name, name)
         if name == "batchmean" and "mean" in choices:
             expected += "; of rows [N, C] it is 'mean', of images 'sum' over their number"
         elif meant in choices:

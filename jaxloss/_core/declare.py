@@ -11,14 +11,13 @@ users call:
 - The signature and the docstring show the options of the family, from `jaxloss.options`.
 """
 
-import difflib
 import functools
 import inspect
 import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
@@ -46,122 +45,6 @@ _ORDER = (
     "reduction",
     "axis_name",
 )
-_PREDICTION = ("logits", "predictions", "boxes", "log_probs", "cosines")
-_TRUTH = ("labels", "targets", "target_boxes", "target", "quality", "heatmap")
-_OTHER_NAMES = {  # of options in other libraries
-    "apply_nonlin": ("activation",),
-    "bbox_cost": ("cost_l1",),
-    "bbox_loss_coef": ("l1_gain",),
-    "bbox_loss_coefficient": ("l1_gain",),
-    "bg_iou_thresh": ("negative_iou",),
-    "box": ("box_gain",),
-    "C": ("constant",),
-    "ce_weight": ("cross_entropy_weight",),
-    "class_axis": ("axis",),
-    "class_cost": ("cost_class",),
-    "class_counts": ("priors",),
-    "cls": ("class_gain",),
-    "cls_loss_coef": ("class_gain",),
-    "cls_num_list": ("class_counts",),
-    "dfl": ("distribution_gain",),
-    "dim": ("axis",),
-    "disable_torch_grad_focal_loss": ("detach_weight",),
-    "do_bg": ("include_background",),
-    "eos_coef": ("background_weight",),
-    "eos_coefficient": ("background_weight",),
-    "eps": ("smooth", "epsilon"),
-    "fg_iou_thresh": ("positive_iou",),
-    "from_logits": ("activation",),
-    "giou_cost": ("cost_giou",),
-    "giou_loss_coef": ("giou_gain",),
-    "giou_loss_coefficient": ("giou_gain",),
-    "ignore_label": ("ignore_index",),
-    "importance_sample_ratio": ("important",),
-    "input": _PREDICTION,
-    "inputs": _PREDICTION,
-    "k": ("fraction",),
-    "kernel_size": ("window",),
-    "lambd": ("variance_focus",),
-    "lambda_ce": ("cross_entropy_weight",),
-    "lambda_dice": ("dice_weight",),
-    "lambda_focal": ("focal_weight",),
-    "lambda_gdl": ("dice_weight",),
-    "linear": ("form",),
-    "log_loss": ("form",),
-    "logit_dim": ("axis",),
-    "ls": ("label_smoothing",),
-    "m": ("margin", "max_margin"),
-    "mask": ("where",),
-    "max_val": ("data_range",),
-    "mode": ("form", "activation"),
-    "multi_class": ("activation",),
-    "multi_label": ("activation",),
-    "multiclass": ("activation",),
-    "num_points": ("points",),
-    "obj": ("objectness_gain",),
-    "oversample_ratio": ("oversample",),
-    "pixel_weights": ("weights",),
-    "pred": _PREDICTION,
-    "preds": _PREDICTION,
-    "priors": ("class_counts",),
-    "s": ("scale", "smooth"),
-    "sample_weight": ("weights",),
-    "set_cost_bbox": ("cost_l1",),
-    "set_cost_class": ("cost_class",),
-    "set_cost_giou": ("cost_giou",),
-    "sigmoid": ("activation",),
-    "size_average": ("reduction",),
-    "smooth_factor": ("label_smoothing",),
-    "smooth_nr": ("smooth",),
-    "smoothing": ("label_smoothing",),
-    "softmax": ("activation",),
-    "student_temp": ("temperature",),
-    "T": ("temperature",),
-    "target": _TRUTH,
-    "target_weight": ("weights",),
-    "targets": _TRUTH,
-    "tau": ("temperature",),
-    "topk": ("top_k",),
-    "train_num_points": ("points",),
-    "use_sigmoid": ("activation",),
-    "use_softmax": ("activation",),
-    "valid": ("where",),
-    "valid_mask": ("where",),
-    "var": ("variance",),
-    "w_type": ("weighting",),
-    "weight": ("class_weights", "weights"),
-    "weight_ce": ("cross_entropy_weight",),
-    "weight_dice": ("dice_weight",),
-    "win_size": ("window",),
-    "xywh": ("format",),
-    "y_pred": _PREDICTION,
-    "y_true": _TRUTH,
-}
-_OPPOSITES = {  # of options here
-    "batch": "per_image",
-    "batch_dice": "per_image",
-    "exclude_background": "include_background",
-    "ignore_background": "include_background",
-    "ignore_bg": "include_background",
-    "naive_dice": "squared",
-}
-_INSTEAD = {  # of what is an option in other libraries only
-    "avg_factor": '`reduction="sum"` and a division by it',
-    "avg_non_ignore": "nothing, as a mean is over what is not ignored",
-    "eps": "nothing, as no ratio here needs it",
-    "log_target": "probabilities; `distillation` at `temperature=1` takes the logits of both",
-    "loss_name": "nothing, as a loss is a function",
-    "loss_weight": "a factor in front of the call",
-    "name": "nothing, as a loss is a function",
-    "num_classes": "nothing, as the class axis has their number",
-    "num_iters": "nothing, as it is solved exactly",
-    "pos_weight": "a loss that has it, such as `binary_cross_entropy` or `sigmoid_focal`",
-    "soft_label": "nothing in losses that take soft labels; `dice_semimetric` and `jaccard_metric` "
-    "are made for them",
-    "sum_classes": '`reduction="sum"` and a division by the number of rows',
-    "target_threshold": "labels that are compared with it already",
-    "to_onehot_y": "nothing, as ids are taken as they are",
-}
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SECTIONS = ("Args", "Returns", "Raises", "Example", "Reference")
 _WIDTH = 92
@@ -175,14 +58,12 @@ class Family(NamedTuple):
       data: The meaning of its positional arguments.
       returns: What its losses return.
       raises: When they raise.
-      module: Where they are in `jaxloss`, such as `"detection."`, for errors.
     """
 
     options: Any
     data: dict[str, str]
     returns: str
     raises: dict[str, str]
-    module: str = ""
 
 
 class _Parameter(NamedTuple):
@@ -211,7 +92,7 @@ def family(of: Family) -> Callable[[Loss], Loss]:
     def declare(loss: Loss) -> Loss:
         parameters = _parameters(loss, of)
         signature = inspect.Signature([p.shown for p in parameters.values()])
-        name = f"{of.module}{loss.__name__}"
+        name = checks.public(loss)
         first = next(iter(parameters))
 
         def program(traced: dict[str, Any], fixed: tuple[tuple[str, type, Any], ...]) -> Any:
@@ -229,7 +110,7 @@ def family(of: Family) -> Callable[[Loss], Loss]:
         @functools.wraps(loss)
         def call(*args: Any, **given: Any) -> Any:
             try:
-                return compiled(*_sorted(parameters, _bound(signature, args, given)))
+                return compiled(*_sorted(parameters, checks.bound(signature, args, given)))
             except checks.Refusal as refusal:
                 raise refusal.by(name) from None
 
@@ -239,44 +120,6 @@ def family(of: Family) -> Callable[[Loss], Loss]:
         return typing.cast(Loss, call)
 
     return declare
-
-
-def _bound(
-    signature: inspect.Signature, args: tuple[Any, ...], given: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns the value of every parameter."""
-    for name in given:
-        if name not in signature.parameters:
-            checks.fail(TypeError, name, "no option", _meant(name, signature.parameters))
-    data = [p.name for p in signature.parameters.values() if _is_data(p)]
-    expected = ", ".join(f"`{name}`" for name in data) + ", and options by their name"
-    try:
-        bound = signature.bind(*args, **given)
-    except TypeError:
-        positional = [n for n in data if signature.parameters[n].kind is not _KEYWORD]
-        missing = [n for n in data if n not in (*given, *positional[: len(args)])]
-        twice = [n for n in positional[: len(args)] if n in given]
-        if missing:
-            checks.fail(TypeError, missing[0], "missing", expected)
-        if twice:
-            checks.fail(TypeError, twice[0], "given twice", expected)
-        checks.fail(TypeError, "call", f"one of {len(args)} arguments by position", expected)
-    bound.apply_defaults()
-    return bound.arguments
-
-
-def _meant(name: str, options: Collection[str]) -> str:
-    """What is likely to be meant by an option that a loss does not have, else all it has."""
-    if (opposite := _OPPOSITES.get(name)) in options:
-        return f"one that there is: did you mean `{opposite}`, which is its opposite?"
-    meant = [option for option in _OTHER_NAMES.get(name, ()) if option in options]
-    if not meant and name in _INSTEAD:
-        return _INSTEAD[name]
-    if name not in _OTHER_NAMES:
-        meant += difflib.get_close_matches(name, options, 1)
-    if meant:
-        return f"one that there is: did you mean `{meant[0]}`?"
-    return "one of " + ", ".join(f"`{option}`" for option in options)
 
 
 def _sorted(
@@ -457,10 +300,6 @@ def _alternatives(hint: Any) -> Iterator[Any]:
             yield from _alternatives(part)
     else:
         yield hint
-
-
-def _is_data(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty
 
 
 # The docstring: what the loss says itself, and what its family says of the rest.

@@ -10,7 +10,6 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks
-from jaxloss.detection._declare import named
 
 __all__ = [
     "decode_deltas",
@@ -25,7 +24,7 @@ Array = jax.Array
 LARGEST = math.log(1000 / 16)  # of the logarithms of sides, in decoding
 
 
-@named
+@checks.named
 def encode_deltas(
     boxes: ArrayLike, anchors: ArrayLike, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
 ) -> Array:
@@ -63,7 +62,7 @@ def encode_deltas(
     return deltas * _weights(weights, deltas)
 
 
-@named
+@checks.named
 def decode_deltas(
     deltas: ArrayLike,
     anchors: ArrayLike,
@@ -103,7 +102,7 @@ def decode_deltas(
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
-@named
+@checks.named
 def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
     """Encodes boxes as the distances of their four sides from points.
 
@@ -136,7 +135,7 @@ def encode_distances(boxes: ArrayLike, points: ArrayLike, *, strides: ArrayLike 
     return distances / _units(strides, distances)
 
 
-@named
+@checks.named
 def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayLike = 1.0) -> Array:
     """Decodes distances from points into boxes, the inverse of `encode_distances`.
 
@@ -167,7 +166,7 @@ def decode_distances(distances: ArrayLike, points: ArrayLike, *, strides: ArrayL
     return jnp.concatenate([point, point], -1) + outward * distance * _units(strides, distance)
 
 
-@named
+@checks.named
 def decode_distribution(logits: ArrayLike) -> Array:
     """Decodes a distribution over whole distances into its expectation.
 

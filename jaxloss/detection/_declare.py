@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypedDict
 
-from jaxloss._core import checks
 from jaxloss._core.declare import Family, family
 from jaxloss.options import Interval, Numbers
 
 Sizes: TypeAlias = Annotated[Numbers, Interval("(0, inf)", scalar=False)]
-Function = TypeVar("Function", bound=Callable[..., Any])
 BoxLoss: TypeAlias = Literal["ciou", "diou", "giou", "iou"]
-
-
-MODULE = "detection."
 
 
 class _Options(TypedDict):
@@ -50,11 +44,5 @@ detection = family(
             "ValueError": "If shapes or numbers of levels do not match, an option does not exist, "
             "or a number is out of its range.",
         },
-        MODULE,
     )
 )
-
-
-def named(function: Function) -> Function:
-    """Puts the name of a public function that is no head in front of what it refuses."""
-    return checks.named(function, f"{MODULE}{function.__name__}")

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss._core import checks
-from jaxloss.detection._declare import named
 from jaxloss.options import Levels
 
 __all__ = ["grid_anchors", "grid_points"]
@@ -17,7 +16,7 @@ Array = jax.Array
 Grids = Sequence[tuple[int, int]]
 
 
-@named
+@checks.named
 def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     """Returns the centres of the cells of all feature maps, in pixels of the input.
 
@@ -49,7 +48,7 @@ def grid_points(grids: Grids, strides: Sequence[float]) -> Array:
     return jnp.asarray(np.concatenate([centres.reshape(-1, 2) for centres in levels]))
 
 
-@named
+@checks.named
 def grid_anchors(
     grids: Grids,
     strides: Sequence[float],

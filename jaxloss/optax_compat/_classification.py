@@ -29,7 +29,7 @@ __all__ = [
 Array = jax.Array
 
 
-@_reading.named
+@checks.named
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Computes the sigmoid cross-entropy of each logit: `jaxloss.binary_cross_entropy`.
 
@@ -57,7 +57,7 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     return binary_cross_entropy(x, y, axis=None, reduction="none").astype(scores.dtype)
 
 
-@_reading.named
+@checks.named
 def sigmoid_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -101,7 +101,7 @@ def sigmoid_focal_loss(
     return sigmoid.cost(formula, data, focus, balance, None, None).each().astype(dtype)
 
 
-@_reading.named
+@checks.named
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -139,7 +139,7 @@ def softmax_cross_entropy(
     return _of_shares(logits, labels, axis, where)
 
 
-@_reading.named
+@checks.named
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Computes :func:`softmax_cross_entropy` along the last axis, which here is safe already.
 
@@ -164,7 +164,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     return _of_shares(logits, labels, -1, None)
 
 
-@_reading.named
+@checks.named
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -213,7 +213,7 @@ def softmax_cross_entropy_with_integer_labels(
     return softmax.cost(_surprise_among, data, among).each().astype(dtype)
 
 
-@_reading.named
+@checks.named
 def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -250,7 +250,7 @@ def poly_loss_cross_entropy(
     return _of_shares(logits, labels, axis, where, epsilon)
 
 
-@_reading.named
+@checks.named
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Computes the hinge loss of each score; `jaxloss.hinge` takes labels 0 and 1 instead.
 
@@ -271,7 +271,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     return jnp.maximum(1 - numerics.product(signs, scores), 0).astype(dtype)
 
 
-@_reading.named
+@checks.named
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Computes the hinge loss of Crammer and Singer: `jaxloss.multiclass_hinge`.
 
@@ -301,7 +301,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     return loss.astype(dtype)
 
 
-@_reading.named
+@checks.named
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Computes by how much the best class leads the target of each position.
 

@@ -22,7 +22,7 @@ __all__ = [
 Array = jax.Array
 
 
-@_reading.named
+@checks.named
 def kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -58,7 +58,7 @@ def kl_divergence(
     return _summed(_kl, log_predictions, targets, axis, where, idle=0)
 
 
-@_reading.named
+@checks.named
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike,
     log_targets: ArrayLike,
@@ -93,7 +93,7 @@ def kl_divergence_with_log_targets(
     return _summed(_kl_of_logs, log_predictions, log_targets, axis, where, idle=-jnp.inf)
 
 
-@_reading.named
+@checks.named
 def generalized_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -130,7 +130,7 @@ def generalized_kl_divergence(
     return _summed(_generalized_kl, log_predictions, targets, axis, where, idle=0)
 
 
-@_reading.named
+@checks.named
 def convex_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
-from jaxloss.optax_compat import _reading
 
 __all__ = ["per_example"]
 
@@ -19,7 +18,7 @@ Array = jax.Array
 _DATA = ("distance_map", "variance", "weights", "where")
 
 
-@_reading.named
+@checks.named
 def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a loss Optax's convention: no reduction over the batch.
 

@@ -29,11 +29,6 @@ def together(*values: ArrayLike) -> tuple[Any, list[Array]]:
     return dtype, list(jnp.broadcast_arrays(*arrays))
 
 
-def named(function: checks.Function) -> checks.Function:
-    """Puts the name of a public function in front of what it refuses."""
-    return checks.named(function, f"optax_compat.{function.__name__}")
-
-
 def axes_of(axis: Axes, rank: int) -> tuple[int, ...]:
     """Returns the axes as non-negative integers; None: all."""
     if axis is None:

@@ -25,7 +25,7 @@ __all__ = [
 Array = jax.Array
 
 
-@_reading.named
+@checks.named
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Computes the square of each error: `jaxloss.l2`.
 
@@ -50,7 +50,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> A
     return _regression.l2(x, y, reduction="none").astype(dtype)
 
 
-@_reading.named
+@checks.named
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Computes half the square of each error.
 
@@ -75,7 +75,7 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     return (_regression.l2(x, y, reduction="none") / 2).astype(dtype)
 
 
-@_reading.named
+@checks.named
 def huber_loss(
     predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: ArrayLike = 1.0
 ) -> Array:
@@ -105,7 +105,7 @@ def huber_loss(
     return cost.each().astype(dtype)
 
 
-@_reading.named
+@checks.named
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Computes the log of the hyperbolic cosine of each error: `jaxloss.log_cosh`.
 
@@ -131,7 +131,7 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     return _regression.log_cosh(x, y, reduction="none").astype(dtype)
 
 
-@_reading.named
+@checks.named
 def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -172,7 +172,7 @@ def cosine_similarity(
     return (u * v).sum(axes).astype(dtype)
 
 
-@_reading.named
+@checks.named
 def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,

@@ -16,7 +16,7 @@ __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
 Array = jax.Array
 
 
-@_reading.named
+@checks.named
 def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -101,7 +101,7 @@ def dice_loss(
     return loss.astype(dtype)
 
 
-@_reading.named
+@checks.named
 def multiclass_generalized_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -153,7 +153,7 @@ def multiclass_generalized_dice_loss(
     return loss.mean().astype(dtype)
 
 
-@_reading.named
+@checks.named
 def binary_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,

@@ -13,7 +13,7 @@ from jaxloss.optax_compat._reading import Axes
 __all__ = ["smooth_labels"]
 
 
-@_reading.named
+@checks.named
 def smooth_labels(
     labels: ArrayLike,
     alpha: ArrayLike,

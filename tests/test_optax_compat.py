@@ -491,6 +491,18 @@ EXAMPLES = {
     "compound": (jaxloss.dice_cross_entropy, (IMAGES, TRUTH), {"ignore_index": 1}),
     "boxes": (jaxloss.giou, (BOXES, BOXES[::-1]), {"where": VALID[:, 0, :1], "reduction": "sum"}),
     "regression": (jaxloss.gaussian_nll, (MAPS, IMAGES, MAPS**2), {}),
+    "points": (
+        jaxloss.keypoint_similarity,
+        (BOXES, BOXES[::-1], BOXES[:, 0, 3]),
+        {"sigmas": 0.1},
+    ),
+    "one variance": (jaxloss.gaussian_nll, (MAPS, IMAGES), {"variance": 0.7}),
+    "skeletons": (jaxloss.skeleton_recall, (IMAGES, TRUTH, VALID), {}),
+    "scales": (
+        functools.partial(jaxloss.ms_ssim, window=1),
+        (IMAGES, TRUTH),
+        {"weights": (0.5, 0.3, 0.2)},
+    ),
     "constants by place": (jaxloss.ldam, (IMAGES[:, 0, 0], TRUTH[:, 0, 0], np.full(3, 9.0)), {}),
     "parts": (
         jaxloss.weighted_sum({"a": (1.0, jaxloss.dice), "b": (2.0, jaxloss.cross_entropy)}),
@@ -505,7 +517,7 @@ CUT = ("where", "weights", "distance_map")
 def test_per_example_is_the_loss_of_each_example(kind):
     loss, data, options = EXAMPLES[kind]
     found = quick_jit(lambda: optax_compat.per_example(loss)(*data, **options))()
-    arrays = {k: v for k, v in options.items() if k in CUT and not isinstance(v, dict)}
+    arrays = {k: v for k, v in options.items() if k in CUT and isinstance(v, np.ndarray)}
     fixed = {k: v for k, v in options.items() if k not in arrays}
 
     constants = data[2:] if loss is jaxloss.ldam else ()

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss._core import checks
 
@@ -15,7 +16,7 @@ __all__ = ["per_example"]
 Array = jax.Array
 
 # What holds one entry for each example, beside the prediction and its target.
-_DATA = ("distance_map", "variance", "weights", "where")
+_DATA = ("areas", "distance_map", "skeleton", "variance", "weights", "where")
 
 
 @checks.named
@@ -30,11 +31,13 @@ def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
             = loss(logits[b:b+1], labels[b:b+1], where=mask[b:b+1])
 
     The batch is the first axis, or the second where the class axis is the first. `where`,
-    `weights`, `distance_map` and the third argument of `gaussian_nll` are cut in the same way
-    (unless their size there is 1); all other options and arguments are those of every example. An
-    example in which nothing is valid costs 0. The mean of the values is the loss of the batch where
-    all examples weigh the same; pooled losses (`per_image=False`) and those that choose among
-    positions (`top_k_cross_entropy`) see one example at a time.
+    `weights`, `distance_map` and the third argument of `gaussian_nll`, `keypoint_similarity` and
+    `skeleton_recall` are cut in the same way (unless their size there is 1, or they are one
+    number); all other options and arguments are those of every example, as the `weights` of
+    `ms_ssim` are, which are of its scales. An example in which nothing is valid costs 0. The mean
+    of the values is the loss of the batch where all examples weigh the same; pooled losses
+    (`per_image=False`) and those that choose among positions (`top_k_cross_entropy`) see one
+    example at a time.
 
     It works for every loss that has no state, and for what `jaxloss.weighted_sum` and
     `jaxloss.deep_supervision` make: each array that they return gets the batch axis in front.
@@ -75,14 +78,17 @@ def per_example(loss: Callable[..., Any]) -> Callable[..., Any]:
             checks.fail(ValueError, "axis_name", repr(options["axis_name"]), "None")
         prediction = jax.tree.map(jnp.asarray, prediction)
         leaf = jax.tree.leaves(prediction)[0]
-        at = _batch_axis(leaf, options.get("axis", _default_axis(parameters)))
+        at = _batch_axis(leaf, options.get("axis", _default(parameters, "axis")))
         size = leaf.shape[at]
         extra = dict(zip(list(parameters)[2:], more, strict=False))
 
         def own(key: str, value: Any) -> bool:
-            return key in _DATA and value is not None and not isinstance(value, Mapping)
+            if key not in _DATA or value is None or isinstance(value, Mapping):
+                return False
+            return np.ndim(value) > 0 and not isinstance(_default(parameters, key), tuple)
 
-        cut = {key: value for key, value in {**extra, **options}.items() if own(key, value)}
+        given = {**extra, **options}
+        cut = {key: jnp.asarray(value) for key, value in given.items() if own(key, value)}
         tree = jax.tree.map(jnp.asarray, (prediction, target, cut))
         places = jax.tree.map(lambda x: at if x.ndim == leaf.ndim else 0, tree)
         examples = tuple(
@@ -118,8 +124,8 @@ def _examples(x: Array, axis: int, size: int, shared: bool) -> int:
     checks.fail(ValueError, "an argument", f"of shape {x.shape}", expected)
 
 
-def _default_axis(parameters: Any) -> Any:
-    parameter = parameters.get("axis")
+def _default(parameters: Mapping[str, inspect.Parameter], name: str) -> Any:
+    parameter = parameters.get(name)
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 

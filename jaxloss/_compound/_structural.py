@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._compound._parts import read
-from jaxloss._core import checks, log_softmax, numerics, sigmoid
+from jaxloss._core import checks, log_softmax, numerics, sharding, sigmoid
 from jaxloss._core.families import compound_elements
 from jaxloss._core.images import Data, Pixels
 from jaxloss._core.labels import Independent
@@ -130,18 +130,23 @@ def _entropy(z: Array, y: Array, *scale: Array, probabilities: bool) -> Array:
 
 
 def _structural_error(pixels: Pixels, window: int, sigma: Array, stability: Array) -> Array:
-    """Returns `e` of each pixel and class, 0 where a pixel does not count."""
-    p, y = pixels.both()
+    """Returns `e` of each pixel and class, 0 where a pixel does not count.
+
+    A window of some rows is no slice that JAX takes of an axis split on a mesh of Explicit axes.
+    """
+    split = pixels.both()
+    p, y = (sharding.whole(x, pixels.spatial) for x in split)
     sizes = [n if i in pixels.spatial else 1 for i, n in enumerate(p.shape)]
     valid = jnp.ones(sizes, p.dtype)
     if pixels.weight is not None:
-        valid = valid * (pixels.weight != 0).astype(valid.dtype)
+        counts = sharding.whole(pixels.weight != 0, pixels.spatial)
+        valid = valid * counts.astype(valid.dtype)
 
     def standing(x: Array) -> Array:
         mean, variance = _window_moments(x, valid, pixels.spatial, window, sigma)
         return (x - mean + stability) / (numerics.sqrt(variance) + stability)
 
-    return valid * numerics.absolute(standing(y) - standing(p))
+    return sharding.like(split[0], valid * numerics.absolute(standing(y) - standing(p)))
 
 
 def _window_moments(

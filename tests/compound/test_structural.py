@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
 from tests.compound.test_sums import NO_ELEMENTS, out_of_range
@@ -203,3 +204,24 @@ def test_three_dimensions():
     with jax.enable_x64(True):
         loss = jaxloss.structural_similarity_cross_entropy(x, y, axis=None)
     np.testing.assert_allclose(loss, _loss(x, y, axis=None), 1e-10)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_rows_split_on_a_mesh_with_explicit_axes(activation):
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(2, 8, 4, 3)).astype(np.float32), rng.integers(0, 3, (2, 8, 4))
+    where = rng.random((1, 8, 1)) < 0.7
+
+    def loss(x, labels, where):
+        options = {"activation": activation, "where": where}
+        return jaxloss.structural_similarity_cross_entropy(x, labels, **options)
+
+    run = jax.jit(jax.value_and_grad(loss))
+    expected = run(*arrays, where)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
+    rows = NamedSharding(mesh, PartitionSpec(None, "rows"))
+    with jax.set_mesh(mesh):
+        value, slope = run(*(jax.device_put(x, rows) for x in (*arrays, where)))
+    assert slope.sharding.spec[1] == "rows"
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(slope, expected[1], rtol=1e-4, atol=1e-7)

@@ -159,6 +159,8 @@ def _window_moments(
     """
     half = window // 2
     mean, variance = x, jnp.zeros_like(x)
+    if x.size == 0:  # there is no edge to repeat
+        return mean, variance
     for axis in axes:
         size = x.shape[axis]
         padded = [_edges_repeated(each, half, axis) for each in (mass, mean, variance)]

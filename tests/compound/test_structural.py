@@ -198,6 +198,14 @@ def test_finite_at_extreme_logits(activation):
     np.testing.assert_array_equal(values[-3:], 0)
 
 
+@pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0), (0, 2, 3)])
+def test_images_without_pixels_cost_nothing(shape):
+    x, labels = jnp.zeros((*shape, 2)), jnp.zeros(shape, int)
+    value, slope = jax.value_and_grad(jaxloss.structural_similarity_cross_entropy)(x, labels)
+    assert value == 0
+    assert slope.shape == x.shape
+
+
 def test_three_dimensions():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(1, 3, 2, 4)), (rng.random((1, 3, 2, 4)) < 0.5).astype(float)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import detection
+from jaxloss._core.labels import int32
 from jaxloss._core.reduction import AxisName
 from jaxloss._hints import of_angles
 from jaxloss._report import Check, Hint, Report, holds, look
@@ -98,8 +99,9 @@ def _report(
 
 
 def _bad_labels(classes: int, labels: Array, valid: Array) -> Array:
-    """Which valid labels are none of the classes."""
-    return valid & ((labels < 0) | (labels >= classes))
+    """Which valid labels are none of the classes, whose number need not fit into their dtype."""
+    ids = int32(labels)
+    return valid & ((ids < 0) | (ids >= classes))
 
 
 def _bad_corners(boxes: Array, valid: Array, size: Array | None = None) -> Array:

@@ -73,6 +73,15 @@ def test_heads_name_bad_labels_and_boxes_of_valid_slots(name):
     )
 
 
+@pytest.mark.parametrize("dtype, classes", [("int8", 200), ("uint8", 300), ("uint32", 3)])
+def test_classes_that_the_dtype_of_the_labels_does_not_hold(dtype, classes):
+    """200 in int8 is -56, and 300 in uint8 is 44: below labels that are sound."""
+    boxes, labels, valid = truth("retinanet")
+    labels[0] = min(100, classes - 1)
+    data = *dense(classes), boxes, labels.astype(dtype)
+    assert jaxloss.validate(detection.retinanet, *data, valid=valid, anchors=ANCHORS).ok
+
+
 def test_mask_set_names_bad_labels_of_valid_slots():
     _, labels, valid = truth("detr")
     data = jnp.zeros((2, 4, CLASSES + 1)), jnp.zeros((2, 4, 3, 3)), np.ones((2, 2, 6, 6), bool)

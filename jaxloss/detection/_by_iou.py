@@ -156,11 +156,12 @@ def _atss(
     candidates = _nearest(centres, (boxes[:, :2] + boxes[:, 2:]) / 2, sizes, top_k)
     found = anchors[candidates]
     overlap = overlaps(found, boxes[:, None])
-    threshold = overlap.mean(1) + _deviation(overlap)
+    over = overlap - overlap.min(1, keepdims=True)  # 0 of equal ones, whose mean would be rounded
+    reached = over >= over.mean(1, keepdims=True) + _deviation(over)
     x, y = (centres[candidates][..., axis] for axis in (0, 1))
     x0, y0, x1, y1 = (boxes[:, side, None] for side in range(4))
     depth = functools.reduce(jnp.minimum, (x - x0, y - y0, x1 - x, y1 - y))
-    chosen = (overlap >= threshold[:, None]) & (depth > _INSIDE) & valid[:, None]
+    chosen = reached & (depth > _INSIDE) & valid[:, None]
 
     # What several boxes want goes to the largest overlap, then to the first slot.
     claim = jnp.where(chosen, overlap, -1)
@@ -186,7 +187,7 @@ def _nearest(centres: Array, targets: Array, sizes: tuple[int, ...], count: int)
 def _deviation(values: Array) -> Array:
     """The standard deviation along the last axis, of a sample; 0 of a single value."""
     deviation = values - values.mean(-1, keepdims=True)
-    return jnp.sqrt((deviation**2).sum(-1) / max(values.shape[-1] - 1, 1))
+    return jnp.sqrt((deviation**2).sum(-1, keepdims=True) / max(values.shape[-1] - 1, 1))
 
 
 def overlaps(anchors: Array, boxes: Array) -> Array:

@@ -350,6 +350,15 @@ def test_assigners_have_fixed_shapes(assign):
         assign(box, valid=valid[:, :1])
 
 
+def test_all_candidates_of_one_overlap_reach_their_mean():
+    """Each anchor of the level holds the box, of any size: rounding left a quarter without one."""
+    anchors = detection.grid_anchors([(3, 3)], [8], [64], ratios=[1], scales=[1])
+    half = np.linspace(9, 10, 100, dtype=np.float32)[:, None, None] * np.ones(2, np.float32)
+    box = np.concatenate([12 - half, 12 + half], -1)
+    assign = quick_jit(functools.partial(detection.assign_atss, level_sizes=[9]))
+    assert assign(anchors, box, valid=np.ones((100, 1), bool)).foreground.all()
+
+
 @pytest.mark.parametrize(
     "options, words",
     [({"level_sizes": [3, 4]}, "level_sizes"), ({"level_sizes": [32], "top_k": 0}, "top_k")],

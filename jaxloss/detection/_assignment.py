@@ -105,7 +105,7 @@ def running_sum(x: Array) -> Array:
     upper = np.triu(np.ones((side, side), x.dtype))
     row = jnp.matmul(square, upper, precision="highest")
     before = jnp.matmul(row[..., -1], upper - np.eye(side, dtype=x.dtype), precision="highest")
-    return (row + before[..., None]).reshape(*x.shape[:-1], -1)[..., :count]
+    return jax.lax.collapse(row + before[..., None], x.ndim - 1)[..., :count]
 
 
 @jax.vmap

@@ -48,7 +48,7 @@ def settle(
       slots: What it takes, `[B, M, ...]` each.
     """
     images, count, each = taken.shape
-    place = taken.reshape(images, -1)
+    place = jax.lax.collapse(taken, 1)
     numbers = np.arange(count, dtype=np.int32)
     asker = jnp.asarray(np.repeat(numbers, each)[None])
     nobody = jnp.full_like(like, count, jnp.int32)

@@ -275,11 +275,11 @@ def match(
     """Matches each group of queries by itself; `factors` are those of class, distance and GIoU."""
     costs = _cost(scores, predicted, targets, softmax=softmax)
     by_class, apart, misfit = (factor * cost for factor, cost in zip(factors, costs, strict=True))
-    images, queries = scores.shape[:2]
+    images, queries, slots = by_class.shape
     cost = jax.lax.stop_gradient(by_class + apart + misfit)
-    cost = cost.reshape(images, groups, queries // groups, -1)
+    cost = cost.reshape(images, groups, queries // groups, slots)
     found = jax.vmap(match_hungarian, in_axes=(1, None), out_axes=1)(cost, targets.valid)
-    return Assignment(*(x.reshape(images, queries) for x in found))
+    return Assignment(*(jax.lax.collapse(x, 1) for x in found))
 
 
 def relative(targets: Targets, size: Array) -> Array:

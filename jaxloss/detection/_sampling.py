@@ -35,9 +35,9 @@ def anywhere(
     parts = _parted(x, across), _parted(below, down), shapes
 
     def points(x: Array, below: Array, shape: tuple[int, ...]) -> Array:
-        x, below = (a.reshape(images, *shape[:-1], -1) for a in (x, below))
+        below = below.reshape(images, *shape[:-1], shape[-1] + 2)
         below = below[..., 1:] - below[..., :1]
-        return jnp.stack([x, below[..., :-1] / below[..., -1:]], -1)
+        return jnp.stack([x.reshape(images, *shape), below[..., :-1] / below[..., -1:]], -1)
 
     return [points(*part) for part in zip(*parts, strict=True)]
 
@@ -51,7 +51,7 @@ def of_every_map(maps: Array, where: Array) -> Array:
 
     Bilinear: pixels are squares with the value in their middle; beyond the image all is 0.
     """
-    flat = maps.reshape(*maps.shape[:2], -1)
+    flat = jax.lax.collapse(maps, 2)
     around = _around(where, maps.shape)
     every = jax.vmap(lambda maps, at: maps.at[:, at].get(mode="promise_in_bounds"))
 
@@ -92,7 +92,7 @@ def _if_any(
 
 
 def _at_once(maps: Array, channel: Array, where: Array) -> Array:
-    flat = maps.reshape(len(maps), -1)
+    flat = jax.lax.collapse(maps, 1)
     around = _around(where, maps.shape)
     first = channel[..., None] * (maps.shape[2] * maps.shape[3]) + around.index
 

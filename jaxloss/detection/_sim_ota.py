@@ -144,7 +144,7 @@ def _assign(
         return None, jnp.where(wanted, taken, len(points))
 
     taken = jax.lax.scan(ask, None, by_slot)[1].swapaxes(0, 1)
-    place = jnp.minimum(taken, len(points) - 1).reshape(len(taken), -1)
+    place = jax.lax.collapse(jnp.minimum(taken, len(points) - 1), 1)
     at = [gather(of_each_image(row, background), place) for row in (*points.T, radius[0])]
     found, base = gather(predicted, place), gather(background, place)
     of_class = gather(by_class.swapaxes(1, 2), place).swapaxes(1, 2)

@@ -30,7 +30,7 @@ def smallest(values: Array, count: int) -> Array:
     limit = _limit(bits, _bits(values.max(1, keepdims=True, initial=least)), count, values.dtype)
     blocks = -(-bits.shape[1] // BITS)
     beyond = (0, 0), (0, blocks * BITS - bits.shape[1])
-    pack = lambda mask: _pack(jnp.pad(mask, beyond).reshape(-1, BITS, blocks))
+    pack = lambda mask: _pack(jnp.pad(mask, beyond).reshape(len(mask), BITS, blocks))
     words = jnp.concatenate([pack(bits < limit), pack(bits == limit)], 1)
     amount = jax.lax.population_count(words).astype(jnp.int32)
     end = _running_sum(amount)

@@ -183,7 +183,7 @@ def align(
     taken = jax.lax.scan(best, None, by_slot)[1].swapaxes(0, 1)
 
     row = predicted[0]
-    place = jnp.minimum(taken, places - 1).reshape(len(row), -1)
+    place = jax.lax.collapse(jnp.minimum(taken, places - 1), 1)
     each = jnp.stack([of_each_image(a, row) for a in points.T])
     (near_x, near_y), near = _at(each, place), _at(predicted, place)
     score = lambda valid, box: similarity(box, valid, near, near_x, near_y)

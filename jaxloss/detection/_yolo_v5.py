@@ -130,7 +130,7 @@ def yolo_v5(
 
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
     pairs = _pairs(levels, grids, targets, shapes, strides, anchor_threshold, axis_name)
-    objectness = jnp.concatenate([level[..., 4].reshape(images, -1) for level in levels], 1)
+    objectness = jnp.concatenate([jax.lax.collapse(level[..., 4], 1) for level in levels], 1)
     counts = [level.shape[1] * level.shape[2] for level in levels]
     factors = [
         jnp.full((1, count), factor, dtype) / count
@@ -211,7 +211,7 @@ def _pairs(
         label=jnp.broadcast_to(targets.labels[:, None, None, :, None], full),
         share=times / counts,
     )
-    return _Pairs(*(x.reshape(len(x), -1, *x.shape[5:]) for x in filled))
+    return _Pairs(*(jax.lax.collapse(x, 1, 5) for x in filled))
 
 
 @jax.vmap
@@ -243,4 +243,4 @@ def _read_levels(predictions: Levels) -> tuple[list[Array], Grids]:
         expected = (*first[:2], *grid, max(first[4], 6))
         checks.shape("predictions", level, expected, meaning)
     grids = [level.shape[2:4] for level in levels]
-    return [level.reshape(*first[:2], -1, first[4]).astype(dtype) for level in levels], grids
+    return [jax.lax.collapse(level, 2, 4).astype(dtype) for level in levels], grids

@@ -182,9 +182,9 @@ class Head(NamedTuple):
         row, (images, count) = self.logits[..., 0], found.place.shape
         columns = [of_each_image(a, row) for a in (*self.points.T, self.strides)]
         x, y, unit = (gather(jnp.stack(columns, -1), found.place)[..., i] for i in range(3))
-        bins = gather(self.bins.reshape(*row.shape, -1), found.place)
+        bins = gather(jax.lax.collapse(self.bins, 2), found.place)
         bins = jnp.where(found.chosen.foreground[..., None], bins, 0)
-        return Sides(bins.reshape(images, count, 4, -1), jnp.stack([x, y], -1), unit)
+        return Sides(bins.reshape(images, count, *self.bins.shape[2:]), jnp.stack([x, y], -1), unit)
 
     def targets(self, boxes: Numbers, labels: Numbers, valid: Numbers, numbers: int = 4) -> Targets:
         """The true boxes, checked."""
@@ -211,7 +211,7 @@ def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> He
     for level in levels:
         grid = (*level.shape, 0, 0, 0)[1:3]
         checks.shape("predictions", level, (first[0], *grid, max(first[3], bins + 1)), meaning)
-    whole = [level.reshape(len(level), -1, level.shape[-1]).astype(dtype) for level in levels]
+    whole = [jax.lax.collapse(level, 1, 3).astype(dtype) for level in levels]
     scores = jnp.concatenate([level[..., :bins] for level in whole], 1)
     grids = [(level.shape[1], level.shape[2]) for level in levels]
     units = np.repeat(np.asarray(strides, dtype), [level.shape[1] for level in whole])

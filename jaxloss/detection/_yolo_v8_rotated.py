@@ -151,7 +151,7 @@ def _read_angles(angles: Levels, predictions: Levels, head: Head) -> Array:
     levels = of_levels("angles", angles)
     for level, prediction in zip(levels, predictions, strict=True):
         checks.shape("angles", level, jnp.shape(prediction)[:3], "images, rows and columns")
-    joined = jnp.concatenate([level.reshape(len(level), -1) for level in levels], 1)
+    joined = jnp.concatenate([jax.lax.collapse(level, 1) for level in levels], 1)
     return joined.astype(head.logits.dtype)
 
 

@@ -110,6 +110,15 @@ def test_places_that_do_not_fit(name, argument, data, options):
         jax.eval_shape(call, **true)
 
 
+@pytest.mark.parametrize("name", [*on_anchors.HEADS, *of_sets.HEADS])
+def test_a_batch_of_no_images(name):
+    module = on_anchors if name in on_anchors.HEADS else of_sets
+    nobody = jax.tree.map(lambda a: a[:0], (X[name], CALLS[name][1]))
+    call = lambda x, true: module.HEADS[name](x, *list(true.values())[:2], valid=true["valid"])
+    total, _ = jax.eval_shape(call, *nobody)
+    assert total.shape == ()
+
+
 def test_every_head_and_assigner_is_here():
     public = [n for n in dir(detection) if n.startswith("assign_")] + [
         *on_anchors.HEADS,

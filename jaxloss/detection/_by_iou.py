@@ -211,5 +211,6 @@ def read_anchors(anchors: Numbers, boxes: Array) -> Array:
     """Requires anchors `[N, 4]`, which are the same for all images."""
     array = checks.real("anchors", anchors, boxes.dtype)
     checks.rank("anchors", array, 2, "anchors and their four numbers, the same for all images")
-    checks.shape("anchors", array, (array.shape[0], 4), "four numbers per anchor")
+    rows = max(array.shape[0], 1)
+    checks.shape("anchors", array, (rows, 4), "four numbers per anchor, one anchor at least")
     return jax.lax.stop_gradient(array)

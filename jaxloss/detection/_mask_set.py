@@ -116,11 +116,13 @@ def mask_set(
     scores = scores.astype(checks.compute_dtype(scores))
     maps = checks.floating("mask_logits", mask_logits)
     checks.rank("mask_logits", maps, 4, "images, queries, rows and columns")
-    checks.shape("mask_logits", maps, (images, queries, *maps.shape[2:]), "a map for each query")
     truth = jnp.asarray(masks)
     checks.rank("masks", truth, 4, "images, slots, rows and columns")
     slots = truth.shape[1]
-    checks.shape("masks", truth, (images, *truth.shape[1:]), "images, slots and pixels")
+    sizes = [max(size, 1) for size in (*maps.shape[2:], *truth.shape[2:])]
+    meaning = "and pixels, one at least"
+    checks.shape("mask_logits", maps, (images, queries, *sizes[:2]), f"images, queries {meaning}")
+    checks.shape("masks", truth, (images, slots, *sizes[2:]), f"images, slots {meaning}")
     if slots > queries:
         expected = f"at most {queries} slots, a query for each"
         checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)

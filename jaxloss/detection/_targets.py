@@ -60,6 +60,8 @@ def read_targets(
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
     checks.shape("labels", ids, jnp.shape(boxes)[:2], "one class for each of the boxes")
+    if classes < 1:
+        checks.fail(ValueError, "logits", "of the background alone", "those of a class or more too")
     ids = _one_slot_at_least(int32(ids))
     inside = (ids >= 0) & (ids < classes)
     clean = jnp.where(mask & inside, ids, 0)
@@ -94,7 +96,9 @@ def read_dense(**predictions: ArrayLike) -> tuple[Array, Array]:
     """Requires scores `[B, N, C]` and four numbers for each place, `[B, N, 4]`."""
     (name, scores), (other, numbers) = predictions.items()
     score = checks.floating(name, scores)
-    checks.rank(name, score, 3, "images, places and classes")
+    meaning = "images, places and classes, one place and one class at least"
+    checks.rank(name, score, 3, meaning)
+    checks.shape(name, score, (len(score), *(max(n, 1) for n in score.shape[1:])), meaning)
     number = checks.floating(other, numbers)
     checks.shape(other, number, (*score.shape[:2], 4), "four numbers for each place")
     dtype = checks.compute_dtype(score)

@@ -110,6 +110,26 @@ def test_places_that_do_not_fit(name, argument, data, options):
         jax.eval_shape(call, **true)
 
 
+NOTHING = {  # of an argument, that of which nothing is left
+    "logits of retinanet": ("retinanet", 0, "logits", lambda x: x[:, :0]),
+    "classes of retinanet": ("retinanet", 0, "logits", lambda x: x[..., :0]),
+    "classes of detr": ("detr", 0, "logits", lambda x: x[..., :1]),
+    "classes of mask_set": ("mask_set", 0, "logits", lambda x: x[..., :1]),
+    "maps of mask_set": ("mask_set", 1, "mask_logits", lambda x: x[:, :, :0]),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING)
+def test_predictions_of_nothing(case):
+    name, place, argument, less = NOTHING[case]
+    module = on_anchors if name in on_anchors.HEADS else of_sets
+    x, true = list(X[name]), CALLS[name][1]
+    x[place] = less(x[place])
+    box, label, valid = true.values()
+    with pytest.raises(ValueError, match=rf"detection\.{name}: `{argument}`.*expected"):
+        jax.eval_shape(functools.partial(module.HEADS[name], x), box, label, valid=valid)
+
+
 @pytest.mark.parametrize("name", [*on_anchors.HEADS, *of_sets.HEADS])
 def test_a_batch_of_no_images(name):
     module = on_anchors if name in on_anchors.HEADS else of_sets

@@ -52,7 +52,8 @@ def assign_sim_ota(
     Slots that are not valid get nothing; nor does a box take predictions that are NaN.
 
     Args:
-      scores: Probabilities `[B, N, C]`, floating: of the class, times that of an object.
+      scores: Probabilities `[B, N, C]`, floating: of the class, times that of an object. YOLOX
+        compares the square root of this product, MMDetection the product.
       strides: Pixels per cell of the level of each point, `[N]`.
       center_radius: In strides.
       candidates: IoUs that say how many points a box takes, and the most that it takes.

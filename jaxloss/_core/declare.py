@@ -223,8 +223,9 @@ def _hashable(key: str, value: Any) -> Hashable:
 
 def _dtype(prediction: Any) -> Any:
     """The dtype in which a loss of this prediction computes."""
-    dtype = jnp.asarray(prediction).dtype
-    return checks.compute_dtype(prediction) if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+    array = jnp.asarray(prediction)
+    is_floating = jnp.issubdtype(array.dtype, jnp.floating)
+    return checks.compute_dtype(array) if is_floating else jnp.float32
 
 
 # What a loss's parameters are: from its signature and from the options of its family.

@@ -112,9 +112,11 @@ def assign_atss(
     """
     box, mask = read_boxes(boxes, valid)
     anchor = read_anchors(anchors, box)
+    expected = f"counts of anchors with the sum {len(anchor)}"
+    if not isinstance(level_sizes, tuple):
+        checks.fail(TypeError, "level_sizes", level_sizes, expected)
     sizes = tuple(checks.integer("level_sizes", size, 1) for size in level_sizes)
     if sum(sizes) != len(anchor):
-        expected = f"counts of anchors with the sum {len(anchor)}"
         checks.fail(ValueError, "level_sizes", sizes, expected)
     index, foreground = _atss(anchor, box, mask, sizes, checks.integer("top_k", top_k, 1))
     return assignment(index, foreground, box.dtype)
@@ -211,6 +213,6 @@ def read_anchors(anchors: Numbers, boxes: Array) -> Array:
     """Requires anchors `[N, 4]`, which are the same for all images."""
     array = checks.real("anchors", anchors, boxes.dtype)
     checks.rank("anchors", array, 2, "anchors and their four numbers, the same for all images")
-    rows = max(array.shape[0], 1)
-    checks.shape("anchors", array, (rows, 4), "four numbers per anchor, one anchor at least")
+    expected = (max(len(array), 1), 4)
+    checks.shape("anchors", array, expected, "four numbers per anchor, one anchor at least")
     return jax.lax.stop_gradient(array)

@@ -175,7 +175,7 @@ def _fraction(x: Array) -> Array:
 def read_shapes(anchors: Numbers, levels: int, boxes: Array) -> Array:
     """Requires the sides of anchors for each level, `[levels, A, 2]`."""
     array = checks.real("anchors", anchors, boxes.dtype)
-    count = (*array.shape, 0, 0)[1]
     meaning = "levels, anchors of a level, and their two sides"
-    checks.shape("anchors", array, (levels, count, 2), meaning)
+    checks.rank("anchors", array, 3, meaning)
+    checks.shape("anchors", array, (levels, array.shape[1], 2), meaning)
     return jax.lax.stop_gradient(array)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, TypedDict
+from typing import Annotated, Literal, TypeAlias, TypedDict, get_args
 
+from jaxloss import _boxes
 from jaxloss._core.declare import Family, family
 from jaxloss.options import Interval, Numbers
 
 Sizes: TypeAlias = Annotated[Numbers, Interval("(0, inf)", scalar=False)]
 BoxLoss: TypeAlias = Literal["ciou", "diou", "giou", "iou"]
+BOX_LOSSES = {name: getattr(_boxes, name) for name in get_args(BoxLoss)}
 
 
 class _Options(TypedDict):

@@ -16,7 +16,7 @@ from jaxloss._regression import l1
 from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
 from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._hungarian import match_hungarian
-from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
+from jaxloss.detection._targets import Targets, finish, read_dense, read_ids, read_targets
 from jaxloss.geometry import iou, pairwise_giou
 from jaxloss.options import NonNegative, Numbers, Positive, Several
 
@@ -298,11 +298,12 @@ def _read_assignment(given: Assignment, scores: Array, targets: Targets) -> Assi
     if not isinstance(given, tuple) or len(given) != len(Assignment._fields):
         checks.fail(TypeError, "assignment", f"a {type(given).__name__}", "an Assignment")
     given = Assignment(*given)
-    index = jnp.asarray(given.index, jnp.int32)
-    foreground = checks.boolean("assignment", given.foreground)
-    ignore = checks.boolean("assignment", given.ignore)
-    for array in (index, foreground, ignore):
-        checks.shape("assignment", array, scores.shape[:2], "one for each query")
+    index = read_ids("assignment.index", given.index)
+    foreground = checks.boolean("assignment.foreground", given.foreground)
+    ignore = checks.boolean("assignment.ignore", given.ignore)
+    arrays = {"index": index, "foreground": foreground, "ignore": ignore}
+    for field, array in arrays.items():
+        checks.shape(f"assignment.{field}", array, scores.shape[:2], "one for each query")
     inside = (index >= 0) & (index < targets.valid.shape[1])
     index = jnp.where(inside, index, 0)
     foreground = foreground & inside & gather(targets.valid, index)

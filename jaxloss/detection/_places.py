@@ -107,9 +107,14 @@ def _centres(grid: tuple[int, int], stride: float) -> np.ndarray:
 
 def read_grids(grids: Grids, **per_level: Sequence[float]) -> None:
     """Requires pairs of sizes, and one number above 0 for each of them."""
+    expected = "rows and columns of each level"
+    if len(grids) == 0:
+        checks.fail(ValueError, "grids", "empty", expected)
     for grid in grids:
-        if np.ndim(grid) != 1 or len(grid) != 2 or min(grid) < 1:
-            checks.fail(ValueError, "grids", grid, "rows and columns of each level")
+        if np.ndim(grid) != 1 or len(grid) != 2:
+            checks.fail(ValueError, "grids", grid, expected)
+        for size in grid:
+            checks.integer("grids", size, 1)
     above_0_per_level(len(grids), **per_level)
 
 
@@ -129,17 +134,21 @@ def above_0(**numbers: Sequence[float]) -> None:
 
 def of_levels(argument: str, given: Levels) -> list[Array]:
     """Requires a list of floating arrays, one for each level."""
+    expected = "a list of arrays, one for each level"
     if not isinstance(given, (list, tuple)):
-        expected = "a list of arrays, one for each level"
         one = isinstance(given, (jax.Array, np.ndarray))
         got = "one array" if one else f"a {type(given).__name__}"
         checks.fail(TypeError, argument, got, expected)
+    if not given:
+        checks.fail(ValueError, argument, "empty", expected)
     return [checks.floating(argument, level) for level in given]
 
 
 def one_per_level(levels: int, **per_level: Sequence[Any]) -> None:
     """Requires as many numbers or arrays as there are levels."""
     for name, given in per_level.items():
+        expected = f"one for each of the {levels} levels"
+        if not hasattr(given, "__len__"):
+            checks.fail(TypeError, name, given, expected)
         if len(given) != levels:
-            expected = f"one for each of the {levels} levels"
             checks.fail(ValueError, name, f"of length {len(given)}", expected)

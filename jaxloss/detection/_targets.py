@@ -56,16 +56,22 @@ def read_targets(
       numbers: What describes a box: 4, or 5 with an angle.
     """
     box, mask = read_boxes(boxes, valid, images=images, dtype=dtype, numbers=numbers)
-    ids = jnp.asarray(labels)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
+    ids = read_ids("labels", labels)
     checks.shape("labels", ids, jnp.shape(boxes)[:2], "one class for each of the boxes")
     if classes < 1:
         checks.fail(ValueError, "logits", "of the background alone", "those of a class or more too")
-    ids = _one_slot_at_least(int32(ids))
+    ids = _one_slot_at_least(ids)
     inside = (ids >= 0) & (ids < classes)
     clean = jnp.where(mask & inside, ids, 0)
     return Targets(box, clean, mask, (mask & ~inside).sum(dtype=jnp.int32))
+
+
+def read_ids(argument: str, value: ArrayLike) -> Array:
+    """Requires integers and returns them as int32."""
+    ids = jnp.asarray(value)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        checks.fail(TypeError, argument, f"of dtype {ids.dtype}", "integer ids")
+    return int32(ids)
 
 
 def read_boxes(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss import _boxes
 from jaxloss._core import checks, sigmoid
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy, sigmoid_focal
 from jaxloss.detection._assignment import at_least_one, highest
 from jaxloss.detection._by_ratio import ShapeRatio, candidates, read_shapes
-from jaxloss.detection._declare import BoxLoss, detection
+from jaxloss.detection._declare import BOX_LOSSES, BoxLoss, detection
 from jaxloss.detection._places import Grids, above_0_per_level, of_levels, one_per_level
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Share
@@ -22,9 +21,7 @@ from jaxloss.options import Factor, Fraction, Levels, NonNegative, Numbers, Shar
 __all__ = ["yolo_v5"]
 
 Array = jax.Array
-Focusing: TypeAlias = Factor
 
-_BOX_LOSSES = {name: getattr(_boxes, name) for name in ("ciou", "diou", "giou", "iou")}
 _BALANCE = {3: (4.0, 1.0, 0.4)}
 _BALANCE_OF_MORE = (4.0, 1.0, 0.25, 0.06, 0.02)
 _FOCAL_ALPHA = 0.25
@@ -44,7 +41,7 @@ def yolo_v5(
     objectness_gain: NonNegative = 1.0,
     class_gain: NonNegative = 0.5,
     label_smoothing: Share = 0.0,
-    gamma: Focusing = 0.0,
+    gamma: Factor = 0.0,
     balance: Sequence[float] | None = None,
     objectness_ratio: Fraction = 1.0,
     box_loss: BoxLoss = "ciou",
@@ -118,7 +115,7 @@ def yolo_v5(
     if balance is None:
         balance = _BALANCE.get(len(levels), _BALANCE_OF_MORE[: len(levels)])
     one_per_level(len(levels), balance=balance)
-    checks.option("box_loss", box_loss, _BOX_LOSSES)
+    checks.option("box_loss", box_loss, BOX_LOSSES)
 
     def entropy(logits: Array, truth: Array, **options: Any) -> Array:
         options |= {"reduction": "sum", "axis_name": axis_name}
@@ -140,7 +137,7 @@ def yolo_v5(
 
     taken = pairs.share > 0
     decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
-    costs = _BOX_LOSSES[box_loss](
+    costs = BOX_LOSSES[box_loss](
         decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
     )
     quality = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
@@ -233,14 +230,11 @@ def _read_levels(predictions: Levels) -> tuple[list[Array], Grids]:
     CPU makes no copy.
     """
     levels = of_levels("predictions", predictions)
-    if not levels:
-        checks.fail(ValueError, "predictions", "empty", "one array for each level")
-    dtype = checks.compute_dtype(levels[0])
-    first = (*levels[0].shape, 0, 0, 0)
+    dtype, first = checks.compute_dtype(levels[0]), levels[0].shape
+    meaning = "images, anchors, rows, columns, and box, objectness and classes"
     for level in levels:
-        grid = (*level.shape, 0, 0, 0, 0)[2:4]
-        meaning = "images, anchors, rows, columns, and box, objectness and classes"
-        expected = (*first[:2], *grid, max(first[4], 6))
+        checks.rank("predictions", level, 5, meaning)
+        expected = (*first[:2], *level.shape[2:4], max(first[4], 6))
         checks.shape("predictions", level, expected, meaning)
     grids = [level.shape[2:4] for level in levels]
     return [jax.lax.collapse(level, 2, 4).astype(dtype) for level in levels], grids

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxloss import _boxes
 from jaxloss._core import checks, numerics
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import binary_cross_entropy
@@ -21,8 +20,8 @@ from jaxloss.detection._assignment import (
     of_each_image,
 )
 from jaxloss.detection._coders import decode_distances, decode_distribution, encode_distances
-from jaxloss.detection._declare import BoxLoss, detection
-from jaxloss.detection._places import above_0, grid_points, of_levels
+from jaxloss.detection._declare import BOX_LOSSES, BoxLoss, detection
+from jaxloss.detection._places import above_0_per_level, grid_points, of_levels
 from jaxloss.detection._targets import Targets, finish, read_targets
 from jaxloss.detection._task_aligned import Aligned, task_aligned
 from jaxloss.options import Levels, NonNegative, Numbers
@@ -31,7 +30,6 @@ __all__ = ["yolo_v8"]
 
 Array = jax.Array
 
-_BOX_LOSSES = {name: getattr(_boxes, name) for name in ("ciou", "diou", "giou", "iou")}
 _SHORT_OF_LAST = 0.01  # bins by which a target stays below the last one
 
 
@@ -104,14 +102,14 @@ def yolo_v8(
     """
     head = read_head(predictions, strides, reg_max)
     targets = head.targets(boxes, labels, valid)
-    checks.option("box_loss", box_loss, _BOX_LOSSES)
+    checks.option("box_loss", box_loss, BOX_LOSSES)
 
     predicted = decode_distances(head.distances, head.points[None], strides=head.strides[None])
     numbers = top_k, alpha, beta, head.least
     found = task_aligned(head.by_class, predicted, head.points, targets, *numbers)
     chosen, at = found.chosen, head.at(found)
     box = gather(targets.boxes, chosen.index)
-    apart = _BOX_LOSSES[box_loss](
+    apart = BOX_LOSSES[box_loss](
         decode_distances(at.distances, at.points, strides=at.strides),
         box,
         where=chosen.foreground,
@@ -201,16 +199,13 @@ def read_head(predictions: Levels, strides: Sequence[float], reg_max: int) -> He
     """Requires predictions `[B, H, W, 4 reg_max + C]` of each level, and joins the levels."""
     checks.integer("reg_max", reg_max, 1)
     levels = of_levels("predictions", predictions)
-    if not levels or len(levels) != len(strides):
-        expected = f"one for each of the {len(levels)} levels, at least one"
-        checks.fail(ValueError, "strides", f"of {len(strides)} numbers", expected)
-    above_0(strides=strides)
-    dtype = checks.compute_dtype(levels[0])
-    first, bins = (*levels[0].shape, 0, 0, 0, 0)[:4], 4 * reg_max
+    above_0_per_level(len(levels), strides=strides)
+    dtype, first, bins = checks.compute_dtype(levels[0]), levels[0].shape, 4 * reg_max
     meaning = f"images, rows, columns, and {bins} bins and one class at least"
     for level in levels:
-        grid = (*level.shape, 0, 0, 0)[1:3]
-        checks.shape("predictions", level, (first[0], *grid, max(first[3], bins + 1)), meaning)
+        checks.rank("predictions", level, 4, meaning)
+        expected = (first[0], *level.shape[1:3], max(first[3], bins + 1))
+        checks.shape("predictions", level, expected, meaning)
     whole = [jax.lax.collapse(level, 1, 3).astype(dtype) for level in levels]
     scores = jnp.concatenate([level[..., :bins] for level in whole], 1)
     grids = [(level.shape[1], level.shape[2]) for level in levels]

@@ -193,6 +193,55 @@ def test_anchors_of_each_image():
         detection.retinanet(*X["retinanet"], **true, anchors=anchors)
 
 
+def levels(*shapes, **options):
+    """YOLOv8's loss of predictions of these shapes."""
+    _, true = CALLS["yolo_v8"]
+    options = {"strides": (8,), "reg_max": 1} | options
+    return detection.yolo_v8([jnp.zeros(shape) for shape in shapes], **true, **options)
+
+
+def given(**fields):
+    """DETR's loss with an assignment of which fields are replaced."""
+    nobody = jnp.zeros((IMAGES, of_sets.QUERIES), bool)
+    known = detection.Assignment(nobody.astype(jnp.int32), nobody, nobody.astype(float), nobody)
+    call, true = CALLS["detr"]
+    return call(**true, assignment=known._replace(**fields))
+
+
+ONE = (IMAGES, 4, 4, 5)  # a level of YOLOv8
+
+
+@pytest.mark.parametrize(
+    "error, words, call",
+    [
+        (ValueError, "yolo_v8: `predictions` is empty", lambda: levels(strides=())),
+        (ValueError, "yolo_v8: `predictions` is of .*4 axes", lambda: levels(ONE[1:])),
+        (TypeError, "yolo_v8: `strides` is 8, expected one", lambda: levels(ONE, strides=8)),
+        (ValueError, "grid_points: `grids` is empty", lambda: detection.grid_points([], [])),
+        (TypeError, "grid_points: `grids` is 2.5", lambda: detection.grid_points([(2.5, 2)], [8])),
+        (TypeError, "detr: `assignment.index`.*integer", lambda: given(index=jnp.ones((4, 5)))),
+        (ValueError, "detr: `assignment.ignore`", lambda: given(ignore=jnp.ones((4, 9), bool))),
+    ],
+)
+def test_what_is_said(error, words, call):
+    with pytest.raises(error, match=f"jaxloss.detection.{words}"):
+        call()
+
+
+@pytest.mark.parametrize("name", ["assign_by_iou", "assign_atss"])
+def test_anchors_are_the_same_for_all_images(name):
+    _, true = CALLS[name]
+    options = {"level_sizes": 32} if name == "assign_atss" else {}
+    with pytest.raises(ValueError, match=rf"{name}: `anchors` is of .*2 axes"):
+        getattr(detection, name)(ANCHORS[None], **true, **options)
+
+
+def test_sizes_of_levels_are_several():
+    _, true = CALLS["assign_atss"]
+    with pytest.raises(TypeError, match=r"assign_atss: `level_sizes` is 32, expected counts"):
+        detection.assign_atss(ANCHORS, **true, level_sizes=32)
+
+
 def test_one_size_of_anchors_for_each_level():
     with pytest.raises(ValueError, match=r"grid_anchors: `sizes` is of shape \(3,\)"):
         detection.grid_anchors([(4, 4)], [8], sizes=[(16, 20, 25)])

@@ -626,13 +626,13 @@ def test_errors_name_function_argument_and_expectation(name, options, error, wor
     mask = options.pop("mask")
     with pytest.raises(error) as raised:
         jax.jit(functools.partial(getattr(distance, name), **options))(mask)
-    for word in [f"jaxloss.{name}", *words]:
+    for word in [f"jaxloss.distance.{name}", *words]:
         assert re.search(word, str(raised.value)), (word, str(raised.value))
 
 
 @pytest.mark.parametrize("name", ["edt", "squared_edt"])
 def test_empty_must_be_a_scalar(name):
-    with pytest.raises(ValueError, match=rf"jaxloss.{name}: `empty` is of shape \(2,\)"):
+    with pytest.raises(ValueError, match=rf"jaxloss.distance.{name}: `empty` is of shape \(2,\)"):
         getattr(distance, name)(MASKS, empty=np.ones(2))
 
 
@@ -652,12 +652,12 @@ def test_errors_of_border_weights(options, error, words):
     options = {"labels": MASKS.astype(np.int32), **options}
     with pytest.raises(error) as raised:
         distance.border_weights(**options)
-    for word in ["jaxloss.border_weights", *words]:
+    for word in ["jaxloss.distance.border_weights", *words]:
         assert re.search(word, str(raised.value)), (word, str(raised.value))
 
 
 def test_normalize_is_a_choice():
-    with pytest.raises(ValueError, match=r"jaxloss.compute_sdf: `normalize` is 2"):
+    with pytest.raises(ValueError, match=r"jaxloss.distance.compute_sdf: `normalize` is 2"):
         distance.compute_sdf(MASKS, normalize=2)
 
 

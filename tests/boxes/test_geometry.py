@@ -87,7 +87,7 @@ def test_rotated_formats_keep_the_dtype():
     ],
 )
 def test_invalid_conversions_raise(boxes, source, target, words):
-    with pytest.raises(ValueError, match=f"jaxloss.convert: `{words}"):
+    with pytest.raises(ValueError, match=f"jaxloss.geometry.convert: `{words}"):
         geometry.convert(boxes, source, target)
 
 
@@ -103,9 +103,9 @@ def test_boxes_of_masks():
     assert boxes.dtype == jnp.float32
     np.testing.assert_array_equal(boxes, expected)
     assert geometry.masks_to_boxes(np.zeros((3, 0, 4), bool)).tolist() == [[0.0] * 4] * 3
-    with pytest.raises(TypeError, match="jaxloss.masks_to_boxes: `masks.*bool"):
+    with pytest.raises(TypeError, match="jaxloss.geometry.masks_to_boxes: `masks.*bool"):
         geometry.masks_to_boxes(np.ones((3, 3)))
-    with pytest.raises(ValueError, match="jaxloss.masks_to_boxes: `masks.*at least 2 axes"):
+    with pytest.raises(ValueError, match="jaxloss.geometry.masks_to_boxes: `masks.*at least 2 axes"):
         geometry.masks_to_boxes(np.ones(3, bool))
 
 
@@ -244,7 +244,7 @@ B = np.ones((3, 4))
     ],
 )
 def test_invalid_calls_of_matrices_raise(name, arguments, options, error, words):
-    with pytest.raises(error, match=f"jaxloss.{name}: `{words}"):
+    with pytest.raises(error, match=f"jaxloss.geometry.{name}: `{words}"):
         getattr(geometry, name)(*arguments, **options)
 
 
@@ -376,5 +376,5 @@ NMS = {"iou_threshold": 0.5, "max_outputs": 3}
     ],
 )
 def test_invalid_calls_of_nms_raise(arguments, options, error, words):
-    with pytest.raises(error, match=f"jaxloss.nms: `{words}"):
+    with pytest.raises(error, match=f"jaxloss.geometry.nms: `{words}"):
         geometry.nms(*arguments, **NMS | options)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import _boundary, _boxes, _compound, _distribution, _fused, _region, _regression
-from jaxloss._core import checks, labels
+from jaxloss._core import checks, reading
 from jaxloss._core.reduction import AxisName
 from jaxloss._hints import are_shares, of_numbers, of_probabilities, tolerance
 from jaxloss._report import Check, Hint, Report, holds, look
@@ -301,7 +301,7 @@ def _hints_of_values(call: _Call, arrays: dict[str, Array], kept: _Kept) -> Iter
     if call.prediction != "logits" or hasattr(_fused, call.function):
         return
     axis = None if call.axis is None or x.ndim == 0 else call.axis % x.ndim
-    activation, compete = labels.resolve(call.activation, x, y, axis)
+    activation, compete = reading.resolve(call.activation, x, y, axis)
     if activation is None:
         return
     instead = "their logarithm, jnp.log(p)"
@@ -393,14 +393,14 @@ def _read_scores(call: _Call, arrays: dict[str, Array]) -> _Reading:
         pairs = ((call, x, y > -jnp.inf), (teacher, y, jnp.zeros_like(y)))
         return kept, [_score(of, z, mass, kept.mask, axis) for of, z, mass in pairs]
 
-    activation, compete = labels.resolve(call.activation, x, y, axis)
+    activation, compete = reading.resolve(call.activation, x, y, axis)
     masks: dict[str, Any] = {"axis": axis, "where": where, "ignore_index": call.ignore_index}
     if compete:
         assert axis is not None
-        mask = labels.competing(x, y, masks).mask
+        mask = reading.competing(x, y, masks).mask
         mask = None if mask is None else jnp.expand_dims(mask, axis)
     else:
-        mask = labels.independent(x, y, masks).mask
+        mask = reading.independent(x, y, masks).mask
     kept = _Kept(mask, axis)
     if activation is None:
         of_prediction = _numbers(call.prediction, x, mask, "[0, 1]")

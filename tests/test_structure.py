@@ -27,7 +27,7 @@ CORE_FLOORS = (
     {"families", "lines"},
     {"cost", "sums"},
     {"labels", "polygons"},
-    {"log_softmax", "reduction", "sigmoid"},
+    {"log_softmax", "reading", "reduction", "sigmoid"},
     {"blocks", "gpu", "margin", "masks", "shares"},
     {"soft", "transform", "turned"},
     {"soft_planes"},

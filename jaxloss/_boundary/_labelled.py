@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, classes, sigmoid, softmax
-from jaxloss._core import labels as labelled
+from jaxloss._core import checks, classes, reading, sigmoid, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.images import Frame
 from jaxloss._core.labels import Competing, Independent
@@ -44,7 +43,7 @@ class Labelled(NamedTuple):
 def read(logits: ArrayLike, labels: ArrayLike, options: Mapping[str, Any]) -> Labelled:
     """Reads logits and labels of a segmentation, whatever their form."""
     scores, axis = checks.images(logits, labels, options["axis"])
-    data = labelled.read(scores, labels, options["activation"], options)
+    data = reading.read(scores, labels, options["activation"], options)
     return _of_positions(data) if isinstance(data, Competing) else _of_elements(data, axis)
 
 

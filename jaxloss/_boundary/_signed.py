@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._boundary._maps import Sampling, given_map, spacing_of
-from jaxloss._core import checks, labels, maps, numerics
+from jaxloss._core import checks, maps, numerics, reading
 from jaxloss._core.families import regression
 from jaxloss._core.images import Frame
 from jaxloss._core.reduction import reduce_values
@@ -73,7 +73,7 @@ def signed_distance_regression(
     """
     held = jnp.asarray(mask)
     held = held.astype(jnp.float32) if held.dtype == bool else held
-    f, y, valid, weight = labels.paired(predictions, held, options, names=("predictions", "mask"))
+    f, y, valid, weight = reading.paired(predictions, held, options, names=("predictions", "mask"))
     rank = 2 if axis is None else 3
     checks.minimum_rank("predictions", f, rank, "images and their pixels (one is x[None])")
     if axis is not None:

@@ -13,8 +13,8 @@ import numpy as np
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
 from jaxloss._core.boxes import Columns
-from jaxloss._core.labels import paired
 from jaxloss._core.platforms import bind, if_gpu
+from jaxloss._core.reading import paired
 from jaxloss._core.recompute import moving_of, replaced
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Numbers

@@ -11,8 +11,9 @@ from jaxloss._boxes._per_pair import NAMES
 from jaxloss._core import checks, polygons
 from jaxloss._core.boxes import columns
 from jaxloss._core.families import regression
-from jaxloss._core.labels import paired, per_value
+from jaxloss._core.labels import per_value
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import paired
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Numbers, Regression
 

@@ -4,7 +4,7 @@ To read it, go from the call inwards:
 
 1. `declare`: how a function becomes a public loss, one program for each structure; `families`:
    what the options and docstrings of each family say; `checks`, whose errors name the function.
-2. `labels`: logits and labels in, targets, a mask and weights out.
+2. `reading`: logits and labels in, checked; `labels`: targets, a mask and weights out.
 3. `softmax`, which stands on `margin` and `log_softmax`, `sigmoid`, and `confusion` of `images`:
    the three primitives, in which losses are short formulas; `classes` for few classes, `boxes` and
    `polygons` for pairs of boxes.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels, log_softmax, margin, reduction, sigmoid
+from jaxloss._core import checks, labels, log_softmax, margin, reading, reduction, sigmoid
 
 Array = jax.Array
 Data = labels.Competing | labels.Independent
@@ -211,17 +211,17 @@ def without_first(x: Array, axis: int) -> Array:
 def read(logits: ArrayLike, targets: ArrayLike, options: Mapping[str, Any]) -> Pixels:
     """Reads logits and labels of a segmentation, whatever their form."""
     scores, axis = checks.images(logits, targets, options["axis"])
-    activation, compete = labels.resolve(options["activation"], scores, targets, axis)
+    activation, compete = reading.resolve(options["activation"], scores, targets, axis)
     data: Data
     if activation == "softmax":
-        data = labels.competing(scores, targets, options)
+        data = reading.competing(scores, targets, options)
         form, arrays, mask, weight = _competing(data)
     else:
-        each = labels.independent(scores, targets, options)
+        each = reading.independent(scores, targets, options)
         form, arrays = Form(activation, has_ids=False), (each.logits, each.labels, each.mask)
         data, mask, weight = each, each.mask, each.weights
         if compete:  # ids and probabilities
-            data = labels.competing(scores, targets, options)
+            data = reading.competing(scores, targets, options)
     if mask is not None:
         weight = mask.astype(data.logits.dtype) * (1 if weight is None else weight)
     factors = data.class_weights

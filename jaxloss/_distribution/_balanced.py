@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.families import one_versus_rest
-from jaxloss._core.labels import Independent, independent
+from jaxloss._core.labels import Independent
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import independent
 from jaxloss._core.reduction import AxisName, everywhere, reduce
 from jaxloss.options import Interval, Numbers, OneVersusRest, PerClass
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from jaxloss._core import numerics, softmax
 from jaxloss._core.families import classification
-from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.labels import Competing, per_position
+from jaxloss._core.reading import competing
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._tempered import log_derivative, log_t, phi, surprise
 from jaxloss.options import Classification, Fraction, Numbers, Positive, Share

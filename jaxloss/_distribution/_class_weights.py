@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, softmax
-from jaxloss._core.labels import competing
+from jaxloss._core.reading import competing
 from jaxloss.options import Number, Numbers
 
 __all__ = [

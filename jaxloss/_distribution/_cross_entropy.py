@@ -9,8 +9,9 @@ import jax
 from jaxloss._core import checks, sigmoid, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import classification, one_versus_rest
-from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
+from jaxloss._core.labels import Competing, Independent, per_position
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import competing, independent
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
     Classification,

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import elements, regression
-from jaxloss._core.labels import Competing, Independent, competing, independent, per_position
+from jaxloss._core.labels import Competing, Independent, per_position
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import competing, independent
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Elements, NonNegative, Numbers, Regression
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxloss._core import checks, log_softmax, numerics
 from jaxloss._core.families import classification, regression
-from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.labels import Competing, per_position
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import competing
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Classification, Numbers, Positive, Regression
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxloss._core import checks, numerics, sigmoid, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import classification, either, one_versus_rest
-from jaxloss._core.labels import Competing, Independent, competing, independent, per_class, read
+from jaxloss._core.labels import Competing, Independent
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import competing, independent, per_class, read
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._cross_entropy import (
     hits_and_misses,

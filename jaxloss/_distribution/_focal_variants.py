@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid, softmax
 from jaxloss._core.families import either
-from jaxloss._core.labels import Competing, per_position, read
+from jaxloss._core.labels import Competing, per_position
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import read
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._cross_entropy import towards_half
 from jaxloss.options import Activation, Interval, NonNegative, Number, Numbers, OneVersusRest, Share

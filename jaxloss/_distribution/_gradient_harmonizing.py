@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sigmoid
 from jaxloss._core.families import one_versus_rest
-from jaxloss._core.labels import Independent, independent, of_each
+from jaxloss._core.labels import Independent, of_each
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import independent
 from jaxloss._core.reduction import everywhere, reduce
 from jaxloss._core.sums import of_sums
 from jaxloss.options import Interval, Number, Numbers, OneVersusRest, PerClass

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxloss._core import checks, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import classification
-from jaxloss._core.labels import Competing, Independent, competing, per_position
+from jaxloss._core.labels import Competing, Independent, per_position
+from jaxloss._core.reading import competing
 from jaxloss._core.reduction import AxisName, everywhere, reduce_values
 from jaxloss.options import Classification, Interval, Number, Numbers, Share
 

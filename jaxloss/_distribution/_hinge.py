@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jaxloss._core import numerics, sigmoid
 from jaxloss._core.families import classification, one_versus_rest
-from jaxloss._core.labels import Competing, competing, independent, is_target, per_position
+from jaxloss._core.labels import Competing, is_target, per_position
+from jaxloss._core.reading import competing, independent
 from jaxloss._core.reduction import reduce
 from jaxloss.options import Classification, Numbers, OneVersusRest
 

@@ -15,14 +15,8 @@ import jax.numpy as jnp
 from jaxloss._core import numerics, sigmoid, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import classification
-from jaxloss._core.labels import (
-    Competing,
-    competing,
-    is_target,
-    of_ids,
-    per_class,
-    per_position,
-)
+from jaxloss._core.labels import Competing, is_target, of_ids, per_position
+from jaxloss._core.reading import competing, per_class
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._class_weights import class_totals
 from jaxloss._distribution._margins import centred, margin_entropy, of_changed, of_target

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxloss._core import numerics, sigmoid, softmax, turned
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import classification
-from jaxloss._core.labels import Competing, competing, is_target, of_ids, per_position
+from jaxloss._core.labels import Competing, is_target, of_ids, per_position
+from jaxloss._core.reading import competing
 from jaxloss._core.reduction import reduce
 from jaxloss.options import (
     Classification,

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jaxloss._core import log_softmax, numerics, softmax
 from jaxloss._core.families import classification
-from jaxloss._core.labels import Competing, competing, per_position
+from jaxloss._core.labels import Competing, per_position
+from jaxloss._core.reading import competing
 from jaxloss._core.reduction import reduce
 from jaxloss._distribution._tempered import log_t
 from jaxloss.options import (

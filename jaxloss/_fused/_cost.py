@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels, sharding
+from jaxloss._core import checks, labels, reading, sharding
 from jaxloss._core.reduction import AxisName, everywhere
 
 Array = jax.Array
@@ -41,11 +41,11 @@ def read(
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
     checks.shape("labels", ids, shape, "one id of each position")
-    mask = labels.read_mask(options["where"], shape)
+    mask = reading.read_mask(options["where"], shape)
     mask = jnp.ones((1,) * len(shape), bool) if mask is None else mask
     if options["ignore_index"] is not None:
-        mask = mask & labels.not_ignored(ids, options["ignore_index"])
-    factors = labels.read_weights(options["weights"], shape, None, dtype)
+        mask = mask & reading.not_ignored(ids, options["ignore_index"])
+    factors = reading.read_weights(options["weights"], shape, None, dtype)
     factors = jnp.ones_like(mask, dtype) if factors is None else factors
     ids = jnp.clip(labels.int32(ids), -1, classes)
     return Positions(jnp.where(mask, ids, MASKED), jnp.where(mask, factors, 0))

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from jaxloss._core.labels import paired, per_value
+from jaxloss._core.labels import per_value
+from jaxloss._core.reading import paired
 from jaxloss._core.reduction import reduce
 
 Array = jax.Array

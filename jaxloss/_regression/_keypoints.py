@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
 from jaxloss._core.families import regression
-from jaxloss._core.labels import paired
+from jaxloss._core.reading import paired
 from jaxloss._core.reduction import reduce_values
 from jaxloss._regression._elementwise import NAMES
 from jaxloss.options import Interval, Numbers, Regression

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics
 from jaxloss._core.families import regression
-from jaxloss._core.labels import paired, per_value
+from jaxloss._core.labels import per_value
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import paired
 from jaxloss._core.reduction import reduce
 from jaxloss._regression._elementwise import NAMES, elementwise
 from jaxloss.options import Numbers, Regression

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics, sigmoid, softmax
-from jaxloss._core.labels import Competing, independent, is_target, of_ids
+from jaxloss._core.labels import Competing, is_target, of_ids
 from jaxloss._core.platforms import bind
+from jaxloss._core.reading import independent
 from jaxloss._distribution import binary_cross_entropy, multiclass_hinge
 from jaxloss._distribution._focal import sigmoid_focal_of
 from jaxloss.optax_compat import _reading

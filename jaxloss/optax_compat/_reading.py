@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.labels import Competing, competing
+from jaxloss._core.labels import Competing
+from jaxloss._core.reading import competing
 
 Array = jax.Array
 Axes = int | tuple[int, ...] | None

@@ -105,7 +105,9 @@ def test_boxes_of_masks():
     assert geometry.masks_to_boxes(np.zeros((3, 0, 4), bool)).tolist() == [[0.0] * 4] * 3
     with pytest.raises(TypeError, match="jaxloss.geometry.masks_to_boxes: `masks.*bool"):
         geometry.masks_to_boxes(np.ones((3, 3)))
-    with pytest.raises(ValueError, match="jaxloss.geometry.masks_to_boxes: `masks.*at least 2 axes"):
+    with pytest.raises(
+        ValueError, match="jaxloss.geometry.masks_to_boxes: `masks.*at least 2 axes"
+    ):
         geometry.masks_to_boxes(np.ones(3, bool))
 
 

@@ -335,14 +335,21 @@ def test_other_arrays_in_lines():
     np.testing.assert_array_equal(seen[2], jnp.broadcast_to(ids, (2, 3, 4)).reshape(2, 12))
 
 
-@pytest.mark.parametrize("axis", [-1, 1])
-def test_other_arrays_in_planes(axis):
+@pytest.mark.parametrize(
+    "axis, shapes",
+    [
+        (-1, [(2, 5, 12), (1, 1, 12), (2, 1, 12), (1, 5, 1), None, ()]),
+        (1, [(2, 5, 3, 4), (1, 1, 3, 1), (2, 1, 3, 4), (1, 5, 1, 1), None, ()]),
+    ],
+)
+def test_other_arrays_in_planes(axis, shapes):
+    """Classes that come in planes stay, and so do the axes of their positions."""
     x = jnp.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
     seen = []
 
     def function(*arrays):
         seen.extend(arrays)
-        return arrays[0].sum(2), arrays[0] * arrays[1]
+        return arrays[0].sum(range(2, arrays[0].ndim)), arrays[0] * arrays[1]
 
     weights = jnp.arange(3.0).reshape(1, 3, 1, 1)
     ids, few = jnp.arange(24).reshape(2, 3, 4, 1), jnp.ones((1, 1, 1, 5))
@@ -350,8 +357,7 @@ def test_other_arrays_in_planes(axis):
     sums, products = lines.in_planes(function, axis % 4)(*of_rank, None, jnp.float32(2))
     np.testing.assert_array_equal(sums, x.sum((1, 2)))
     np.testing.assert_array_equal(products, jnp.moveaxis(x * weights, -1, axis))
-    shapes = [None if a is None else a.shape for a in seen]
-    assert shapes == [(2, 5, 12), (1, 1, 12), (2, 1, 12), (1, 5, 1), None, ()]
+    assert [None if a is None else a.shape for a in seen] == shapes
 
 
 def test_planes_of_rows_and_of_devices(monkeypatch):

@@ -59,15 +59,17 @@ def _in_lines(x: Array, *others: Any, function: Callable[..., Any]) -> Any:
 
 
 def in_planes(function: Callable[..., Any], axis: int) -> Callable[..., Any]:
-    """Gives a function of arrays `[B, C, N]` others, in the rank of the first, as `in_lines` does.
+    """Gives a function of arrays `[B, C, ...]` others, in the rank of one, as `in_lines` does.
 
-    Positions that may lie on several devices keep their axes. On one axis a CPU moves them as fast
-    as it copies them, else half as fast.
+    Classes that are there stay. Positions that may lie on several devices keep their axes; on one
+    axis a CPU moves others as fast as it copies them, else half as fast.
     """
     return bind(_in_planes, function=function, axis=axis)
 
 
 def _in_planes(x: Array, *others: Any, function: Callable[..., Any], axis: int) -> Any:
+    if axis == PLANES and x.ndim > 2:
+        return function(x, *others)
     shape = (1, *x.shape) if x.ndim == 2 else x.shape
     at = axis + len(shape) - x.ndim
     pixels = classes.positions(len(shape), at)
@@ -77,13 +79,13 @@ def _in_planes(x: Array, *others: Any, function: Callable[..., Any], axis: int) 
         if a is None or jnp.ndim(a) != x.ndim:
             return a
         a = a.reshape(1, *a.shape) if x.ndim == 2 else a
-        a = _merged(a, shape, at) if merge else a
-        return a if at == PLANES else jnp.moveaxis(a, -1, PLANES)
+        return jnp.moveaxis(_merged(a, shape, at) if merge else a, -1, PLANES)
 
     def restored(r: Array) -> Array:
         if r.ndim < 3:
             return r
-        return (r if at == PLANES else jnp.moveaxis(r, PLANES, -1)).reshape(x.shape)
+        # Before the barrier a compiler writes it over another array of the shape it has there.
+        return jnp.moveaxis(jax.lax.optimization_barrier(r), PLANES, -1).reshape(x.shape)
 
     return jax.tree.map(restored, function(*map(moved, (x, *others))))
 

@@ -136,7 +136,7 @@ def compiled_maps() -> str:
 # Times
 
 
-def speed(shown: int | None = None, name: str = "speed") -> str:
+def speed(shown: int | None = None, name: str = "speed_newest") -> str:
     """The fastest peer of each contest beside us."""
     fastest: dict[tuple[str, str, str], Row] = {}
     for row in results.load(name):  # the smallest ratio first
@@ -152,7 +152,7 @@ def speed(shown: int | None = None, name: str = "speed") -> str:
     return text and f"{count}{', of which the first are' if shown else ''}:\n\n{text}"
 
 
-def speed_peers(name: str = "speed") -> str:
+def speed_peers(name: str = "speed_newest") -> str:
     """How each peer stands over all rows that it is in."""
     ratios: dict[str, list[float]] = {}
     for row in results.load(name):
@@ -174,8 +174,8 @@ TABLES = {
     "speed": lambda: speed(SHOWN),
     "speed: every row": speed,
     "speed: peers": speed_peers,
-    "speed: newest": lambda: speed(SHOWN, "speed_newest"),
-    "speed: newest, peers": lambda: speed_peers("speed_newest"),
+    "speed: JAX 0.10": lambda: speed(SHOWN, "speed"),
+    "speed: JAX 0.10, peers": lambda: speed_peers("speed"),
 }
 
 

@@ -13,6 +13,7 @@ All functions share:
   gradient is zero.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -240,7 +241,7 @@ def compute_sdf(
     )
 
 
-@checks.named
+@functools.partial(checks.named, name="compute_edts_for_penalized_loss")  # in `jaxloss`, too
 def compute_edts_for_penalized_loss(
     mask: ArrayLike,
     *,
@@ -289,7 +290,7 @@ def compute_edts_for_penalized_loss(
     )
 
 
-@checks.named
+@functools.partial(checks.named, name="compute_edts_for_hausdorff_loss")  # in `jaxloss`, too
 def compute_edts_for_hausdorff_loss(
     mask: ArrayLike,
     *,

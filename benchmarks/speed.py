@@ -191,8 +191,8 @@ def in_other_process(ask: Callable[..., Any], shape: tuple[int, ...], name: str)
 
 
 def serve(address: str, chosen: list[str]) -> None:
-    """Is that process: has the programs of one contest at a time, of the peers in PyTorch."""
-    others = tables([peer for peer in chosen if peer in peers.IN_TORCH])
+    """Is that process: has the programs of one contest at a time, of some peers in PyTorch."""
+    others = tables(chosen)
     current: list[Program] = []
 
     def chosen_programs(shape: tuple[int, ...], name: str) -> list[str]:

@@ -129,6 +129,19 @@ def boolean(argument: str, value: ArrayLike) -> Array:
     return array
 
 
+def integer_ids(argument: str, value: ArrayLike) -> Array:
+    """Converts to an array and requires integers of any width."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        fail(TypeError, argument, f"of dtype {array.dtype}", "integer ids")
+    return array
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array already, of JAX or NumPy."""
+    return isinstance(value, (jax.Array, np.ndarray))
+
+
 def real(argument: str, value: ArrayLike, dtype: Any) -> Array:
     """Converts to an array of `dtype`; refuses booleans and complex numbers."""
     array = jnp.asarray(value)

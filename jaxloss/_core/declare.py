@@ -174,7 +174,7 @@ class _Exact(float):
 def _number(key: str, value: Any, interval: Interval, dtype: Any) -> Any:
     """A hyper-parameter, checked as far as it is known; a list of numbers in the given dtype."""
     if isinstance(value, (list, tuple)):
-        value = jnp.asarray(value) if any(map(_is_array, value)) else np.asarray(value)
+        value = jnp.asarray(value) if any(map(checks.is_array, value)) else np.asarray(value)
         if value.dtype.kind == "f":
             value = value.astype(dtype)
     checks.interval(key, value, interval.bounds)
@@ -195,17 +195,13 @@ def _array(key: str, value: Any) -> Any:
     """
     if isinstance(value, jax.Array):
         return value
-    if isinstance(value, tuple) and any(_is_array(part) and part.ndim for part in value):
+    if isinstance(value, tuple) and any(checks.is_array(part) and part.ndim for part in value):
         checks.fail(TypeError, key, f"a tuple of {len(value)}", "an array: is it one of them?")
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
         got = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
         checks.fail(TypeError, key, got, "an array")
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (jax.Array, np.ndarray))
 
 
 def _hashable(key: str, value: Any) -> Hashable:

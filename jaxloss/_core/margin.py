@@ -58,8 +58,7 @@ def _two_reductions(
 ) -> tuple[Array, Array, Array]:
     """The statistics by plain reductions: for a CPU."""
     # The target's own logit may be the top: what then underflows is below the smallest number.
-    in_turn = classes.are_planes(logits, axis) and logits.shape[axis] > classes.FEW
-    if in_turn and not classes.REDUCES_ANY_AXIS:
+    if classes.go_in_turn(logits, axis):
         return _by_class(logits, ids, mask, axis)
     top = classes.highest(logits, axis)
     total = classes.total(beside(logits, top, ids, mask, axis), axis)

@@ -122,8 +122,7 @@ class _Share(NamedTuple):
 
 def _share(z: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
     count, last = z.shape[axis], axis == z.ndim - 1
-    at_once = last or count <= classes.FEW or classes.REDUCES_ANY_AXIS
-    highest = classes.highest if at_once else classes.highest_by_class
+    highest = classes.highest_by_class if classes.go_in_turn(z, axis) else classes.highest
     top = highest(z, axis, keepdims=True)
     if mask is not None:
         z, top = (jnp.where(jnp.expand_dims(mask, axis), x, 0) for x in (z, top))

@@ -37,9 +37,7 @@ def read(
     ids: ArrayLike, shape: tuple[int, ...], classes: int, dtype: Any, options: Mapping[str, Any]
 ) -> Positions:
     """Reads the ids of positions of that shape, and merges masks and weights."""
-    ids = jnp.asarray(ids)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, "labels", f"of dtype {ids.dtype}", "integer ids")
+    ids = checks.integer_ids("labels", ids)
     checks.shape("labels", ids, shape, "one id of each position")
     mask = reading.read_mask(options["where"], shape)
     mask = jnp.ones((1,) * len(shape), bool) if mask is None else mask

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from jaxloss._boxes import giou
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core.labels import int32
 from jaxloss._core.reduction import AxisName
 from jaxloss._distribution import binary_cross_entropy, cross_entropy, sigmoid_focal
 from jaxloss._regression import l1
 from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
 from jaxloss.detection._declare import Sizes, detection
 from jaxloss.detection._hungarian import match_hungarian
-from jaxloss.detection._targets import Targets, finish, read_dense, read_ids, read_targets
+from jaxloss.detection._targets import Targets, finish, read_dense, read_targets
 from jaxloss.geometry import iou, pairwise_giou
 from jaxloss.options import NonNegative, Numbers, Positive, Several
 
@@ -298,7 +299,7 @@ def _read_assignment(given: Assignment, scores: Array, targets: Targets) -> Assi
     if not isinstance(given, tuple) or len(given) != len(Assignment._fields):
         checks.fail(TypeError, "assignment", f"a {type(given).__name__}", "an Assignment")
     given = Assignment(*given)
-    index = read_ids("assignment.index", given.index)
+    index = int32(checks.integer_ids("assignment.index", given.index))
     foreground = checks.boolean("assignment.foreground", given.foreground)
     ignore = checks.boolean("assignment.ignore", given.ignore)
     arrays = {"index": index, "foreground": foreground, "ignore": ignore}

@@ -136,8 +136,7 @@ def of_levels(argument: str, given: Levels) -> list[Array]:
     """Requires a list of floating arrays, one for each level."""
     expected = "a list of arrays, one for each level"
     if not isinstance(given, (list, tuple)):
-        one = isinstance(given, (jax.Array, np.ndarray))
-        got = "one array" if one else f"a {type(given).__name__}"
+        got = "one array" if checks.is_array(given) else f"a {type(given).__name__}"
         checks.fail(TypeError, argument, got, expected)
     if not given:
         checks.fail(ValueError, argument, "empty", expected)

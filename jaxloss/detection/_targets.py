@@ -56,7 +56,7 @@ def read_targets(
       numbers: What describes a box: 4, or 5 with an angle.
     """
     box, mask = read_boxes(boxes, valid, images=images, dtype=dtype, numbers=numbers)
-    ids = read_ids("labels", labels)
+    ids = int32(checks.integer_ids("labels", labels))
     checks.shape("labels", ids, jnp.shape(boxes)[:2], "one class for each of the boxes")
     if classes < 1:
         checks.fail(ValueError, "logits", "of the background alone", "those of a class or more too")
@@ -64,14 +64,6 @@ def read_targets(
     inside = (ids >= 0) & (ids < classes)
     clean = jnp.where(mask & inside, ids, 0)
     return Targets(box, clean, mask, (mask & ~inside).sum(dtype=jnp.int32))
-
-
-def read_ids(argument: str, value: ArrayLike) -> Array:
-    """Requires integers and returns them as int32."""
-    ids = jnp.asarray(value)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        checks.fail(TypeError, argument, f"of dtype {ids.dtype}", "integer ids")
-    return int32(ids)
 
 
 def read_boxes(

@@ -1,4 +1,4 @@
-"""What a GPU, and a CPU from large arrays on, compute instead: the same value and gradient."""
+"""What a GPU or TPU, and a CPU from large arrays on, compute instead: the same, with its slope."""
 
 import functools
 
@@ -10,6 +10,7 @@ import pytest
 import jaxloss
 from jaxloss._core import chunks, classes, lines
 
+TPU_TOO = pytest.mark.parametrize("platform", ["cuda", "cpu", "tpu"], indirect=True)
 CASES = {
     "cross_entropy": {},
     "softmax_focal": {"gamma": 1.5},
@@ -76,17 +77,21 @@ ROWS = [
     ("dice_cross_entropy", 3, 1, {"per_image": False}),
     *(("dice", classes, axis, {}) for classes, axis in [(2, 1), (4, -1), (8, 1)]),
     *(("dice", 4, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
+    ("cross_entropy", 2, 1, {"ignore_index": 1, "weights": WEIGHTS}),
+    ("softmax_focal", 17, 1, {"class_weights": jnp.arange(1.0, 18)}),
     ("dice_cross_entropy", 2, 1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("dice_cross_entropy", 3, -1, {"ignore_index": 1, "class_weights": jnp.array([1.0, 2, 3])}),
     ("dice_cross_entropy", 8, 1, {"per_image": False, "reduction": "sum"}),
     ("dice_focal", 4, 1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("exp_log", 3, -1, {}),
     ("noise_robust_dice", 3, -1, {"per_image": False}),
+    ("unified_focal", 9, 1, {"ignore_index": 1, "include_background": False}),
     ("ssim", 3, -1, {"window": 3}),
     ("ssim", 2, 1, {"window": 3, "ignore_index": 1}),
 ]
 
 
+@TPU_TOO
 @pytest.mark.parametrize(("name", "classes", "axis", "options"), ROWS)
 def test_value_and_gradient(name, classes, axis, options):
     logits, ids = batch(classes, axis)
@@ -119,6 +124,7 @@ OF_HALF = {
 }
 
 
+@TPU_TOO
 @pytest.mark.parametrize("name", OF_HALF)
 def test_half_precision_is_read_and_nothing_rounded(name):
     """As of the same logits in float32, also where a loss computes others from them."""
@@ -156,6 +162,7 @@ def test_soft_labels(classes, axis, smoothing):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
 
 
+@TPU_TOO
 @pytest.mark.parametrize(("name", "options"), [("softmax_focal", {"gamma": 1.5}), ("poly1", {})])
 @pytest.mark.parametrize(("classes", "axis"), [(2, 1), (9, -1)])
 @pytest.mark.parametrize("kind", ["shares", "smoothed ids", "a bad id"])
@@ -256,6 +263,7 @@ def test_masks_that_are_met_cost_nothing():
         assert jaxloss.dice(logits, targets, axis=None, activation="sigmoid") == 0
 
 
+@TPU_TOO
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice", "dice_focal"])
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_bad_ids_and_masked_numbers(name, axis):
@@ -271,6 +279,7 @@ def test_bad_ids_and_masked_numbers(name, axis):
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
 
 
+@TPU_TOO
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_focal", "dice_cross_entropy"])
 def test_second_order(name):
     logits, ids = batch(3, -1)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxloss._core import boxes as pairs
 from jaxloss._core import checks, polygons
 from jaxloss._core.boxes import Columns
-from jaxloss._core.platforms import bind, if_gpu
+from jaxloss._core.platforms import bind, by_platform
 from jaxloss._core.reading import paired
 from jaxloss._core.recompute import moving_of, replaced
 from jaxloss._core.reduction import reduce
@@ -116,7 +116,7 @@ def _of_boxes(
 def _slopes(formula: Callable[..., Array], primals: tuple[Any, ...], box: int) -> Array:
     """The derivatives of each pair's cost by the numbers of its first or second box."""
     *pair, parameters = *primals[:2], primals[2:]
-    views = [if_gpu(x, gpu=_views_apart, default=_views) for x in pair]
+    views = [by_platform(x, gpu=_views_apart, default=_views) for x in pair]
 
     def moved(*columns: Array) -> Array:
         return formula(*replaced(views, (box,), (columns,)), *parameters)

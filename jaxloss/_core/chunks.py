@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import sharding
-from jaxloss._core.platforms import bind, if_cpu
+from jaxloss._core.platforms import bind, by_platform
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array
@@ -46,7 +46,7 @@ def _evaluated(
 ) -> Any:
     if _cut_axis(x, axes) is None:
         return function(x, *others)
-    return if_cpu(x, *others, cpu=chunked(function, axes), default=default)
+    return by_platform(x, *others, cpu=chunked(function, axes), default=default)
 
 
 def chunked(function: Callable[..., Any], axes: tuple[int, ...] | None) -> Callable[..., Any]:

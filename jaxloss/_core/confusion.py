@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 from jaxloss._core import classes, gpu, lines, margin, masks, shares, turned
 from jaxloss._core.cost import Cost
-from jaxloss._core.images import Form, Frame, Pixels
-from jaxloss._core.platforms import bind
+from jaxloss._core.images import Form, Frame, Pixels, of_statistics
+from jaxloss._core.platforms import ALIKE, Ways, bind
 from jaxloss._core.sharding import is_split
-from jaxloss._core.sums import Pair, Written, of_sums
+from jaxloss._core.sums import Pair, of_sums, pair_of
 
 Array = jax.Array
 
@@ -94,6 +94,12 @@ def of_counts(
             bind(_terms, with_cost=merged, move=None, **fixed),
             frame._replace(rank=lines.CLASSES + 1, axis=lines.CLASSES).summed,
         )
+    pairs = _pairs(pixels, beside) if more is None else ALIKE
+    if pairs.tpu is None and constant and _has_statistics(pixels):
+        form = pixels.form._replace(by_statistics=True)
+        with_cost = _with_cost(pixels._replace(form=form), beside, pixels.axis)
+        of_tpu = bind(_terms, with_cost=with_cost, move=None, **fixed)
+        pairs = pairs._replace(tpu=pair_of(of_tpu, frame.summed, len(arrays)))
     return of_sums(
         terms,
         frame.summed,
@@ -102,7 +108,7 @@ def of_counts(
         others,
         of_chunk,
         of_lines,
-        written=_written(pixels, beside) if more is None else None,
+        pairs,
         short=pixels.form.activation != "softmax" or (more is None and not of_ids),
     )
 
@@ -124,29 +130,35 @@ def _are_few_lines(pixels: Pixels, beside: Cost | None) -> bool:
     return few and _are_lines(pixels, beside) and lines.are_tiles(z)
 
 
-def _written(pixels: Pixels, beside: Cost | None) -> Written | None:
+def _has_statistics(pixels: Pixels) -> bool:
+    """Whether a TPU reads logits of ids half as often by way of the statistics."""
+    return pixels.axis is not None and not is_split(pixels.arrays[0], pixels.axis)
+
+
+def _pairs(pixels: Pixels, beside: Cost | None) -> Ways:
     """How platforms compute the soft counts of ids or masks, and a cost beside them, and slopes."""
     axis, rank = pixels.axis, pixels.frame.rank
     if pixels.form.without_background:
-        return None
+        return ALIKE
     if pixels.form.activation == "sigmoid" and beside is None:
         summed = pixels.frame.summed
         both = bind(masks.counts, summed=summed), bind(masks.slope_of_counts, summed=summed)
-        return Written(cpu=both)
+        return Ways(cpu=both)
     if axis is None or axis == 0 or rank < 3 or not pixels.form.has_competing_ids:
-        return None
+        return ALIKE
     formula = None if beside is None else beside.of_target
     if is_split(pixels.arrays[0], axis) or (beside is not None and formula is None):
-        return None
+        return ALIKE
     by_cpu = _by_cpu(pixels, axis, formula)
     fixed = {"given": pixels.form.given, "formula": formula}
     few = turned.pays(pixels.arrays[0], axis)
     way = turned if few else gpu
     counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)
     if few or not _are_lines(pixels, beside):
-        return Written(_pair(counts, slope, pixels, axis), by_cpu)
+        pair = _pair(counts, slope, pixels, axis)
+        return Ways(by_cpu, pair, pair if turned.pays_on_tpu(pixels.arrays[0], axis) else None)
     sums, slopes = _pair(counts, slope, pixels, lines.CLASSES)
-    return Written((lines.in_lines(sums), lines.in_lines(slopes)), by_cpu)
+    return Ways(by_cpu, (lines.in_lines(sums), lines.in_lines(slopes)))
 
 
 def _by_cpu(pixels: Pixels, axis: int, formula: Callable[..., Array] | None) -> Pair | None:
@@ -302,6 +314,4 @@ def _of_statistics(
     rest = tuple(a.squeeze(axis) if yes else a for a, yes in each)
     three = margin.statistics(z, ids, mask, axis)
     values = jnp.expand_dims(formula(*three, *rest), axis)
-    tp, fp, fn, y = margin.shares(three, z, ids, mask, axis)
-    p, q = tp + fp, fn + (1 - y) * (1 - fp)
-    return tp, fp, fn, p, q, y, values
+    return *of_statistics(three, z, ids, mask, axis), values

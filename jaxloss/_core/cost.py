@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import numerics
 from jaxloss._core.chunks import chunked, in_chunks, is_large
-from jaxloss._core.platforms import bind, if_cpu, if_gpu
+from jaxloss._core.platforms import ALIKE, Ways, bind
 from jaxloss._core.recompute import dot, hide, linear_of, moving_of, recomputed
 from jaxloss._core.sharding import varying
 
@@ -22,22 +22,22 @@ Array = jax.Array
 
 
 class Source(NamedTuple):
-    """The logits of which a cost has the statistics, and how a GPU computes from them.
+    """The logits of which a cost has the statistics, and how some platforms compute from them.
 
-    It is faster where it reads the logits again than where it writes the statistics.
+    They are faster where they read the logits again than where they write the statistics.
 
     Attributes:
       logits: They, to which all that follows belongs.
       statistics: `statistics(logits, ids, mask)`, the first three arrays of the cost.
-      total: `total(logits, weights, ids, mask, *others)`, the weighted sum of the cost.
-      with_slope: Beside it its derivative by the logits, written out.
+      totals: `total(logits, weights, ids, mask, *others)`, the weighted sum of the cost.
+      both: Beside it its derivative by the logits, written out.
       given: The dtype of half precision in which the logits came, or None.
     """
 
     logits: Array
     statistics: Callable[..., tuple[Array, ...]]
-    total: Callable[..., Array]
-    with_slope: Callable[..., tuple[Array, Array]]
+    totals: Ways
+    both: Ways
     given: Any = None
 
 
@@ -56,11 +56,9 @@ class Cost(NamedTuple):
       of_target: What it is of the target's probability, `of_target(-log p, -log(1 - p),
         *parameters)`, where that is one of ids. Then the arrays are `margin.statistics`, which are
         three, the ids, the mask, factors and the parameters. None: it is something else.
-      source: What a GPU computes a sum from instead; None: from the arrays too.
-      on_cpu: `on_cpu(x, denominator, weights, *others)`, the weighted sum of the values, and the
-        derivative by `x` of that over the denominator, as a CPU computes them; None: as all others
-        do.
-      on_gpu: Both as a GPU computes them; None: as all others do.
+      source: What some platforms compute a sum from instead; None: from the arrays too.
+      both: How platforms compute `both(x, denominator, weights, *others)`, the weighted sum of the
+        values, and the derivative by `x` of that over the denominator.
       given: The dtype of half precision in which `x` came, or None.
     """
 
@@ -69,14 +67,13 @@ class Cost(NamedTuple):
     classes: int | None = None
     of_target: Callable[..., Array] | None = None
     source: Source | None = None
-    on_cpu: Both | None = None
-    on_gpu: Both | None = None
+    both: Ways = ALIKE
     given: Any = None
 
     @property
     def is_written(self) -> bool:
         """Whether a platform has a way of its own to compute the sum and its derivative."""
-        return self.on_cpu is not None or self.on_gpu is not None
+        return any(self.both)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,8 +117,7 @@ class Cost(NamedTuple):
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
         total = bind(weighted_sum, formula=self.formula)
-        by_hand = self.on_cpu, self.on_gpu
-        quotient = _quotient(total, self._cut, by_hand, self.given)
+        quotient = _quotient(total, self._cut, self.both, self.given)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -153,21 +149,23 @@ def weighted_sum(
 def _of_logits(
     formula: Callable[..., Array],
     statistics: Callable[..., tuple[Array, ...]],
-    total: Callable[..., Array],
-    with_slope: Callable[..., tuple[Array, Array]],
+    totals: Ways,
+    both: Ways,
 ) -> Callable[..., Array]:
     """Makes the weighted sum of such a cost over a denominator."""
     by_rows = bind(_of_statistics, formula=formula, statistics=statistics)
-    derived, written = bind(_with_slope, number=by_rows), bind(_both_over, both=with_slope)
-    both = recomputed(derived, bind(if_gpu, gpu=written, default=derived))
-    number = jax.custom_jvp(bind(if_gpu, gpu=bind(_over, total=total), default=by_rows))
+    derived = bind(_with_slope, number=by_rows)
+    with_slope = both.each(lambda way: bind(_both_over, both=way)).otherwise(derived)
+    with_slope = recomputed(derived, with_slope)
+    number = totals.each(lambda way: bind(_over, total=way)).otherwise(by_rows)
+    number = jax.custom_jvp(number)
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
         moving = moving_of(tangents)
         directions = tuple(tangents[i] for i in moving)
         if moving != (0,):
             return number(*primals), linear_of(by_rows, moving)(primals, directions)
-        result, slopes = both(*primals)
+        result, slopes = with_slope(*primals)
         return result, dot((slopes,), directions)
 
     number.defjvp(jvp, symbolic_zeros=True)
@@ -206,7 +204,7 @@ def _product(x: Array, factors: Array, *others: Any, formula: Callable[..., Arra
 def _quotient(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
-    by_hand: tuple[Both | None, Both | None],
+    both: Ways,
     given: Any,
 ) -> Callable[..., Array]:
     """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
@@ -214,20 +212,20 @@ def _quotient(
     Args:
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
-      by_hand: How a CPU and a GPU compute the sum beside the derivative by `x`; None: as others do.
+      both: How platforms compute the sum beside the derivative by `x`.
       given: The dtype of half precision in which `x` came, or None.
     """
     evaluate = bind(_over, total=in_chunks(total, axes))
-    if (on_cpu := by_hand[0]) is not None:
-        first = bind(_first_over, both=on_cpu)
-        evaluate = bind(if_cpu, cpu=first, default=bind(_over, total=total))
+    if both.cpu is not None:
+        on_cpu = Ways(cpu=bind(_first_over, both=both.cpu))
+        evaluate = on_cpu.otherwise(bind(_over, total=total))
     quotient = jax.custom_jvp(evaluate)
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
         moving = moving_of(tangents)
         directions = tuple(tangents[i] for i in moving)
         if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
-            ways = by_hand if moving == (0,) else (None, None)
+            ways = both if moving == (0,) else ALIKE
             sum_, *slopes = _with_slopes(total, axes, moving, ways, given)(*primals)
             return numerics.divide(sum_, primals[1]), dot(slopes, directions)
         over = bind(_over, total=total)
@@ -250,16 +248,14 @@ def _with_slopes(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
     moving: tuple[int, ...],
-    by_hand: tuple[Both | None, Both | None],
+    both: Ways,
     given: Any,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(sum_and_slopes, total=total, moving=moving)
-    on_cpu, on_gpu = by_hand
-    if on_cpu is not None or on_gpu is not None:
-        others = bind(if_gpu, gpu=on_gpu, default=function) if on_gpu else function
-        on_cpu = on_cpu or chunked(function, axes)
-        return recomputed(function, bind(if_cpu, cpu=on_cpu, default=others))
+    if any(both):
+        ways = both._replace(cpu=both.cpu or chunked(function, axes))
+        return recomputed(function, ways.otherwise(function))
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
     apart = bind(_sum_apart, total=total, moving=moving, given=given)
     default = apart if axes is None else function

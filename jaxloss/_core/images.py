@@ -81,12 +81,14 @@ class Form(NamedTuple):
       activation: `"softmax"`, `"sigmoid"` or None.
       has_ids: Whether labels are ids, with size 1 at the class axis.
       without_background: Whether class 0 is left out.
+      by_statistics: Whether what a position's target needs of all classes comes first.
       given: The dtype of half precision in which the logits came, or None.
     """
 
     activation: str | None
     has_ids: bool
     without_background: bool = False
+    by_statistics: bool = False
     given: Any = None
 
     @property
@@ -106,6 +108,10 @@ class Form(NamedTuple):
         if self.has_ids:
             assert axis is not None
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
+            if self.by_statistics:
+                three = margin.statistics(z, ids, valid, axis)
+                tp, fp, fn, *rest = of_statistics(three, z, ids, valid, axis)
+                return self._scored((tp, fp, jax.lax.stop_gradient(fn), *rest), axis)
             y = labels.one_hot(ids, valid, z, axis)
             if self.activation == "softmax":
                 p, fn = jax.nn.softmax(z, axis), margin.missed(z, ids, valid, axis, self.given)
@@ -200,6 +206,14 @@ class Pixels(NamedTuple):
             weight=None if self.weight is None else without_first(self.weight, self.axis),
             class_weights=None if self.class_weights is None else self.class_weights[1:],
         )
+
+
+def of_statistics(
+    three: tuple[Array, Array, Array], z: Array, ids: Array, mask: Array | None, axis: int
+) -> tuple[Array, ...]:
+    """Returns what a `Form` does, of which the derivative reaches all."""
+    tp, fp, fn, y = margin.shares(three, z, ids, mask, axis)
+    return tp, fp, fn, tp + fp, fn + (1 - y) * (1 - fp), y
 
 
 def without_first(x: Array, axis: int) -> Array:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import classes, numerics
 from jaxloss._core.cost import Cost
-from jaxloss._core.platforms import bind
+from jaxloss._core.platforms import bind, by_platform
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array
@@ -284,10 +284,19 @@ def of_ids(values: Array, ids: Array, axis: int) -> Array:
     """Returns the value of each position's id along `axis`, that of some class for a bad id.
 
     The derivative compares instead: a gather's would be a scatter. So does the value where the
-    classes lie on several devices.
+    classes lie on several devices, and on a TPU, which writes to memory what it gathers from.
     """
+    compared, taken = bind(_compared, axis=axis), bind(_taken, axis=axis)
     if is_split(values, axis) or classes.are_few(values, axis):
-        return classes.total(jnp.where(is_target(ids, values.shape, axis), values, 0), axis)
+        return compared(values, ids)
+    return by_platform(values, ids, default=taken, tpu=compared)
+
+
+def _compared(values: Array, ids: Array, *, axis: int) -> Array:
+    return classes.total(jnp.where(is_target(ids, values.shape, axis), values, 0), axis)
+
+
+def _taken(values: Array, ids: Array, *, axis: int) -> Array:
     at = jnp.expand_dims(ids, axis)
     return jnp.take_along_axis(values, at, axis, mode="clip").squeeze(axis)
 

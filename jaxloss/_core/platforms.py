@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -25,11 +25,33 @@ def _bound(
     return functools.partial(function, **dict(fixed))
 
 
-def if_gpu(*arrays: Any, gpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """Computes one function on a GPU, another elsewhere."""
-    return jax.lax.platform_dependent(*arrays, cuda=gpu, rocm=gpu, default=default)
+def by_platform(
+    *arrays: Any,
+    default: Callable[..., Any],
+    cpu: Callable[..., Any] | None = None,
+    gpu: Callable[..., Any] | None = None,
+    tpu: Callable[..., Any] | None = None,
+) -> Any:
+    """Computes what a platform has of its own, or the default."""
+    ways = {"cpu": cpu, "cuda": gpu, "rocm": gpu, "tpu": tpu}
+    own = {name: way for name, way in ways.items() if way is not None}
+    return jax.lax.platform_dependent(*arrays, default=default, **own)
 
 
-def if_cpu(*arrays: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """Computes one function on a CPU, another elsewhere."""
-    return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
+class Ways(NamedTuple):
+    """How platforms compute the same; None: as all others do."""
+
+    cpu: Any = None
+    gpu: Any = None
+    tpu: Any = None
+
+    def each(self, change: Callable[[Any], Any]) -> Ways:
+        """Returns what `change` makes of each."""
+        return Ways(*(None if way is None else change(way) for way in self))
+
+    def otherwise(self, default: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the function that goes a platform's way, or the default's."""
+        return bind(by_platform, default=default, **self._asdict()) if any(self) else default
+
+
+ALIKE = Ways()

@@ -14,7 +14,7 @@ from jaxloss._core.chunks import is_large
 from jaxloss._core.confusion import Confusion, Finish, of_counts
 from jaxloss._core.cost import Cost
 from jaxloss._core.images import Data, Pixels
-from jaxloss._core.platforms import bind, if_cpu
+from jaxloss._core.platforms import bind, by_platform
 
 Array = jax.Array
 
@@ -78,7 +78,7 @@ def score(
     large = is_large(pixels.arrays[0])
     # A CPU is twice as fast with both apart, of many classes of ids with more memory.
     if large and same and (few or not pixels.form.has_ids):
-        return if_cpu(cpu=lambda: apart(alone(pixels), other), default=joined)
+        return by_platform(cpu=lambda: apart(alone(pixels), other), default=joined)
     written = more is None and large
     return apart(alone(pixels), other.apart()) if few and not same and not written else joined()
 

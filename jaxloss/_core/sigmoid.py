@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxloss._core import labels, numerics
 from jaxloss._core.chunks import chunked, is_large
 from jaxloss._core.cost import Cost, sum_and_slopes, weighted_sum
-from jaxloss._core.platforms import bind
+from jaxloss._core.platforms import ALIKE, Ways, bind
 from jaxloss._core.sharding import blocks
 
 Array = jax.Array
@@ -232,11 +232,11 @@ def cost(
         there is none.
     """
     read = (data.logits, data.targets, data.classes, data.mask, data.class_weights)
-    weighted, on_cpu = bind(_weighted, formula=formula), None
+    weighted, both = bind(_weighted, formula=formula), ALIKE
     if of_finite is not None and all(a is None for a in read[2:]):
         finite = bind(_weighted, formula=of_finite)
-        on_cpu = bind(_with_slope, formula=weighted, of_finite=finite)
-    return Cost(weighted, (*read, *parameters), on_cpu=on_cpu, given=data.given)
+        both = Ways(cpu=bind(_with_slope, formula=weighted, of_finite=finite))
+    return Cost(weighted, (*read, *parameters), both=both, given=data.given)
 
 
 def _with_slope(

@@ -19,6 +19,8 @@ from jaxloss._core.platforms import bind
 
 Array = jax.Array
 
+FEW_SMOOTHED = 4  # classes of which a TPU makes planes
+
 
 class _Row(NamedTuple):
     """What each position has of all its classes, with a class axis of size 1.
@@ -39,6 +41,11 @@ class _Row(NamedTuple):
 def pays(logits: Array, axis: int) -> bool:
     """Whether this is the faster way: of more classes reductions are."""
     return logits.shape[axis] <= gpu.PLANES
+
+
+def pays_on_tpu(logits: Array, axis: int, has_ids: bool) -> bool:
+    """Whether it is on a TPU too, whose arithmetic takes longer than its memory."""
+    return logits.shape[axis] <= (FEW_SMOOTHED if has_ids else turned.TWO)
 
 
 def with_slope(

@@ -24,7 +24,7 @@ from jaxloss._core import (
 from jaxloss._core import labels as labelled
 from jaxloss._core.chunks import chunked, is_large
 from jaxloss._core.cost import Cost, Source
-from jaxloss._core.platforms import bind
+from jaxloss._core.platforms import Ways, bind
 from jaxloss._core.sharding import blocks
 
 Array = jax.Array
@@ -61,19 +61,17 @@ def cost(
 
 
 def _in_planes(cost: Cost, data: labelled.Competing, formula: Callable[..., Array]) -> Cost:
-    """Gives a cost of large logits the way of a GPU, unless there are many classes."""
+    """Gives a cost of large logits the ways of a GPU and of a TPU, unless there are many classes."""
     pays = soft_planes.pays(data.logits, data.axis) and is_large(data.logits)
     if not pays or blocks(data.logits, data.axis) > 1:
         return cost
-    merge = lines.pays(data.logits, data.axis)
-    with_slope = bind(
-        soft_planes.with_slope,
-        formula=formula,
-        axis=lines.CLASSES if merge else data.axis,
-        has_ids=data.has_ids,
-        given=data.given,
-    )
-    return cost._replace(on_gpu=lines.in_lines(with_slope) if merge else with_slope)
+    fixed = {"formula": formula, "has_ids": data.has_ids, "given": data.given}
+    with_slope = bind(soft_planes.with_slope, axis=data.axis, **fixed)
+    on_gpu = with_slope
+    on_tpu = with_slope if soft_planes.pays_on_tpu(data.logits, data.axis, data.has_ids) else None
+    if lines.pays(data.logits, data.axis):
+        on_gpu = lines.in_lines(bind(soft_planes.with_slope, axis=lines.CLASSES, **fixed))
+    return cost._replace(both=cost.both._replace(gpu=on_gpu, tpu=on_tpu))
 
 
 def smoothing_of(label_smoothing: Array | float | None) -> Array | None:
@@ -128,12 +126,14 @@ def _of_targets(
         return Cost(fixed, arrays, of_target=formula)
     merge = not few and lines.pays(data.logits, data.axis)
     axis = lines.CLASSES if merge else data.axis
-    total = bind(gpu.total, formula=formula, axis=axis)
-    both = turned.with_slope if few else gpu.with_slope
-    with_slope = bind(both, formula=formula, axis=axis, given=data.given)
+    on_tpu = turned.pays_on_tpu(data.logits, data.axis)
+    total = bind(turned.total if on_tpu else gpu.total, formula=formula, axis=axis)
+    way = turned.with_slope if few else gpu.with_slope
+    with_slope = bind(way, formula=formula, axis=axis, given=data.given)
     if merge:
         total, with_slope = lines.in_lines(total), lines.in_lines(with_slope)
-    source = Source(data.logits, bind(_statistics, axis=data.axis), total, with_slope, data.given)
+    totals, both = (Ways(gpu=f, tpu=f if on_tpu else None) for f in (total, with_slope))
+    source = Source(data.logits, bind(_statistics, axis=data.axis), totals, both, data.given)
     return Cost(fixed, arrays, of_target=formula, source=source)
 
 
@@ -182,7 +182,8 @@ def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | Non
     values = labelled.per_position(_cross_entropy, plain, smoothing, factors)
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
-    values = values._replace(on_cpu=bind(_with_slope, axis=data.axis, has_ids=data.has_ids))
+    on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)
+    values = values._replace(both=Ways(cpu=on_cpu))
     return _in_planes(values, data, sigmoid.surprise)
 
 

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss._core.chunks import in_chunks, is_large
 from jaxloss._core.lines import in_lines
-from jaxloss._core.platforms import bind, if_cpu, if_gpu
+from jaxloss._core.platforms import ALIKE, Ways, bind
 from jaxloss._core.recompute import dot, linear_of, moving_of, recomputed, replaced
 from jaxloss._core.sharding import varying
 
 Array = jax.Array
 
 Way = tuple[Callable[..., tuple[Array, ...]], tuple[int, ...]]  # terms, and what is summed of them
-Pair = tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array]]]
-
-
-class Written(NamedTuple):
-    """Sums of arrays, and their derivative by `x` times factors that follow, for some platforms.
-
-    None: such a platform computes them as all others do, a CPU in chunks.
-    """
-
-    gpu: Pair | None = None
-    cpu: Pair | None = None
-
-    def way(
-        self, i: int, others: Callable[..., Any], at_once: Callable[..., Any]
-    ) -> Callable[..., Any]:
-        """How to compute the sums, or their derivative, given what others do."""
-        if self.cpu:
-            others = bind(if_cpu, cpu=self.cpu[i], default=at_once)
-        return bind(if_gpu, gpu=self.gpu[i], default=others) if self.gpu else others
+# Sums of arrays, and their derivative by the first times factors that follow.
+Pair = tuple[Callable[..., tuple[Array, ...]], Callable[..., tuple[Array, ...]]]
 
 
 def of_sums(
@@ -47,7 +31,7 @@ def of_sums(
     parameters: tuple[Any, ...],
     of_chunk: Way | None = None,
     of_lines: Way | None = None,
-    written: Written | None = None,
+    pairs: Ways = ALIKE,
     short: bool = False,
 ) -> Array:
     """Returns a number made of sums of an array's elements, computed in chunks on a CPU.
@@ -61,7 +45,8 @@ def of_sums(
       of_chunk: Another way to compute the terms of a chunk, and where those axes are in them; None:
         none.
       of_lines: How they are computed at once, with positions on one axis; None: as given.
-      written: How some platforms compute them; None: all in the same way.
+      pairs: How platforms compute them, and their derivative by `x`, a `Pair` each; a CPU that has
+        none does it in chunks.
       short: Whether the derivative is faster at once than in chunks: of one loop, or few.
     """
     total, in_chunk = (
@@ -70,9 +55,8 @@ def of_sums(
     )
     if of_lines is not None:
         total = in_lines(total)
-    if written is None or not is_large(arrays[0]):
-        written = Written()
-    finished = _finished(total, in_chunk, axes, finish, len(arrays), written, short)
+    pairs = pairs if is_large(arrays[0]) else ALIKE
+    finished = _finished(total, in_chunk, axes, finish, len(arrays), pairs, short)
     return finished(*arrays, *parameters)
 
 
@@ -82,6 +66,12 @@ def _totals(
     return tuple(term.sum(summed) for term in terms(*arrays))
 
 
+def pair_of(terms: Callable[..., tuple[Array, ...]], axes: tuple[int, ...], count: int) -> Pair:
+    """Makes a pair of terms of `count` arrays as `of_sums` takes them, at once."""
+    total = bind(_totals, terms=terms, summed=axes)
+    return total, bind(_slopes, total=total, inner=(0,), count=count)
+
+
 @functools.cache
 def _finished(
     total: Callable[..., tuple[Array, ...]],
@@ -89,11 +79,12 @@ def _finished(
     axes: tuple[int, ...],
     finish: Callable[..., Array],
     count: int,
-    written: Written,
+    pairs: Ways,
     short: bool,
 ) -> Callable[..., Array]:
     """Makes `finish(total(*arrays), *parameters)` of `count` arrays and some parameters."""
-    sums = recomputed(total, written.way(0, in_chunks(in_chunk, axes, total), total))
+    others = total if pairs.cpu else in_chunks(in_chunk, axes, total)
+    sums = recomputed(total, pairs.each(operator.itemgetter(0)).otherwise(others))
 
     @jax.custom_jvp
     def number(*values: Any) -> Array:
@@ -108,8 +99,8 @@ def _finished(
         if any(jnp.shape(primals[i]) != primals[0].shape for i in inner):
             whole = bind(_whole, total=total, finish=finish, count=count)
             return value, linear_of(whole, moving)(primals, directions)
-        by_hand = written if inner == (0,) else Written()
-        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, by_hand, short)
+        own = pairs if inner == (0,) else ALIKE
+        linear = _by_slopes(total, in_chunk, axes, finish, count, moving, own, short)
         return value, linear(primals, parts, directions)
 
     number.defjvp(jvp, symbolic_zeros=True)
@@ -133,15 +124,15 @@ def _by_slopes(
     finish: Callable[..., Array],
     count: int,
     moving: tuple[int, ...],
-    written: Written,
+    pairs: Ways,
     short: bool,
 ) -> Callable[..., Array]:
     """The derivative of such a number: that by its sums first, with which one pass is made."""
     inner = tuple(i for i in moving if i < count)
     outer = tuple(i - count for i in moving if i >= count)
     slope, in_chunk = (bind(_slopes, total=f, inner=inner, count=count) for f in (total, in_chunk))
-    parted = slope if short else in_chunks(in_chunk, axes, slope)
-    slopes_of = recomputed(slope, written.way(1, parted, slope))
+    others = slope if short or pairs.cpu else in_chunks(in_chunk, axes, slope)
+    slopes_of = recomputed(slope, pairs.each(operator.itemgetter(1)).otherwise(others))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(

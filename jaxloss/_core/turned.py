@@ -1,4 +1,4 @@
-"""Ids of few classes as a GPU computes them: each element looks at all classes of its position.
+"""Ids of few classes as a GPU computes them, and a TPU those of two: each element looks at all.
 
 It sees its own logit, and the logits turned by one class, by two, and so on. All is elementwise
 then, and the compiler makes one loop over the logits of each sum and of the slope. Reductions over
@@ -21,12 +21,25 @@ from jaxloss._core.sharding import is_split
 Array = jax.Array
 Formula = Callable[..., Array]
 
+TWO = 2  # classes, whose two log-odds differ by their sign alone
 FEW = 8  # classes: the arithmetic grows with them, what is read and written does not
 
 
 def pays(logits: Array, axis: int) -> bool:
     """Whether this is the faster way."""
     return 1 < logits.shape[axis] <= FEW and not is_split(logits, axis)
+
+
+def pays_on_tpu(logits: Array, axis: int) -> bool:
+    """Whether it is on a TPU too, whose arithmetic takes longer than its memory."""
+    return logits.shape[axis] == TWO and pays(logits, axis)
+
+
+def total(logits: Array, weights: Array | None, *arrays: Any, formula: Formula, axis: int) -> Array:
+    """Returns the sum `L` as `gpu.total` does, without parting the logits into planes."""
+    factor, *cost = gpu.beside_classes(axis, weights, *arrays)
+    values = _of_cost(_see(logits, cost[0], cost[1], axis), *cost, formula=formula)
+    return numerics.weighted(values, None, factor).sum()
 
 
 def with_slope(
@@ -38,7 +51,8 @@ def with_slope(
     given: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum `L` and `dL/dz_c` as `gpu.with_slope` does, each from one loop."""
-    sum_ = gpu.total(logits, weights, *arrays, formula=formula, axis=axis)
+    value = total if logits.shape[axis] == TWO else gpu.total
+    sum_ = value(logits, weights, *arrays, formula=formula, axis=axis)
     logits, *again = numerics.hidden(logits, given, weights, *arrays)
     factor, *cost = gpu.beside_classes(axis, *again)
     seen = _see(logits, cost[0], cost[1], axis)
@@ -74,12 +88,12 @@ def counts(
 
     # Behind one barrier more: of what the next loop needs this one must share nothing.
     logits, ids, mask = numerics.hidden(logits, given, ids, mask)
-    if logits.shape[axis] == 2:
+    if logits.shape[axis] == TWO:
         fp = jnp.flip(fn, -1)  # what one of two misses the other takes
         if formula is None:
             return tp, fp, fn, tp
-        values = sigmoid.of_log_odds(gpu.log_odds(logits, ids, mask, axis), *cost, formula=formula)
-        return tp, fp, fn, numerics.weighted(values, None, weight).sum(space)
+        values = _of_cost(_see(logits, ids, mask, axis), *cost, formula=formula)
+        return tp, fp, fn, numerics.weighted(values, None, weight).sum(space).sum(-1, keepdims=True)
     seen = _see(logits, ids, mask, axis)
     hit, (p, _, odds) = seen.hits[0], _of_class(seen)
     if formula is None:
@@ -205,6 +219,12 @@ def _of_target(seen: _Seen) -> _Target:
     lead = target - top
     odds = jnp.where(is_beyond(target, top), -jnp.inf, lead - jnp.log(rest))
     return _Target(shares, jnp.exp(lead), rest, odds)
+
+
+def _of_cost(seen: _Seen, *cost: Any, formula: Formula) -> Array:
+    """Each position's cost, where its target is; NaN for a bad id and elsewhere 0."""
+    values = sigmoid.of_log_odds(_of_target(seen).odds, *cost, formula=formula)
+    return jnp.where(seen.hits[0], values, jnp.where(seen.bad, jnp.nan, 0))
 
 
 def _slope_of_cost(seen: _Seen, target: _Target, *cost: Any, formula: Formula) -> Array:

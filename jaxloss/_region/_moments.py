@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxloss._core import numerics, sharding
 from jaxloss._core.chunks import is_large
-from jaxloss._core.platforms import if_gpu
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.sharding import varying
 
 Array = jax.Array
@@ -160,7 +160,7 @@ def _sum(term: Callable[..., Any], pixels: Moments, shares: Array, axis: int) ->
 
     if not is_large(pixels.mean):  # written out, it takes as long to trace as all else
         return in_turn(pixels, shares)
-    return if_gpu(pixels, shares, gpu=written_out, default=in_turn)
+    return by_platform(pixels, shares, gpu=written_out, default=in_turn)
 
 
 def _shifted(pixels: Moments, k: Array | int, window: int, axis: int) -> Moments:

@@ -61,7 +61,7 @@ def cost(
 
 
 def _in_planes(cost: Cost, data: labelled.Competing, formula: Callable[..., Array]) -> Cost:
-    """Gives a cost of large logits the ways of a GPU and of a TPU, unless there are many classes."""
+    """Gives a cost of large logits the ways of a GPU and a TPU, unless there are many classes."""
     pays = soft_planes.pays(data.logits, data.axis) and is_large(data.logits)
     if not pays or blocks(data.logits, data.axis) > 1:
         return cost

@@ -156,7 +156,8 @@ def _pairs(pixels: Pixels, beside: Cost | None) -> Ways:
     counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)
     if few or not _are_lines(pixels, beside):
         pair = _pair(counts, slope, pixels, axis)
-        return Ways(by_cpu, pair, pair if turned.pays_on_tpu(pixels.arrays[0], axis) else None)
+        on_tpu = turned.pays_on_tpu(pixels.arrays[0], axis, turned.COUNTS_ON_TPU)
+        return Ways(by_cpu, pair, pair if on_tpu else None)
     sums, slopes = _pair(counts, slope, pixels, lines.CLASSES)
     return Ways(by_cpu, (lines.in_lines(sums), lines.in_lines(slopes)))
 

@@ -19,7 +19,7 @@ from jaxloss._core.platforms import bind
 
 Array = jax.Array
 
-FEW_SMOOTHED = 4  # classes of which a TPU makes planes
+FEW_SMOOTHED, FEW_SOFT = 4, 2  # classes of which a TPU makes planes
 
 
 class _Row(NamedTuple):
@@ -45,7 +45,7 @@ def pays(logits: Array, axis: int) -> bool:
 
 def pays_on_tpu(logits: Array, axis: int, has_ids: bool) -> bool:
     """Whether it is on a TPU too, whose arithmetic takes longer than its memory."""
-    return logits.shape[axis] <= (FEW_SMOOTHED if has_ids else turned.TWO)
+    return logits.shape[axis] <= (FEW_SMOOTHED if has_ids else FEW_SOFT)
 
 
 def with_slope(

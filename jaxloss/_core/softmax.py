@@ -126,7 +126,7 @@ def _of_targets(
         return Cost(fixed, arrays, of_target=formula)
     merge = not few and lines.pays(data.logits, data.axis)
     axis = lines.CLASSES if merge else data.axis
-    on_tpu = turned.pays_on_tpu(data.logits, data.axis)
+    on_tpu = turned.pays_on_tpu(data.logits, data.axis, turned.COSTS_ON_TPU)
     total = bind(turned.total if on_tpu else gpu.total, formula=formula, axis=axis)
     way = turned.with_slope if few else gpu.with_slope
     with_slope = bind(way, formula=formula, axis=axis, given=data.given)

@@ -1,4 +1,4 @@
-"""Ids of few classes as a GPU computes them, and a TPU those of two: each element looks at all.
+"""Ids of few classes as a GPU computes them, and a TPU of fewer: each element looks at all.
 
 It sees its own logit, and the logits turned by one class, by two, and so on. All is elementwise
 then, and the compiler makes one loop over the logits of each sum and of the slope. Reductions over
@@ -22,6 +22,7 @@ Array = jax.Array
 Formula = Callable[..., Array]
 
 TWO = 2  # classes, whose two log-odds differ by their sign alone
+COSTS_ON_TPU, COUNTS_ON_TPU = 2, 3  # classes: of more the statistics take it less arithmetic
 FEW = 8  # classes: the arithmetic grows with them, what is read and written does not
 
 
@@ -30,9 +31,9 @@ def pays(logits: Array, axis: int) -> bool:
     return 1 < logits.shape[axis] <= FEW and not is_split(logits, axis)
 
 
-def pays_on_tpu(logits: Array, axis: int) -> bool:
-    """Whether it is on a TPU too, whose arithmetic takes longer than its memory."""
-    return logits.shape[axis] == TWO and pays(logits, axis)
+def pays_on_tpu(logits: Array, axis: int, most: int) -> bool:
+    """Whether it is on a TPU too, of at most so many classes: its arithmetic takes the time."""
+    return logits.shape[axis] <= most and pays(logits, axis)
 
 
 def total(logits: Array, weights: Array | None, *arrays: Any, formula: Formula, axis: int) -> Array:

@@ -331,6 +331,7 @@ def mask_set(apart: bool) -> Case:
     cost = np.ones((IMAGES, queries, slots), np.float32)
     cost[np.arange(IMAGES)[:, None], chosen, np.arange(slots)] = 0
     assigned = detection.match_hungarian(cost, np.ones((IMAGES, slots), bool))
+    matching = (lambda cost, valid: assigned) if apart else detection.match_hungarian
     predictions = normal(queries, CLASSES + 1), normal(queries, size, size)
     labels, valid = truth()["labels"][:, :slots], np.ones((IMAGES, slots), bool)
     masks = np.zeros((IMAGES, slots, SIZE, SIZE), bool)
@@ -341,8 +342,7 @@ def mask_set(apart: bool) -> Case:
         mask[y0:y1, x0:x1] = True
 
     def loss(predictions: Any, masks: Any, labels: Any, **options: Any) -> Any:
-        given = lambda cost, valid: assigned if apart else detection.match_hungarian(cost, valid)
-        with mock.patch.object(_mask_set, "match_hungarian", given):
+        with mock.patch.object(_mask_set, "match_hungarian", matching):
             return detection.mask_set(*predictions, masks, labels, key=jax.random.key(0), **options)
 
     def peer(predictions: Any, targets: list[dict[str, Any]]) -> Callable[[], Any]:

@@ -139,6 +139,7 @@ def test_half_precision_is_read_and_nothing_rounded(name):
     np.testing.assert_allclose(gradient.astype(jnp.float32), slope, rtol=2**-8, atol=1e-9)
 
 
+@TPU_TOO
 @pytest.mark.parametrize("classes", [3, 9])
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("smoothing", [0.1, None])

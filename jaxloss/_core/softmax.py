@@ -126,12 +126,12 @@ def _of_targets(
         return Cost(fixed, arrays, of_target=formula)
     merge = not few and lines.pays(data.logits, data.axis)
     axis = lines.CLASSES if merge else data.axis
-    on_tpu = turned.pays_on_tpu(data.logits, data.axis, turned.COSTS_ON_TPU)
-    total = bind(turned.total if on_tpu else gpu.total, formula=formula, axis=axis)
-    way = turned.with_slope if few else gpu.with_slope
-    with_slope = bind(way, formula=formula, axis=axis, given=data.given)
+    way = turned if few else gpu
+    total = bind(way.total, formula=formula, axis=axis)
+    with_slope = bind(way.with_slope, formula=formula, axis=axis, given=data.given)
     if merge:
         total, with_slope = lines.in_lines(total), lines.in_lines(with_slope)
+    on_tpu = turned.pays_on_tpu(data.logits, data.axis, turned.COSTS_ON_TPU)
     totals, both = (Ways(gpu=f, tpu=f if on_tpu else None) for f in (total, with_slope))
     source = Source(data.logits, bind(_statistics, axis=data.axis), totals, both, data.given)
     return Cost(fixed, arrays, of_target=formula, source=source)

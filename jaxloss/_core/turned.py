@@ -21,7 +21,6 @@ from jaxloss._core.sharding import is_split
 Array = jax.Array
 Formula = Callable[..., Array]
 
-TWO = 2  # classes, whose two log-odds differ by their sign alone
 COSTS_ON_TPU, COUNTS_ON_TPU = 2, 3  # classes: of more the statistics take it less arithmetic
 FEW = 8  # classes: the arithmetic grows with them, what is read and written does not
 
@@ -37,7 +36,9 @@ def pays_on_tpu(logits: Array, axis: int, most: int) -> bool:
 
 
 def total(logits: Array, weights: Array | None, *arrays: Any, formula: Formula, axis: int) -> Array:
-    """Returns the sum `L` as `gpu.total` does, without parting the logits into planes."""
+    """Returns the sum `L` as `gpu.total` does, of few classes without parting them into planes."""
+    if logits.shape[axis] > COSTS_ON_TPU:
+        return gpu.total(logits, weights, *arrays, formula=formula, axis=axis)
     factor, *cost = gpu.beside_classes(axis, weights, *arrays)
     values = _of_cost(_see(logits, cost[0], cost[1], axis), *cost, formula=formula)
     return numerics.weighted(values, None, factor).sum()
@@ -52,8 +53,7 @@ def with_slope(
     given: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum `L` and `dL/dz_c` as `gpu.with_slope` does, each from one loop."""
-    value = total if logits.shape[axis] == TWO else gpu.total
-    sum_ = value(logits, weights, *arrays, formula=formula, axis=axis)
+    sum_ = total(logits, weights, *arrays, formula=formula, axis=axis)
     logits, *again = numerics.hidden(logits, given, weights, *arrays)
     factor, *cost = gpu.beside_classes(axis, *again)
     seen = _see(logits, cost[0], cost[1], axis)
@@ -89,7 +89,7 @@ def counts(
 
     # Behind one barrier more: of what the next loop needs this one must share nothing.
     logits, ids, mask = numerics.hidden(logits, given, ids, mask)
-    if logits.shape[axis] == TWO:
+    if logits.shape[axis] == 2:
         fp = jnp.flip(fn, -1)  # what one of two misses the other takes
         if formula is None:
             return tp, fp, fn, tp

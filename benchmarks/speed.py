@@ -17,6 +17,10 @@ how far the peer's value and gradient are from ours, over our value and our larg
 are measured anew replace those of the table; `--missing` measures the others only. A quiet machine
 is meant. Left out, and named: peers that are not installed, layouts that they do not take, and what
 is more than 1e-3 off, as it computes something else.
+
+All programs find the memory that earlier calls gave back (`memory.KEPT`). Else some calls would get
+new pages and others not, 10 of 25 ms for 50 MB, by what ran before them; pages.py shows what that
+costs.
 """
 
 import argparse
@@ -37,6 +41,7 @@ os.environ["KMP_BLOCKTIME"] = "0"
 import elsewhere  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import memory  # noqa: E402
 import numpy as np  # noqa: E402
 import peers  # noqa: E402
 import results  # noqa: E402
@@ -339,4 +344,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    memory.keep()
     main()

@@ -6,11 +6,12 @@ its own times, so that those of messages are in none.
 
 import contextlib
 import functools
-import multiprocessing.connection
+import multiprocessing
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 SCRIPT = pathlib.Path(__file__).with_name("speed.py")
@@ -19,28 +20,33 @@ SCRIPT = pathlib.Path(__file__).with_name("speed.py")
 @contextlib.contextmanager
 def asked(python: str, peers: list[str]) -> Iterator[Callable[..., Any]]:
     """Starts `speed.py --serve` with another interpreter; gives `ask(what, *arguments)`."""
-    with multiprocessing.connection.Listener() as listener:
-        address = ["--serve", str(listener.address)]
-        worker = subprocess.Popen([python, str(SCRIPT), *address, "--peers", *peers])
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        with theirs:
+            place = theirs.fileno()
+            command = [python, str(SCRIPT), "--serve", str(place), "--peers", *peers]
+            worker = subprocess.Popen(command, pass_fds=[place])
         try:
-            with listener.accept() as connection:
-                yield functools.partial(_ask, connection)
+            yield functools.partial(_ask, ours)
         finally:
             worker.terminate()
             worker.wait()
 
 
-def _ask(connection: multiprocessing.connection.Connection, what: str, *arguments: Any) -> Any:
-    connection.send((what, arguments))
-    failed, answer = connection.recv()
+def _ask(connection: Connection, what: str, *arguments: Any) -> Any:
+    try:
+        connection.send((what, arguments))
+        failed, answer = connection.recv()
+    except (EOFError, BrokenPipeError):
+        raise ChildProcessError("its process has ended, for a reason that stands above") from None
     if failed:
         raise RuntimeError(answer)
     return answer
 
 
-def serve(address: str, answers: dict[str, Callable[..., Any]]) -> None:
+def serve(place: int, answers: dict[str, Callable[..., Any]]) -> None:
     """Answers what the other process asks, `answers[what](*arguments)`, until it has gone."""
-    with multiprocessing.connection.Client(address) as connection:
+    with Connection(place) as connection:
         while True:
             try:
                 what, arguments = connection.recv()

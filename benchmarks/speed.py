@@ -195,7 +195,7 @@ def in_other_process(ask: Callable[..., Any], shape: tuple[int, ...], name: str)
     ]
 
 
-def serve(address: str, chosen: list[str]) -> None:
+def serve(place: int, chosen: list[str]) -> None:
     """Is that process: has the programs of one contest at a time, of some peers in PyTorch."""
     others = tables(chosen)
     current: list[Program] = []
@@ -208,7 +208,7 @@ def serve(address: str, chosen: list[str]) -> None:
         return tuple(np.asarray(x) for x in current[place].run())
 
     answers = {"programs": chosen_programs, "run": run, "time": lambda i: current[i].time()}
-    elsewhere.serve(address, answers)
+    elsewhere.serve(place, answers)
 
 
 def held(programs: list[Program]) -> dict[Program, float]:
@@ -309,9 +309,9 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=everyone, default=everyone, metavar="NAME")
     parser.add_argument("--missing", action="store_true", help="only what is not in the table")
     parser.add_argument("--torch-python", metavar="PATH", help="runs the peers in PyTorch")
-    parser.add_argument("--serve", metavar="ADDRESS", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
+    if options.serve is not None:
         serve(options.serve, options.peers)
     pinned = f"jax=={jax.__version__}\n" in (results.ROOT / "constraints.txt").read_text()
     name = "speed" if pinned else "speed_newest"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss._core import checks
+from jaxloss._core import checks, numerics
 from jaxloss._core.reduction import AxisName
 from jaxloss._report import Hint, holds
 
@@ -98,7 +98,7 @@ def _have_turns(boxes: Array, mask: Array | None = None) -> Array:
 
 
 def _are_above_0(log_probs: Array, mask: Array | None = None) -> Array:
-    read = log_probs if mask is None else jnp.where(mask, log_probs, 0)
+    read = numerics.masked(log_probs, mask)
     return read.max(initial=0) > tolerance(log_probs.dtype)
 
 
@@ -126,7 +126,7 @@ def _hold_rows(y: Array, mask: Array | None, axis: int) -> Array:
 
 def _hold_elements(x: Array, mask: Array | None = None) -> Array:
     """Whether each element that is read lies in [0, 1]; the two ends need no memory."""
-    read = x if mask is None else jnp.where(mask, x, 0)
+    read = numerics.masked(x, mask)
     return (read.min(initial=0) >= 0) & (read.max(initial=0) <= 1)
 
 

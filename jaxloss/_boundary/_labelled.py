@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, classes, reading, sigmoid, softmax
+from jaxloss._core import checks, classes, numerics, reading, sigmoid, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.images import Frame
 from jaxloss._core.labels import Competing, Independent
@@ -95,12 +95,10 @@ def map_of_targets(distance_map: Array, data: Competing | Independent) -> Array:
     given = jax.lax.stop_gradient(checks.real("distance_map", distance_map, dtype))
     if isinstance(data, Independent):
         checks.shape("distance_map", given, shape, "the shape of `logits`")
-        return given if data.mask is None else jnp.where(data.mask, given, 0)
+        return numerics.masked(given, data.mask)
     positions = checks.without(shape, data.axis)
     if given.shape == positions:
-        return given if data.mask is None else jnp.where(data.mask, given, 0)
+        return numerics.masked(given, data.mask)
     meaning = f"the shape of `logits` (or {positions}, that of the ids)"
     checks.shape("distance_map", given, shape, meaning)
-    if data.mask is not None:
-        given = jnp.where(jnp.expand_dims(data.mask, data.axis), given, 0)
-    return jax.lax.stop_gradient(data.at_target(given))
+    return jax.lax.stop_gradient(data.at_target(data.masked(given)))

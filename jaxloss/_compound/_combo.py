@@ -82,8 +82,7 @@ def _priced_entropy(data: Data, beta: Array) -> tuple[Cost, Data]:
 
 def _of_part(part: Competing, beta: Array) -> Array:
     values = _of_pair(*softmax.log_pair(part), part.dense_labels(), beta)
-    weighted = values if part.class_weights is None else values * part.class_weights
-    return weighted.sum(part.axis)
+    return numerics.times(values, part.class_weights).sum(part.axis)
 
 
 def _priced(x: Array, y: Array, beta: Array, *, probabilities: bool) -> Array:

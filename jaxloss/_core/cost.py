@@ -142,7 +142,7 @@ def weighted_sum(
     x: Array, weights: Array | None, *others: Any, formula: Callable[..., Array]
 ) -> Array:
     values = formula(x, *others)
-    return (values if weights is None else values * weights).sum()
+    return numerics.times(values, weights).sum()
 
 
 @functools.cache

@@ -68,7 +68,7 @@ def with_slope(
     else:
         odds = missed = hide(odds)
     rate = sigmoid.rate(odds, missed, ids, mask, *rest, formula=formula)
-    rate = jnp.where(odds == -jnp.inf, 0, numerics.weighted(rate, None, factor))
+    rate = jnp.where(odds == -jnp.inf, 0, numerics.times(rate, factor))
     rate = rate if simple else jnp.expand_dims(hide(rate.squeeze(axis)), axis)
     return sum_, rate * move(target.hits[0], target.shares[0], target.rest)
 
@@ -97,7 +97,7 @@ def counts(
     if formula is not None:
         parts.append(sigmoid.of_log_odds(share.odds, *cost, formula=formula))
     space = classes.positions(logits.ndim, axis)
-    tp, fp, fn, *last = (numerics.weighted(x, None, weight).sum(space) for x in parts)
+    tp, fp, fn, *last = (numerics.times(x, weight).sum(space) for x in parts)
     return tp, fp, fn, *(last or [tp])
 
 
@@ -134,7 +134,7 @@ def slope_of_counts(
         rate = sigmoid.rate(share.odds, share.missed, *cost, formula=formula)
         rate = jnp.where(share.odds == -jnp.inf, 0, rate) * jnp.expand_dims(by_cost, space)
         slope = slope + rate * move(share.hit, share.p, share.missed)
-    return (numerics.weighted(slope, None, weight),)
+    return (numerics.times(slope, weight),)
 
 
 def move(hit: Array, p: Array, missed: Array) -> Array:
@@ -182,8 +182,7 @@ def _shares(
     whole = target.own + target.rest if at_once else functools.reduce(jnp.add, target.shares)
     bad = labels.poison(ids, mask, count, logits.dtype)
     unit, odds = 1 / whole * bad, _target_odds(target) * bad
-    if mask is not None:
-        unit = jnp.where(mask, unit, 0)
+    unit = numerics.masked(unit, mask)
     missed = target.rest * unit
     if not kept:
         return _Share(target.hits[0], target.shares[0] * unit, missed, odds, target.own * unit)
@@ -242,7 +241,7 @@ def _over_classes(
 
 def finite(logits: Array, mask: Array | None) -> Array:
     """The logits without infinities, 0 where masked."""
-    return numerics.cut(logits if mask is None else jnp.where(mask, logits, 0))
+    return numerics.cut(numerics.masked(logits, mask))
 
 
 def log_odds(logits: Array, ids: Array, mask: Array | None, axis: int) -> Array:
@@ -259,7 +258,7 @@ def _target_odds(target: _Target) -> Array:
 
 def _sum(odds: Array, weights: Array | None, *cost: Any, formula: Formula) -> Array:
     values = sigmoid.of_log_odds(odds, *cost, formula=formula)
-    return numerics.weighted(values, None, weights).sum()
+    return numerics.times(values, weights).sum()
 
 
 def beside_classes(axis: int, *arrays: Any) -> list[Any]:

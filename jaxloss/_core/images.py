@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, labels, log_softmax, margin, reading, reduction, sigmoid
+from jaxloss._core import (
+    checks,
+    labels,
+    log_softmax,
+    margin,
+    numerics,
+    reading,
+    reduction,
+    sigmoid,
+)
 
 Array = jax.Array
 Data = labels.Competing | labels.Independent
@@ -50,8 +59,7 @@ class Frame(NamedTuple):
 
     def total(self, values: Array, weight: Array | None = None) -> Array:
         """Sums over the pixels: `[B, C]`, `[C]` if pooled, `[B]` or `[]` without classes."""
-        weighted = values if weight is None else values * weight
-        return self.placed(weighted.sum(self.summed))
+        return self.placed(numerics.times(values, weight).sum(self.summed))
 
     def placed(self, sums: Array) -> Array:
         """Gives sums over an image's pixels, or the batch's, their place."""
@@ -103,8 +111,7 @@ class Form(NamedTuple):
 
         Of ids under a softmax the third is a constant for the derivative: `_of_sums` adds it.
         """
-        if mask is not None:
-            z = jnp.where(mask, z, 0)
+        z = numerics.masked(z, mask)
         if self.has_ids:
             assert axis is not None
             ids, valid = y.squeeze(axis), None if mask is None else mask.squeeze(axis)
@@ -117,8 +124,8 @@ class Form(NamedTuple):
                 p, fn = jax.nn.softmax(z, axis), margin.missed(z, ids, valid, axis, self.given)
                 q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
                 return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
-        elif mask is not None:
-            y = jnp.where(mask, y, 0)
+        else:
+            y = numerics.masked(y, mask)
         p, q = z, 1 - z
         if self.activation == "sigmoid":
             p, q = sigmoid.probability_pair(z)

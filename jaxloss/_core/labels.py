@@ -59,14 +59,14 @@ class Competing(NamedTuple):
 
     def weighted(self, values: Array) -> Array:
         """Returns the value of each position times the class weight of its target."""
-        return values if self.class_weights is None else values * self.of_target(self.class_weights)
+        return numerics.times(values, self.normalizer)
 
     def of_target(self, per_class: Array) -> Array:
         """Returns `sum_c y_c per_class_c` of each position, 0 where masked."""
         if not self.has_ids:
             return (self.dense_labels() * per_class).sum(self.axis)
         values = of_ids(jnp.broadcast_to(per_class, self.logits.shape), self.labels, self.axis)
-        return values if self.mask is None else jnp.where(self.mask, values, 0)
+        return numerics.masked(values, self.mask)
 
     def at_target(self, values: Array) -> Array:
         """Returns `sum_c y_c values_c` of each position, NaN for a bad id, 0 where masked."""
@@ -80,9 +80,7 @@ class Competing(NamedTuple):
     def dense_labels(self) -> Array:
         """The labels in the shape of the logits: ids as one-hot, a bad id as NaN, masked as 0."""
         if not self.has_ids:
-            if self.mask is None:
-                return self.labels
-            return jnp.where(jnp.expand_dims(self.mask, self.axis), self.labels, 0)
+            return self.masked(self.labels)
         return one_hot(self.labels, self.mask, self.logits, self.axis)
 
     def poison(self) -> Array:
@@ -91,9 +89,11 @@ class Competing(NamedTuple):
 
     def unmasked_logits(self) -> Array:
         """The logits with 0 in masked positions."""
-        if self.mask is None:
-            return self.logits
-        return jnp.where(jnp.expand_dims(self.mask, self.axis), self.logits, 0)
+        return self.masked(self.logits)
+
+    def masked(self, x: Array) -> Array:
+        """Returns an array in the rank of the logits, with 0 in masked positions."""
+        return x if self.mask is None else jnp.where(jnp.expand_dims(self.mask, self.axis), x, 0)
 
 
 class Independent(NamedTuple):
@@ -191,7 +191,7 @@ def _of_part(
     part = part._replace(class_weights=class_weights, are_probabilities=are_probabilities)
     values = formula(part, *parameters)
     values = jnp.expand_dims(values.now() if isinstance(values, Cost) else values, axis)
-    values = values if mask is None else jnp.where(mask, values, 0)
+    values = numerics.masked(values, mask)
     return jnp.moveaxis(values, -2, given) if moved else values
 
 
@@ -255,8 +255,7 @@ def per_value(
 
 def _of_values(*arrays: Any, formula: Callable[..., Array], count: int) -> Array:
     data, mask, parameters = arrays[:count], arrays[count], arrays[count + 1 :]
-    values = formula(*data, *parameters)
-    return values if mask is None else jnp.where(mask, values, 0)
+    return numerics.masked(formula(*data, *parameters), mask)
 
 
 def poison(ids: Array, mask: Array | None, classes: int, dtype: jnp.dtype) -> Array:

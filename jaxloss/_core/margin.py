@@ -142,7 +142,7 @@ def log_odds(
     lead = jnp.where(infinite, limit, jnp.where(infinite, 0, target) - top)
     odds = jnp.where(alone, jnp.inf, lead - numerics.log(jnp.where(alone, 1, total)))
     odds = jnp.where(target == -jnp.inf, -jnp.inf, odds)
-    odds = odds if mask is None else jnp.where(mask, odds, 0)
+    odds = numerics.masked(odds, mask)
     return odds * labels.poison(ids, mask, classes, odds.dtype)
 
 

@@ -40,19 +40,19 @@ def slope_of_counts(
     summed: tuple[int, ...],
 ) -> tuple[Array]:
     """Returns the derivative by `x` of those sums times their factors."""
-    x, y = _valid(x, y, mask)
+    x, y = numerics.masked(x, mask), numerics.masked(y, mask)
     by_tp, by_fp, by_fn = (jnp.expand_dims(factor, summed) for factor in factors)
     slope = sigmoid.steepness(x) * (by_fp + y * (by_tp - by_fp - by_fn))
-    return (numerics.weighted(slope, None, weight),)
+    return (numerics.times(slope, weight),)
 
 
 def _counts(
     x: Array, y: Array, mask: Array | None, weight: Array | None, *, summed: tuple[int, ...]
 ) -> tuple[Array, ...]:
-    x, y = _valid(x, y, mask)
+    x, y = numerics.masked(x, mask), numerics.masked(y, mask)
     odds = jnp.exp(-x)
     p, q = 1 / (1 + odds), jnp.where(jnp.isinf(odds), 1, odds / (1 + odds))
-    each = (numerics.weighted(v, None, weight) for v in (p * y, p * (y - 1), q * y))
+    each = (numerics.times(v, weight) for v in (p * y, p * (y - 1), q * y))
     tp, minus_fp, fn = (values.sum(summed) for values in each)
     return tp, -minus_fp, fn
 
@@ -73,7 +73,3 @@ def _in_runs(a: Any, shape: tuple[int, ...], run: int) -> Any:
 
 def _of_classes(sums: Array, run: int) -> Array:
     return sums if run == 1 else sums.reshape(*sums.shape[:-1], run, -1).sum(-2)
-
-
-def _valid(x: Array, y: Array, mask: Array | None) -> Any:
-    return (x, y) if mask is None else (jnp.where(mask, x, 0), jnp.where(mask, y, 0))

@@ -278,7 +278,16 @@ def cut(x: Array) -> Array:
     return jnp.clip(x, -limit(x.dtype), limit(x.dtype))
 
 
-def weighted(values: Array, mask: Array | None, factors: Array | None) -> Array:
-    """Returns the values times their factors, 0 where masked."""
-    values = values if mask is None else jnp.where(mask, values, 0)
-    return values if factors is None else values * factors
+def masked(x: Array, mask: Array | None) -> Array:
+    """Returns `x`, 0 where masked."""
+    return x if mask is None else jnp.where(mask, x, 0)
+
+
+def times(x: Array, factors: Array | None) -> Array:
+    """Returns `x` times its factors; None: 1."""
+    return x if factors is None else x * factors
+
+
+def weighted(x: Array, mask: Array | None, factors: Array | None) -> Array:
+    """Returns `x` times its factors, 0 where masked."""
+    return times(masked(x, mask), factors)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core import checks, numerics
 from jaxloss._core.labels import Competing, Independent, Paired, fractions, int32
 
 Array = jax.Array
@@ -145,9 +145,8 @@ def paired(
     target = checks.real(names[1], target, prediction.dtype)
     shape = prediction.shape[: prediction.ndim - inner]
     mask = read_mask(options["where"], shape)
-    if mask is not None:
-        slots = mask.reshape(mask.shape + (1,) * inner)
-        prediction, target = jnp.where(slots, prediction, 0), jnp.where(slots, target, 0)
+    slots = None if mask is None else mask.reshape(mask.shape + (1,) * inner)
+    prediction, target = (numerics.masked(x, slots) for x in (prediction, target))
     return Paired(
         prediction, target, mask, read_weights(options["weights"], shape, mask, prediction.dtype)
     )
@@ -281,4 +280,4 @@ def read_weights(
         checks.fail(TypeError, "weights", "of dtype bool", "real numbers; a mask is `where`")
     array = checks.real("weights", weights, dtype)
     array = checks.broadcastable("weights", array, shape, axis, classes)
-    return array if mask is None else jnp.where(mask, array, 0)
+    return numerics.masked(array, mask)

@@ -62,10 +62,7 @@ def reduce_values(
             count = everywhere(count, axis_name) if reduction == "mean" else one
             return everywhere(values.over(count, weights), axis_name)
         values = values.each()
-    if mask is not None:
-        values = jnp.where(mask, values, 0)
-    if weights is not None:
-        values = values * weights
+    values = numerics.weighted(values, mask, weights)
     if reduction == "none":
         return values
     total = everywhere(values.sum(), axis_name)
@@ -102,9 +99,7 @@ def _count(
     """
     counted = jnp.ones((1,) * len(values.shape), values.dtype)
     for factor in (weights, normalizer):
-        if factor is not None:
-            counted = counted * factor
-    if mask is not None:
-        counted = jnp.where(mask, counted, 0)
+        counted = numerics.times(counted, factor)
+    counted = numerics.masked(counted, mask)
     repeats = math.prod(values.shape) / max(math.prod(counted.shape), 1)
     return counted.sum() * repeats

@@ -48,7 +48,7 @@ def counts(
     if formula is None:
         return tp, fp, fn, tp
     costs = sigmoid.of_log_odds(share.odds, *of_cost, formula=formula)
-    costs = costs if weight is None else costs * weight
+    costs = numerics.times(costs, weight)
     return tp, fp, fn, costs.sum(range(1, costs.ndim))[:, None]
 
 
@@ -135,7 +135,7 @@ def _share(z: Array, ids: Array, mask: Array | None, axis: int) -> _Share:
     lead = classes.above(labels.of_ids(z, ids, axis), top.squeeze(axis))
     own = jnp.exp(lead)
     unit = numerics.divide(labels.poison(ids, mask, count, z.dtype), own + total)
-    unit = unit if mask is None else jnp.where(mask, unit, 0)
+    unit = numerics.masked(unit, mask)
     return _Share(others, total, unit, own * unit, total * unit, lead)
 
 

@@ -287,8 +287,5 @@ def _weighted(
     formula: Callable[..., Array],
 ) -> Array:
     y = labels.of_each(targets, ids, x.dtype)
-    if mask is not None:
-        x, y = jnp.where(mask, x, 0), jnp.where(mask, y, 0)
-    values = formula(x, y, *parameters)
-    values = values if mask is None else jnp.where(mask, values, 0)
-    return values if class_weights is None else values * class_weights
+    x, y = numerics.masked(x, mask), numerics.masked(y, mask)
+    return numerics.weighted(formula(x, y, *parameters), mask, class_weights)

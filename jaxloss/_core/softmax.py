@@ -101,8 +101,7 @@ def log_pair(part: labelled.Competing) -> tuple[Array, Array]:
 
 def _shares(part: labelled.Competing, smoothing: Array | None, factors: Array | None) -> Array:
     """The share of each class in the target, with all factors in it."""
-    shares = smoothed(part, smoothing)
-    return shares if factors is None else shares * factors
+    return numerics.times(smoothed(part, smoothing), factors)
 
 
 def _of_targets(
@@ -246,7 +245,7 @@ def log_sum_exp(data: labelled.Competing) -> Array:
     """Returns the log of each position's normaliser; 0 where masked or all classes are removed."""
     top, rest = log_softmax.scale(data.unmasked_logits(), data.axis)
     lse = (top + jnp.log1p(rest)).squeeze(data.axis)
-    return lse if data.mask is None else jnp.where(data.mask, lse, 0)
+    return numerics.masked(lse, data.mask)
 
 
 def smoothed(data: labelled.Competing, smoothing: Array | None) -> Array:
@@ -257,7 +256,4 @@ def smoothed(data: labelled.Competing, smoothing: Array | None) -> Array:
     present = data.unmasked_logits() > -jnp.inf
     count = present.sum(data.axis, keepdims=True).astype(data.logits.dtype)
     share = numerics.divide(smoothing, count)
-    targets = (1 - smoothing) * targets + jnp.where(present, share, 0)
-    if data.mask is None:
-        return targets
-    return jnp.where(jnp.expand_dims(data.mask, data.axis), targets, 0)
+    return data.masked((1 - smoothing) * targets + jnp.where(present, share, 0))

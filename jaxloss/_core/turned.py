@@ -41,7 +41,7 @@ def total(logits: Array, weights: Array | None, *arrays: Any, formula: Formula, 
         return gpu.total(logits, weights, *arrays, formula=formula, axis=axis)
     factor, *cost = gpu.beside_classes(axis, weights, *arrays)
     values = _of_cost(_see(logits, cost[0], cost[1], axis), *cost, formula=formula)
-    return numerics.weighted(values, None, factor).sum()
+    return numerics.times(values, factor).sum()
 
 
 def with_slope(
@@ -58,7 +58,7 @@ def with_slope(
     factor, *cost = gpu.beside_classes(axis, *again)
     seen = _see(logits, cost[0], cost[1], axis)
     slope = _slope_of_cost(seen, _of_target(seen), *cost, formula=formula)
-    return sum_, numerics.weighted(slope, None, factor)
+    return sum_, numerics.times(slope, factor)
 
 
 def counts(
@@ -78,7 +78,7 @@ def counts(
     space = classes.positions(logits.ndim, axis)
 
     def sums(*pair: Array) -> tuple[Array, Array]:
-        one, other = (numerics.weighted(x, None, weight) for x in pair)
+        one, other = (numerics.times(x, weight) for x in pair)
         of_both = jax.lax.complex(one, other).sum(space)
         return of_both.real, of_both.imag
 
@@ -94,7 +94,7 @@ def counts(
         if formula is None:
             return tp, fp, fn, tp
         values = _of_cost(_see(logits, ids, mask, axis), *cost, formula=formula)
-        return tp, fp, fn, numerics.weighted(values, None, weight).sum(space).sum(-1, keepdims=True)
+        return tp, fp, fn, numerics.times(values, weight).sum(space).sum(-1, keepdims=True)
     seen = _see(logits, ids, mask, axis)
     hit, (p, _, odds) = seen.hits[0], _of_class(seen)
     if formula is None:
@@ -124,7 +124,7 @@ def slope_of_counts(
     )
     seen = _see(logits, ids, mask, axis)
     target = _of_target(seen)
-    unit = numerics.weighted(1 / (target.own + target.rest), seen.mask, None)
+    unit = numerics.masked(1 / (target.own + target.rest), seen.mask)
     space = classes.positions(logits.ndim, axis)
     of_own, of_other = (turns(jnp.expand_dims(x, space), axis) for x in (by_own, by_other))
     each = list(zip(seen.hits, target.shares, of_own, of_other, strict=True))
@@ -136,7 +136,7 @@ def slope_of_counts(
         by_cost = jnp.expand_dims(by_cost, space)
         slope = slope + _slope_of_cost(seen, target, *cost, formula=formula) * by_cost
     slope = jnp.where(seen.bad, jnp.nan, slope)
-    return (numerics.weighted(slope, None, weight),)
+    return (numerics.times(slope, weight),)
 
 
 class _Seen(NamedTuple):
@@ -192,7 +192,7 @@ def _of_class(seen: _Seen) -> tuple[Array, Array, Array]:
     total, lead = _sum([jnp.exp(z - top) for z in others]), own - top
     odds = jnp.where(is_beyond(own, top), -jnp.inf, lead - jnp.log(total))
     ratio, odds = (jnp.where(seen.bad, jnp.nan, x) for x in (total * jnp.exp(-lead), odds))
-    p = numerics.weighted(1 / (1 + ratio), seen.mask, None)
+    p = numerics.masked(1 / (1 + ratio), seen.mask)
     return p, 1 / (1 + 1 / ratio), odds
 
 

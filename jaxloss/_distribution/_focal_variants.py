@@ -203,7 +203,7 @@ def _asymmetric_of_shares(
     hit, miss = softmax.log_pair(part)
     q, p = jnp.exp(-g_positive * numerics.finite(miss)), jnp.exp(-g_negative * numerics.finite(hit))
     weight = y * q + (1 - y) * p
-    t = t if part.class_weights is None else t * part.class_weights
+    t = numerics.times(t, part.class_weights)
     weight = jax.lax.stop_gradient(weight) if detach_weight else weight
     return numerics.product(t * weight, hit).sum(part.axis)
 

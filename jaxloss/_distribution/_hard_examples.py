@@ -8,7 +8,7 @@ from typing import Annotated, Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import checks, softmax
+from jaxloss._core import checks, numerics, softmax
 from jaxloss._core.cost import Cost
 from jaxloss._core.families import classification
 from jaxloss._core.labels import Competing, Independent, per_position
@@ -110,7 +110,7 @@ def reduce_hardest(
     cost: Cost, fraction: Array, options: Mapping[str, Any], data: Competing | Independent
 ) -> Array:
     """Reduces the largest of a loss's values, weighted first; what weighs 0 takes no part."""
-    each = cost.each() if data.weights is None else cost.each() * data.weights
+    each = numerics.times(cost.each(), data.weights)
     selected, _ = hardest(each, fraction, _candidates(data), options["axis_name"])
     return _reduce(cost, selected, options, data)
 
@@ -127,7 +127,7 @@ def _reduce(
     cost: Cost, selected: Array, options: Mapping[str, Any], data: Competing | Independent
 ) -> Array:
     """Reduces the values that are selected; their weights never enter the denominator."""
-    factors = selected if data.weights is None else selected * data.weights
+    factors = numerics.times(selected, data.weights)
     return reduce_values(
         cost.times(factors),
         options["reduction"],

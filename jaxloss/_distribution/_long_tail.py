@@ -195,7 +195,7 @@ def _seesaw(part: Competing, smoothing: Array | None, *constants: Array) -> Arra
         odds = _seesaw_odds(z, part.labels, *constants, axis=axis)
         return part.weighted(sigmoid.log_pair(odds * part.poison())[0])
     t = softmax.smoothed(part, smoothing)
-    t = t if part.class_weights is None else t * part.class_weights
+    t = numerics.times(t, part.class_weights)
     odds = _seesaw_odds_of_classes(z, *constants, axis=axis)
     return numerics.product(t, sigmoid.log_pair(odds)[0]).sum(axis)
 

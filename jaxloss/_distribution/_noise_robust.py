@@ -175,8 +175,7 @@ def _symmetric_of_shares(
     part: Competing, smoothing: Array | None, alpha: Array, beta: Array, log_zero: Array
 ) -> Array:
     t, (hit, _) = softmax.smoothed(part, smoothing), softmax.log_pair(part)
-    weighted = t if part.class_weights is None else t * part.class_weights
-    forward = numerics.product(weighted, hit).sum(part.axis)
+    forward = numerics.product(numerics.times(t, part.class_weights), hit).sum(part.axis)
     reverse = (_surprise(t, log_zero) * jnp.exp(-hit)).sum(part.axis)
     return numerics.product(alpha, forward) + beta * part.weighted(reverse)
 

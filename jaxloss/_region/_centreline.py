@@ -217,14 +217,13 @@ def soft_skeleton(
 @functools.partial(jax.jit, static_argnames=("iterations", "axes"))
 def _skeleton(v: Array, inside: Array | None, iterations: int, axes: tuple[int, ...]) -> Array:
     """The soft skeleton; its derivative keeps two arrays of each iteration and finds the others."""
-    if inside is not None:
-        v = jnp.where(inside, v, 0)
+    v = numerics.masked(v, inside)
 
     def peel(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         return _peeled(*state, inside, axes), None
 
     (_, skeleton), _ = lax.scan(peel, (v, jnp.zeros_like(v)), length=iterations + 1)
-    return skeleton if inside is None else jnp.where(inside, skeleton, 0)
+    return numerics.masked(skeleton, inside)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(3,))
@@ -244,7 +243,7 @@ def _highest(v: Array, inside: Array | None, windows: tuple[tuple[int, ...], ...
         v = jnp.where(inside, v, -jnp.inf)
     for axes in windows:
         v = _maximum(v, axes)
-    return v if inside is None else jnp.where(inside, v, 0)
+    return numerics.masked(v, inside)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

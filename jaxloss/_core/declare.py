@@ -138,9 +138,7 @@ def _sorted(
             fixed.append((key, str, value))
             continue
         if parameter.interval is not None and value is not None:
-            value = _number(key, value, parameter.interval, dtype)
-            if parameter.interval.most is not None:
-                checks.ordered(key, value, parameter.interval.most, values)
+            value = _number(key, values, parameter.interval, dtype)
         elif parameter.is_array and value is not None:
             convert = functools.partial(_array, key)
             value = jax.tree.map(convert, value) if parameter.holds_several else convert(value)
@@ -149,7 +147,9 @@ def _sorted(
         if value is None and not parameter.may_be_none:
             choices = " or ".join(map(repr, parameter.choices)) or "a value"
             checks.fail(TypeError, key, None, "an array" if parameter.is_array else choices)
-        if parameter.is_array and not isinstance(value, _Exact):
+        if isinstance(value, _Exact):
+            fixed.append((key, _Exact, value or None))
+        elif parameter.is_array:
             traced[key] = value
         else:
             fixed.append((key, type(value), _hashable(key, value)))
@@ -171,8 +171,9 @@ class _Exact(float):
     """A number that selects a formula."""
 
 
-def _number(key: str, value: Any, interval: Interval, dtype: Any) -> Any:
+def _number(key: str, values: dict[str, Any], interval: Interval, dtype: Any) -> Any:
     """A hyper-parameter, checked as far as it is known; a list of numbers in the given dtype."""
+    value = values[key]
     if isinstance(value, (list, tuple)):
         value = jnp.asarray(value) if any(map(checks.is_array, value)) else np.asarray(value)
         if value.dtype.kind == "f":
@@ -182,6 +183,8 @@ def _number(key: str, value: Any, interval: Interval, dtype: Any) -> Any:
         checks.some_above_0(key, value)
     if interval.scalar:
         checks.scalar(key, value)
+    if interval.most is not None:
+        checks.ordered(key, value, interval.most, values)
     if isinstance(value, (int, float)) and value in interval.exact:
         return _Exact(value)
     return jnp.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else value

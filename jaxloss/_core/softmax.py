@@ -34,7 +34,7 @@ def cost(
     formula: Callable[..., Array],
     data: labelled.Competing,
     *parameters: Array,
-    label_smoothing: Array | float | None = None,
+    label_smoothing: Array | None = None,
     factors: Array | None = None,
 ) -> Cost:
     """Returns `sum_c w_c y_c formula(-log p_c, -log(1 - p_c))` of each position, 0 where masked.
@@ -43,18 +43,16 @@ def cost(
       formula: An elementwise function of `-log p`, `-log(1 - p)` and the parameters.
       data: The logits, or probabilities, and their labels.
       *parameters: Scalars, passed on to `formula`; derivatives reach them.
-      label_smoothing: `y` becomes `(1 - e) y + e / C` over the `C` classes not removed. A Python
-        number is 0: none, as None.
+      label_smoothing: `y` becomes `(1 - e) y + e / C` over the `C` classes not removed. None: 0.
       factors: What `w` holds besides the class weights; broadcasts to the logits. None: 1.
     """
-    smoothing = smoothing_of(label_smoothing)
     if data.class_weights is not None:
         factors = data.class_weights if factors is None else factors * data.class_weights
-    if data.has_ids and smoothing is None:
+    if data.has_ids and label_smoothing is None:
         return _of_targets(formula, data, factors, parameters)
     part = bind(_of_shares, formula=formula)
     plain = data._replace(class_weights=None)
-    values = labelled.per_position(part, plain, smoothing, factors, *parameters)
+    values = labelled.per_position(part, plain, label_smoothing, factors, *parameters)
     if data.are_probabilities:
         return values
     return _in_planes(values, data, formula)
@@ -72,11 +70,6 @@ def _in_planes(cost: Cost, data: labelled.Competing, formula: Callable[..., Arra
     if lines.pays(data.logits, data.axis):
         on_gpu = lines.in_lines(bind(soft_planes.with_slope, axis=lines.CLASSES, **fixed))
     return cost._replace(both=cost.both._replace(gpu=on_gpu, tpu=on_tpu))
-
-
-def smoothing_of(label_smoothing: Array | float | None) -> Array | None:
-    """Returns the share of each target that is spread; None where none is, for any data."""
-    return None if isinstance(label_smoothing, float) else label_smoothing
 
 
 def _of_shares(
@@ -169,16 +162,15 @@ def _of_statistics(
     return numerics.weighted(formula(*sigmoid.log_pair(odds), *parameters), mask, factors)
 
 
-def cross_entropy(data: labelled.Competing, label_smoothing: Array | float | None = None) -> Cost:
+def cross_entropy(data: labelled.Competing, label_smoothing: Array | None = None) -> Cost:
     """Returns `sum_c w_c y_c (-log p_c)` of each position, 0 where masked.
 
     Of soft labels it needs no log-odds: `-log p_c = (top - z_c) + log1p(rest)` does not cancel.
     """
-    smoothing = smoothing_of(label_smoothing)
-    if data.are_probabilities or (data.has_ids and smoothing is None):
+    if data.are_probabilities or (data.has_ids and label_smoothing is None):
         return cost(sigmoid.surprise, data, label_smoothing=label_smoothing)
     plain, factors = data._replace(class_weights=None), data.class_weights
-    values = labelled.per_position(_cross_entropy, plain, smoothing, factors)
+    values = labelled.per_position(_cross_entropy, plain, label_smoothing, factors)
     if blocks(data.logits, data.axis) > 1:  # of which the devices would exchange more numbers
         return values
     on_cpu = bind(_with_slope, axis=data.axis, has_ids=data.has_ids)

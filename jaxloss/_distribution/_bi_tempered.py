@@ -8,7 +8,7 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import numerics, softmax
+from jaxloss._core import numerics
 from jaxloss._core.families import classification
 from jaxloss._core.labels import Competing, per_position
 from jaxloss._core.reading import competing
@@ -70,8 +70,7 @@ def bi_tempered(
       NeurIPS 2019. https://arxiv.org/abs/1906.03361
     """
     data = competing(logits, labels, options)
-    smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(per_position(_bi_tempered, data, smoothing, t1, t2), options, data)
+    return reduce(per_position(_bi_tempered, data, label_smoothing, t1, t2), options, data)
 
 
 def _bi_tempered(part: Competing, smoothing: Array | None, t1: Array, t2: Array) -> Array:

@@ -104,11 +104,10 @@ def cross_entropy(
       Chowdhery et al. PaLM (z-loss). 2022. https://arxiv.org/abs/2204.02311
     """
     data = competing(logits, labels, options)
-    if isinstance(z_loss, float):  # 0
+    if z_loss is None:
         cost = cross_entropy_of(data, label_smoothing)
     else:
-        smoothing = softmax.smoothing_of(label_smoothing)
-        cost = per_position(_with_z_loss, data, smoothing, z_loss)
+        cost = per_position(_with_z_loss, data, label_smoothing, z_loss)
     return reduce(cost, options, data)
 
 
@@ -156,7 +155,7 @@ def binary_cross_entropy(
 
 def cross_entropy_of(
     data: Competing | Independent,
-    label_smoothing: Array | float | None = None,
+    label_smoothing: Array | None = None,
     pos_weight: Array | None = None,
 ) -> Cost:
     """Returns the cross-entropy of each position where classes compete, else of each element."""
@@ -164,7 +163,7 @@ def cross_entropy_of(
         return softmax.cross_entropy(data, label_smoothing)
     formula = bind(_binary_cross_entropy, probabilities=data.are_probabilities)
     of_finite = None if data.are_probabilities else _of_finite
-    parameters = softmax.smoothing_of(label_smoothing), weight_of_positives(pos_weight, data)
+    parameters = label_smoothing, weight_of_positives(pos_weight, data)
     return sigmoid.cost(formula, data, *parameters, of_finite=of_finite)
 
 

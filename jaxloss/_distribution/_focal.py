@@ -176,22 +176,23 @@ def focal_of(
     data: Competing | Independent,
     gamma: Array | float,
     alpha: Array | None = None,
-    label_smoothing: Array | float | None = None,
+    label_smoothing: Array | None = None,
     pos_weight: Array | None = None,
 ) -> Cost:
     """Returns the focal loss of each position where classes compete, else of each element."""
     if alpha is not None and alpha.ndim > 0:
         alpha = per_class("alpha", alpha, data.logits, data.axis)
-    smoothing = softmax.smoothing_of(label_smoothing)
     if isinstance(data, Competing):
         gamma = jnp.asarray(gamma, data.logits.dtype)
-        return softmax.cost(_softmax_focal, data, gamma, label_smoothing=smoothing, factors=alpha)
+        return softmax.cost(
+            _softmax_focal, data, gamma, label_smoothing=label_smoothing, factors=alpha
+        )
     if alpha is not None:
         alpha = checks.number("alpha", alpha, alpha.dtype, "[0, 1]")
     formula = bind(sigmoid_focal_of, probabilities=data.are_probabilities)
     factor = weight_of_positives(pos_weight, data)
     exponent = None if isinstance(gamma, float) else gamma
-    return sigmoid.cost(formula, data, exponent, alpha, factor, smoothing)
+    return sigmoid.cost(formula, data, exponent, alpha, factor, label_smoothing)
 
 
 def _softmax_focal(hit: Array, miss: Array, gamma: Array) -> Array:

@@ -125,18 +125,18 @@ def asymmetric(
       https://arxiv.org/abs/2009.14119
     """
     data = read(logits, labels, activation, options)
-    smoothing = softmax.smoothing_of(label_smoothing)
     fixed = {"detach_weight": detach_weight}
     if not isinstance(data, Competing):
         formula = bind(_asymmetric, **fixed, probabilities=data.are_probabilities)
-        cost = sigmoid.cost(formula, data, smoothing, gamma_positive, gamma_negative, clip)
+        parameters = label_smoothing, gamma_positive, gamma_negative, clip
+        cost = sigmoid.cost(formula, data, *parameters)
         return reduce(cost, options, data)
     gamma_positive += 0 * (gamma_negative + clip)  # NaN is what is out of its range, used or not
-    if data.has_ids and smoothing is None:
+    if data.has_ids and label_smoothing is None:
         cost = softmax.cost(bind(_asymmetric_of_target, **fixed), data, gamma_positive)
     else:
         formula = bind(_asymmetric_of_shares, **fixed)
-        cost = per_position(formula, data, smoothing, gamma_positive, gamma_negative)
+        cost = per_position(formula, data, label_smoothing, gamma_positive, gamma_negative)
     return reduce(cost, options, data)
 
 

@@ -93,8 +93,7 @@ def top_k_cross_entropy(
       Segmentation. 2016. https://arxiv.org/abs/1605.06885
     """
     data = competing(logits, labels, options)
-    smoothing = softmax.smoothing_of(label_smoothing)
-    cost = per_position(softmax.cross_entropy, data, smoothing)
+    cost = per_position(softmax.cross_entropy, data, label_smoothing)
     if threshold is None:
         if min_kept is not None:
             checks.fail(ValueError, "min_kept", min_kept, "None where `threshold` is None")

@@ -72,8 +72,7 @@ def ldam(
     n = _per_class("class_counts", class_counts, data)
     rarest = jnp.where(n > 0, n, jnp.inf).min()
     margin = max_margin * jnp.where(n == 0, 1, numerics.divide(rarest, n)) ** 0.25
-    smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(of_changed(_ldam, data, scale, margin, smoothing), options, data)
+    return reduce(of_changed(_ldam, data, scale, margin, label_smoothing), options, data)
 
 
 @classification
@@ -122,8 +121,7 @@ def logit_adjusted(
     present = pi != 0
     log_prior = jnp.log(jnp.where(present, pi, 1)) - jnp.log(pi.sum())
     shift = numerics.product(tau, jnp.where(present, log_prior, -jnp.inf))
-    smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(of_changed(_logit_adjusted, data, shift, smoothing), options, data)
+    return reduce(of_changed(_logit_adjusted, data, shift, label_smoothing), options, data)
 
 
 @classification
@@ -175,8 +173,7 @@ def seesaw(
     data = competing(logits, labels, options)
     log_counts = jnp.log(jnp.maximum(_per_class("class_counts", class_counts, data), 1))
     constants = jax.lax.stop_gradient((p, q, log_counts))
-    smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(per_position(_seesaw, data, smoothing, *constants), options, data)
+    return reduce(per_position(_seesaw, data, label_smoothing, *constants), options, data)
 
 
 def _ldam(part: Competing, scale: Array, margin: Array, smoothing: Array | None) -> Cost:

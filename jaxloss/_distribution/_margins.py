@@ -80,8 +80,7 @@ def arcface(
       CVPR 2019, equation 3. https://arxiv.org/abs/1801.07698
     """
     data = competing(cosines, labels, options, prediction="cosines")
-    smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(of_changed(_arcface, data, scale, margin, smoothing), options, data)
+    return reduce(of_changed(_arcface, data, scale, margin, label_smoothing), options, data)
 
 
 @classification
@@ -128,8 +127,7 @@ def cosface(
       Processing Letters 2018. https://arxiv.org/abs/1801.05599
     """
     data = competing(cosines, labels, options, prediction="cosines")
-    smoothing = softmax.smoothing_of(label_smoothing)
-    return reduce(of_changed(_cosface, data, scale, margin, smoothing), options, data)
+    return reduce(of_changed(_cosface, data, scale, margin, label_smoothing), options, data)
 
 
 def of_changed(formula: Formula, data: Competing, *parameters: Array | None) -> Cost:

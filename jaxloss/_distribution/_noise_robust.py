@@ -65,11 +65,10 @@ def generalized_cross_entropy(
       Labels. NeurIPS 2018. https://arxiv.org/abs/1805.07836
     """
     data = competing(logits, labels, options)
-    smoothing = softmax.smoothing_of(label_smoothing)
-    if data.has_ids and smoothing is None:
+    if data.has_ids and label_smoothing is None:
         cost = softmax.cost(_generalized, data, q)
     else:
-        cost = per_position(_generalized_of_shares, data, smoothing, q)
+        cost = per_position(_generalized_of_shares, data, label_smoothing, q)
     return reduce(cost, options, data)
 
 
@@ -114,11 +113,11 @@ def symmetric_cross_entropy(
       Labels. ICCV 2019. https://arxiv.org/abs/1908.06112
     """
     data = competing(logits, labels, options)
-    smoothing = softmax.smoothing_of(label_smoothing)
-    if data.has_ids and smoothing is None:
+    if data.has_ids and label_smoothing is None:
         cost = softmax.cost(_symmetric, data, alpha, beta, log_zero)
     else:
-        cost = per_position(_symmetric_of_shares, data, smoothing, alpha, beta, log_zero)
+        parameters = label_smoothing, alpha, beta, log_zero
+        cost = per_position(_symmetric_of_shares, data, *parameters)
     return reduce(cost, options, data)
 
 

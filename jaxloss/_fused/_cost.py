@@ -221,10 +221,10 @@ def parameters(
     *,
     class_weights: ArrayLike | None,
     bias: ArrayLike | None = None,
-    **numbers: Array | float | None,
+    **numbers: Array | None,
 ) -> Parameters:
-    """Reads the options of the cost; a number that is None, or a Python number, is switched off."""
-    found = {name: a for name, a in numbers.items() if not isinstance(a, (float, type(None)))}
+    """Reads the options of the cost; None is switched off."""
+    found = {name: a for name, a in numbers.items() if a is not None}
     for name, value in (("bias", bias), ("class_weights", class_weights)):
         if value is not None:
             found[name] = checks.real(name, value, dtype)

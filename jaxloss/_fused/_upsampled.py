@@ -169,7 +169,7 @@ def _read(
     labels: ArrayLike,
     align_corners: bool,
     options: Mapping[str, Any],
-    **numbers: Array | float,
+    **numbers: Array | None,
 ) -> tuple[Arrays, Array, Array]:
     """Reads logits, their classes moved to the last axis, numbers, ids, and the ids' factors."""
     scores, at = checks.images(logits, labels, options["axis"])

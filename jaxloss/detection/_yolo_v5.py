@@ -120,7 +120,7 @@ def yolo_v5(
     def entropy(logits: Array, truth: Array, **options: Any) -> Array:
         options |= {"reduction": "sum", "axis_name": axis_name}
         plain = binary_cross_entropy(logits, truth, **options)
-        if isinstance(gamma, float):
+        if gamma is None:
             return plain
         focal = sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
         return jnp.where(gamma == 0, plain, focal)
@@ -154,7 +154,7 @@ def yolo_v5(
             pairs.label[..., None] == jnp.arange(classes, dtype=jnp.int32).reshape(1, 1, -1),
             where=taken[..., None],
             weights=pairs.share[..., None] / classes,
-            label_smoothing=label_smoothing,
+            label_smoothing=0.0 if label_smoothing is None else label_smoothing,
         )
     gains = {"box": box_gain, "objectness": objectness_gain, "classification": class_gain}
     parts = {name: batch * gains[name] * part for name, part in parts.items()}

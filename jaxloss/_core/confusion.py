@@ -150,7 +150,7 @@ def _pairs(pixels: Pixels, beside: Cost | None) -> Ways:
     if is_split(pixels.arrays[0], axis) or (beside is not None and formula is None):
         return ALIKE
     by_cpu = _by_cpu(pixels, axis, formula)
-    fixed = {"given": pixels.form.given, "formula": formula}
+    fixed = {"half": pixels.form.half, "formula": formula}
     few = turned.pays(pixels.arrays[0], axis)
     way = turned if few else gpu
     counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)

@@ -31,14 +31,14 @@ class Source(NamedTuple):
       statistics: `statistics(logits, ids, mask)`, the first three arrays of the cost.
       totals: `total(logits, weights, ids, mask, *others)`, the weighted sum of the cost.
       both: Beside it its derivative by the logits, written out.
-      given: The dtype of half precision in which the logits came, or None.
+      half: The dtype of half precision in which the logits came, or None.
     """
 
     logits: Array
     statistics: Callable[..., tuple[Array, ...]]
     totals: Ways
     both: Ways
-    given: Any = None
+    half: Any = None
 
 
 Both = Callable[..., tuple[Array, Array]]
@@ -59,7 +59,7 @@ class Cost(NamedTuple):
       source: What some platforms compute a sum from instead; None: from the arrays too.
       both: How platforms compute `both(x, denominator, weights, *others)`, the weighted sum of the
         values, and the derivative by `x` of that over the denominator.
-      given: The dtype of half precision in which `x` came, or None.
+      half: The dtype of half precision in which `x` came, or None.
     """
 
     formula: Callable[..., Array]
@@ -68,7 +68,7 @@ class Cost(NamedTuple):
     of_target: Callable[..., Array] | None = None
     source: Source | None = None
     both: Ways = ALIKE
-    given: Any = None
+    half: Any = None
 
     @property
     def is_written(self) -> bool:
@@ -100,7 +100,7 @@ class Cost(NamedTuple):
     def each(self) -> Array:
         """Returns every value."""
         evaluate = in_chunks(self.formula, self._cut)
-        values = recomputed(self.formula, evaluate, self.given)(*self.arrays)
+        values = recomputed(self.formula, evaluate, self.half)(*self.arrays)
         return values if self.classes is None else values.squeeze(self.classes)
 
     def over(self, denominator: Array, weights: Array | None) -> Array:
@@ -117,7 +117,7 @@ class Cost(NamedTuple):
             weights = jnp.expand_dims(weights, self.classes)
         x, *others = self.arrays
         total = bind(weighted_sum, formula=self.formula)
-        quotient = _quotient(total, self._cut, self.both, self.given)
+        quotient = _quotient(total, self._cut, self.both, self.half)
         return quotient(x, denominator, weights, *others)
 
     def apart(self) -> Cost:
@@ -127,7 +127,7 @@ class Cost(NamedTuple):
         """
         if self.source is None:
             return self
-        logits, rest = numerics.hidden(self.source.logits, self.source.given, self.arrays[3:])
+        logits, rest = numerics.hidden(self.source.logits, self.source.half, self.arrays[3:])
         source = self.source._replace(logits=logits)
         return self._replace(arrays=(*self.arrays[:3], *rest), source=source)
 
@@ -205,7 +205,7 @@ def _quotient(
     total: Callable[..., Array],
     axes: tuple[int, ...] | None,
     both: Ways,
-    given: Any,
+    half: Any,
 ) -> Callable[..., Array]:
     """Makes a sum `total(x, *others)` over a denominator: `quotient(x, denominator, *others)`.
 
@@ -213,7 +213,7 @@ def _quotient(
       total: The sum.
       axes: Those that may be cut; None: it is a sum of elements.
       both: How platforms compute the sum beside the derivative by `x`.
-      given: The dtype of half precision in which `x` came, or None.
+      half: The dtype of half precision in which `x` came, or None.
     """
     evaluate = bind(_over, total=in_chunks(total, axes))
     if both.cpu is not None:
@@ -226,7 +226,7 @@ def _quotient(
         directions = tuple(tangents[i] for i in moving)
         if 1 not in moving and all(jnp.shape(primals[i]) == primals[0].shape for i in moving):
             ways = both if moving == (0,) else ALIKE
-            sum_, *slopes = _with_slopes(total, axes, moving, ways, given)(*primals)
+            sum_, *slopes = _with_slopes(total, axes, moving, ways, half)(*primals)
             return numerics.divide(sum_, primals[1]), dot(slopes, directions)
         over = bind(_over, total=total)
         return quotient(*primals), linear_of(over, moving)(primals, directions)
@@ -249,7 +249,7 @@ def _with_slopes(
     axes: tuple[int, ...] | None,
     moving: tuple[int, ...],
     both: Ways,
-    given: Any,
+    half: Any,
 ) -> Callable[..., tuple[Array, ...]]:
     """A sum beside its derivatives over the denominator: both are known in one pass."""
     function = bind(sum_and_slopes, total=total, moving=moving)
@@ -257,7 +257,7 @@ def _with_slopes(
         ways = both._replace(cpu=both.cpu or chunked(function, axes))
         return recomputed(function, ways.otherwise(function))
     # What costs nothing but arithmetic a GPU does twice rather than write it to memory.
-    apart = bind(_sum_apart, total=total, moving=moving, given=given)
+    apart = bind(_sum_apart, total=total, moving=moving, half=half)
     default = apart if axes is None else function
     return recomputed(function, in_chunks(function, axes, default))
 
@@ -276,8 +276,8 @@ def _sum_apart(
     *others: Any,
     total: Callable[..., Array],
     moving: tuple[int, ...],
-    given: Any,
+    half: Any,
 ) -> tuple[Array, ...]:
-    again = hide(x, given)
+    again = hide(x, half)
     slopes = sum_and_slopes(again, denominator, *others, total=total, moving=moving)[1:]
     return total(x, *others), *slopes

@@ -43,7 +43,7 @@ def with_slope(
     *arrays: Any,
     formula: Formula,
     axis: int,
-    given: Any = None,
+    half: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum `L`, and `dL/dz_c = dL/dx dx/dz_c` by the target's log-odds `x`.
 
@@ -58,7 +58,7 @@ def with_slope(
     odds = odds if simple else hide(odds)
     sum_ = _sum(odds, factor, ids, mask, *rest, formula=formula)
     # Before they get a class axis: behind one the compiler makes more loops of half precision.
-    logits, *again = numerics.hidden(logits, given, weights, *arrays)
+    logits, *again = numerics.hidden(logits, half, weights, *arrays)
     factor, ids, mask, *rest = beside_classes(axis, *again)
     target = _target(logits, ids, mask, axis, in_planes=False)
     if simple:
@@ -80,7 +80,7 @@ def counts(
     weight: Array | None,
     *cost: Any,
     axis: int,
-    given: Any = None,
+    half: Any = None,
     formula: Formula | None = None,
 ) -> tuple[Array, ...]:
     """Returns the sums of `w p y`, `w p (1 - y)`, `w (1 - p) y` and again `w p y`: `[B, C]` each.
@@ -88,7 +88,7 @@ def counts(
     The last two are constants for the derivative. Beside a cost, a formula of the target and of
     the arrays `cost`, none is, and its sum stands last: `[B, 1]`.
     """
-    share = _shares(logits, ids, mask, axis, given, kept=True)
+    share = _shares(logits, ids, mask, axis, half, kept=True)
     parts = [
         jnp.where(share.hit, share.own, 0),
         jnp.where(share.hit, 0, share.p),
@@ -108,7 +108,7 @@ def slope_of_counts(
     weight: Array | None,
     *others: Any,
     axis: int,
-    given: Any = None,
+    half: Any = None,
     formula: Formula | None = None,
 ) -> tuple[Array]:
     """Returns the derivative of these sums times four factors, behind the arrays of the cost.
@@ -121,7 +121,7 @@ def slope_of_counts(
     if formula is not None:
         by_own = by_own - by_missed
     kept = axis != logits.ndim - 1
-    args = logits, ids, mask, axis, given, kept
+    args = logits, ids, mask, axis, half, kept
     share = _shares(*args)
     space = classes.positions(logits.ndim, axis)
     a, b = (jnp.expand_dims(x, space) for x in (by_own, by_other))
@@ -165,7 +165,7 @@ def _shares(
     ids: Array,
     mask: Array | None,
     axis: int,
-    given: Any,
+    half: Any,
     kept: bool,
     after: Sequence[Array] = (),
 ) -> _Share:
@@ -175,7 +175,7 @@ def _shares(
     to be the same: it would write them to memory for both.
     """
     count = logits.shape[axis]
-    logits, ids = numerics.hidden(logits, given, ids)
+    logits, ids = numerics.hidden(logits, half, ids)
     target = _target(logits, ids, mask, axis, in_planes=kept and count <= PLANES)
     # One more reduction over the last axis would split the loop; of planes it is one step less.
     at_once = len(target.shares) == 1
@@ -189,7 +189,7 @@ def _shares(
     missed, unit, top, odds, ids, own = jax.lax.optimization_barrier(
         (missed, unit, target.top, odds, ids, target.own * unit)
     )
-    logits, _ = numerics.hidden(logits, given, after)
+    logits, _ = numerics.hidden(logits, half, after)
     hit = jax.lax.broadcasted_iota(ids.dtype, logits.shape, axis) == ids
     return _Share(hit, jnp.exp(finite(logits, mask) - top) * unit, missed, odds, own)
 

@@ -90,14 +90,14 @@ class Form(NamedTuple):
       has_ids: Whether labels are ids, with size 1 at the class axis.
       without_background: Whether class 0 is left out.
       by_statistics: Whether what a position's target needs of all classes comes first.
-      given: The dtype of half precision in which the logits came, or None.
+      half: The dtype of half precision in which the logits came, or None.
     """
 
     activation: str | None
     has_ids: bool
     without_background: bool = False
     by_statistics: bool = False
-    given: Any = None
+    half: Any = None
 
     @property
     def has_competing_ids(self) -> bool:
@@ -121,7 +121,7 @@ class Form(NamedTuple):
                 return self._scored((tp, fp, jax.lax.stop_gradient(fn), *rest), axis)
             y = labels.one_hot(ids, valid, z, axis)
             if self.activation == "softmax":
-                p, fn = jax.nn.softmax(z, axis), margin.missed(z, ids, valid, axis, self.given)
+                p, fn = jax.nn.softmax(z, axis), margin.missed(z, ids, valid, axis, self.half)
                 q = fn + y * (jax.lax.stop_gradient(p) - p) + (1 - y) * (1 - p)
                 return self._scored((p * y, p * (1 - y), fn, p, q, y), axis)
         else:
@@ -265,7 +265,7 @@ def _competing(
         None if x is None else jnp.expand_dims(x, data.axis) for x in (data.mask, data.weights)
     )
     y = jnp.expand_dims(data.labels, data.axis) if data.has_ids else data.labels
-    return Form("softmax", data.has_ids, given=data.given), (data.logits, y, mask), mask, weight
+    return Form("softmax", data.has_ids, half=data.half), (data.logits, y, mask), mask, weight
 
 
 def difference(p: Array, q: Array, y: Array) -> Array:

@@ -30,7 +30,7 @@ class Competing(NamedTuple):
     masked makes value and gradient NaN.
 
     Attributes:
-      given: The dtype of half precision in which the logits came; None: it is theirs, or they were
+      half: The dtype of half precision in which the logits came; None: it is theirs, or they were
         computed.
     """
 
@@ -41,11 +41,11 @@ class Competing(NamedTuple):
     class_weights: Array | None
     axis: int
     are_probabilities: bool = False
-    given: Any = None
+    half: Any = None
 
     def of(self, logits: Array) -> Competing:
         """The same positions with other logits, computed from these."""
-        return self._replace(logits=logits, given=None)
+        return self._replace(logits=logits, half=None)
 
     @property
     def has_ids(self) -> bool:
@@ -106,7 +106,7 @@ class Independent(NamedTuple):
         these are numbers.
       are_probabilities: Whether `logits` already are probabilities.
       axis: The class axis; None: there is none.
-      given: The dtype of half precision in which the logits came, or None.
+      half: The dtype of half precision in which the logits came, or None.
     """
 
     logits: Array
@@ -117,7 +117,7 @@ class Independent(NamedTuple):
     classes: Array | None = None
     are_probabilities: bool = False
     axis: int | None = None
-    given: Any = None
+    half: Any = None
 
     @property
     def labels(self) -> Array:

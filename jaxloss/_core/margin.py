@@ -191,12 +191,12 @@ def shares(
     return hit, others, missed, y
 
 
-def missed(logits: Array, ids: Array, mask: Array | None, axis: int, given: Any = None) -> Array:
+def missed(logits: Array, ids: Array, mask: Array | None, axis: int, half: Any = None) -> Array:
     """Returns `(1 - p) y` of ids, a constant: what other classes take of each position's target.
 
     A GPU gets it as one number for each position, of which it then sums those of each class.
     """
-    logits, ids = numerics.hidden(jax.lax.stop_gradient(logits), given, ids)
+    logits, ids = numerics.hidden(jax.lax.stop_gradient(logits), half, ids)
     share = jnp.exp(logits - logits.max(axis, keepdims=True))
     hit = labels.is_target(ids, logits.shape, axis)
     if is_split(logits, axis):  # a selection would have to be split as the logits are

@@ -63,25 +63,25 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def hidden(x: Array, given: Any, *others: Any) -> tuple[Any, ...]:
+def hidden(x: Array, half: Any, *others: Any) -> tuple[Any, ...]:
     """Returns arrays that a compiler does not find equal to these: it shares nothing of them.
 
     Args:
       x: An array.
-      given: The dtype of half precision in which it came, so that it is hidden before it is cast,
+      half: The dtype of half precision in which it came, so that it is hidden before it is cast,
         as the cast would be written to memory; None: it was not.
       *others: More arrays, or trees of them.
     """
-    kept = x if given is None else x.astype(given)
+    kept = x if half is None else x.astype(half)
     kept, *others = jax.lax.optimization_barrier((kept, *others))
     return kept.astype(x.dtype), *others
 
 
 @hidden.defjvp
 def _(
-    given: Any, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    half: Any, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    results = hidden(primals[0], given, *primals[1:])
+    results = hidden(primals[0], half, *primals[1:])
 
     def alike(result: Array, t: Array) -> Array:
         if t.dtype == jax.dtypes.float0:

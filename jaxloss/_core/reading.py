@@ -60,7 +60,7 @@ def competing(
     if scores.shape[axis] == 0:
         checks.fail(ValueError, prediction, f"of shape {scores.shape}", "one class at least")
     targets = _matching(labels, scores, axis, prediction)
-    scores, given = _computed(scores)
+    scores, half = _computed(scores)
     positions = checks.without(scores.shape, axis)
 
     mask = read_mask(options.get("where"), positions)
@@ -79,7 +79,7 @@ def competing(
         ),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         axis=axis,
-        given=given,
+        half=half,
     )
 
 
@@ -96,7 +96,7 @@ def independent(
     if options["axis"] is not None and scores.ndim > 0:
         axis = checks.axis(options["axis"], scores.ndim)
     targets = _matching(labels, scores, axis)
-    scores, given = _computed(scores)
+    scores, half = _computed(scores)
 
     mask = read_mask(options.get("where"), scores.shape, axis)
     at = axis if targets.ndim < scores.ndim else None  # the axis that ids do not have
@@ -121,7 +121,7 @@ def independent(
         classes=classes,
         are_probabilities=activation is None,
         axis=axis,
-        given=given,
+        half=half,
     )
 
 

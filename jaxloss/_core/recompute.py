@@ -19,7 +19,7 @@ Array = jax.Array
 def recomputed(
     formula: Callable[..., Any],
     evaluate: Callable[..., Any] | None = None,
-    given: Any = None,
+    half: Any = None,
 ) -> Callable[..., Any]:
     """Makes a function whose derivative, of any order and in both modes, is recomputed.
 
@@ -31,7 +31,7 @@ def recomputed(
     Args:
       formula: A function of arrays, to one or several.
       evaluate: Another way to compute its value; the derivatives are those of `formula`.
-      given: The dtype of half precision in which the first argument came, or None.
+      half: The dtype of half precision in which the first argument came, or None.
     """
 
     @jax.custom_jvp
@@ -40,7 +40,7 @@ def recomputed(
 
     def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         moving = moving_of(tangents)
-        linear = linear_of(formula, moving, given)
+        linear = linear_of(formula, moving, half)
         return function(*primals), linear(primals, tuple(tangents[i] for i in moving))
 
     function.defjvp(jvp, symbolic_zeros=True)
@@ -49,13 +49,13 @@ def recomputed(
 
 @functools.cache
 def linear_of(
-    formula: Callable[..., Any], moving: tuple[int, ...], given: Any = None
+    formula: Callable[..., Any], moving: tuple[int, ...], half: Any = None
 ) -> Callable[..., Any]:
     """The derivative of a function along a direction of the arguments that move, recomputed."""
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def linear(primals: tuple[Any, ...], directions: tuple[Array, ...]) -> Any:
-        hidden = (hide(primals[0], given), *primals[1:])
+        hidden = (hide(primals[0], half), *primals[1:])
 
         def moved(*values: Array) -> Any:
             return formula(*replaced(hidden, moving, values))
@@ -86,11 +86,11 @@ def dot(one: Sequence[Array], other: Sequence[Array]) -> Array:
     return functools.reduce(jnp.add, products)
 
 
-def hide(x: Array, given: Any) -> Array:
+def hide(x: Array, half: Any) -> Array:
     """Returns `x` in a form that the compiler does not find equal to `x`.
 
     The barrier serves a GPU; a CPU's compiler removes it too early, but does not see that the
     condition always holds.
     """
-    (x,) = numerics.hidden(x, given)
+    (x,) = numerics.hidden(x, half)
     return jnp.where((x == x) | (x != x), x, 0)

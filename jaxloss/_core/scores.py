@@ -89,7 +89,7 @@ def _cut_off(pixels: Pixels) -> Pixels:
     It would part the one loop that makes a slope of many last classes.
     """
     z, *rest = pixels.arrays
-    many = pixels.axis == z.ndim - 1 and z.shape[-1] > FEW and pixels.form.given is None
+    many = pixels.axis == z.ndim - 1 and z.shape[-1] > FEW and pixels.form.half is None
     return pixels._replace(arrays=(jax.lax.optimization_barrier(z), *rest)) if many else pixels
 
 

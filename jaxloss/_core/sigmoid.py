@@ -236,7 +236,7 @@ def cost(
     if of_finite is not None and all(a is None for a in read[2:]):
         finite = bind(_weighted, formula=of_finite)
         both = Ways(cpu=bind(_with_slope, formula=weighted, of_finite=finite))
-    return Cost(weighted, (*read, *parameters), both=both, given=data.given)
+    return Cost(weighted, (*read, *parameters), both=both, half=data.half)
 
 
 def _with_slope(

@@ -61,7 +61,7 @@ def with_slope(
     formula: Callable[..., Array],
     axis: int,
     has_ids: bool,
-    given: Any = None,
+    half: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum of `w sum_c y_c formula(-log p_c, -log(1 - p_c))`, and its slope.
 
@@ -71,17 +71,17 @@ def with_slope(
     see = functools.partial(_see, axis=axis, has_ids=has_ids)
     few, arrays = turned.pays(logits, axis), (logits, targets, smoothing, factors)
     if formula is sigmoid.surprise:
-        cost, slopes = _entropy(see, *arrays, few=few, given=given)
+        cost, slopes = _entropy(see, *arrays, few=few, half=half)
     else:
         costs = functools.partial(_costs, parameters=parameters, formula=formula)
-        cost, slopes = _other(see, costs, *arrays, few=few, given=given)
+        cost, slopes = _other(see, costs, *arrays, few=few, half=half)
     slope = numerics.divide(jnp.concatenate(slopes, axis), denominator)
     cost, slope = (numerics.weighted(x, mask, weights) for x in (cost, slope))
     return cost.sum(), slope
 
 
 def _entropy(
-    see: Callable[..., _Seen], logits: Array, *others: Any, few: bool, given: Any
+    see: Callable[..., _Seen], logits: Array, *others: Any, few: bool, half: Any
 ) -> tuple[Array, list[Array]]:
     """Returns the cross-entropy of each position, and its slope by each class or by their own.
 
@@ -94,7 +94,7 @@ def _entropy(
     element that looks at all classes.
     """
     row, cost = _row_and_cost(see(logits, *others, look=_split))
-    logits, *again = numerics.hidden(logits, given, *others)
+    logits, *again = numerics.hidden(logits, half, *others)
     if few:
         seen = see(logits, *again, look=_turned)
         row, _ = _row_and_cost(seen)
@@ -111,7 +111,7 @@ def _other(
     logits: Array,
     *others: Any,
     few: bool,
-    given: Any,
+    half: Any,
 ) -> tuple[Array, list[Array]]:
     """Returns the same of any other cost.
 
@@ -125,7 +125,7 @@ def _other(
     seen = see(logits, *others, look=_split)
     cost = _sum(x.cost for x in costs(seen, *_scale(seen.z)))
 
-    logits, *again = numerics.hidden(logits, given, *others)
+    logits, *again = numerics.hidden(logits, half, *others)
     seen = see(logits, *again, look=_split)
     scale, spread = _scale(seen.z), seen.spread
     each = costs(seen, *scale)
@@ -134,7 +134,7 @@ def _other(
         cost, pulls, below = (jnp.where(seen.bad, jnp.nan, x) for x in (cost, pulls, below))
     scale, spread, pulls, below = jax.lax.optimization_barrier((scale, spread, pulls, below))
 
-    logits, *again = numerics.hidden(logits, given, *again)
+    logits, *again = numerics.hidden(logits, half, *again)
     if few:
         seen = see(logits, *again, look=_turned)
         own = costs(seen.own(), *_scale(seen.z))

@@ -63,7 +63,7 @@ def _in_planes(cost: Cost, data: labelled.Competing, formula: Callable[..., Arra
     pays = soft_planes.pays(data.logits, data.axis) and is_large(data.logits)
     if not pays or blocks(data.logits, data.axis) > 1:
         return cost
-    fixed = {"formula": formula, "has_ids": data.has_ids, "given": data.given}
+    fixed = {"formula": formula, "has_ids": data.has_ids, "half": data.half}
     with_slope = bind(soft_planes.with_slope, axis=data.axis, **fixed)
     on_gpu = with_slope
     on_tpu = with_slope if soft_planes.pays_on_tpu(data.logits, data.axis, data.has_ids) else None
@@ -120,12 +120,12 @@ def _of_targets(
     axis = lines.CLASSES if merge else data.axis
     way = turned if few else gpu
     total = bind(way.total, formula=formula, axis=axis)
-    with_slope = bind(way.with_slope, formula=formula, axis=axis, given=data.given)
+    with_slope = bind(way.with_slope, formula=formula, axis=axis, half=data.half)
     if merge:
         total, with_slope = lines.in_lines(total), lines.in_lines(with_slope)
     on_tpu = turned.pays_on_tpu(data.logits, data.axis, turned.COSTS_ON_TPU)
     totals, both = (Ways(gpu=f, tpu=f if on_tpu else None) for f in (total, with_slope))
-    source = Source(data.logits, bind(_statistics, axis=data.axis), totals, both, data.given)
+    source = Source(data.logits, bind(_statistics, axis=data.axis), totals, both, data.half)
     return Cost(fixed, arrays, of_target=formula, source=source)
 
 

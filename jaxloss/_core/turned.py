@@ -50,11 +50,11 @@ def with_slope(
     *arrays: Any,
     formula: Formula,
     axis: int,
-    given: Any = None,
+    half: Any = None,
 ) -> tuple[Array, Array]:
     """Returns the sum `L` and `dL/dz_c` as `gpu.with_slope` does, each from one loop."""
     sum_ = total(logits, weights, *arrays, formula=formula, axis=axis)
-    logits, *again = numerics.hidden(logits, given, weights, *arrays)
+    logits, *again = numerics.hidden(logits, half, weights, *arrays)
     factor, *cost = gpu.beside_classes(axis, *again)
     seen = _see(logits, cost[0], cost[1], axis)
     slope = _slope_of_cost(seen, _of_target(seen), *cost, formula=formula)
@@ -68,7 +68,7 @@ def counts(
     weight: Array | None,
     *cost: Any,
     axis: int,
-    given: Any = None,
+    half: Any = None,
     formula: Formula | None = None,
 ) -> tuple[Array, ...]:
     """Returns the sums as `gpu.counts` does, two from a loop.
@@ -82,13 +82,13 @@ def counts(
         of_both = jax.lax.complex(one, other).sum(space)
         return of_both.real, of_both.imag
 
-    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
+    logits, ids, mask = numerics.hidden(logits, half, ids, mask)
     seen = _see(logits, ids, mask, axis)
     hit, (p, missed, _) = seen.hits[0], _of_class(seen)
     tp, fn = sums(jnp.where(hit, p, 0), jnp.where(hit, missed, 0))
 
     # Behind one barrier more: of what the next loop needs this one must share nothing.
-    logits, ids, mask = numerics.hidden(logits, given, ids, mask)
+    logits, ids, mask = numerics.hidden(logits, half, ids, mask)
     if logits.shape[axis] == 2:
         fp = jnp.flip(fn, -1)  # what one of two misses the other takes
         if formula is None:
@@ -112,16 +112,14 @@ def slope_of_counts(
     weight: Array | None,
     *others: Any,
     axis: int,
-    given: Any = None,
+    half: Any = None,
     formula: Formula | None = None,
 ) -> tuple[Array]:
     """Returns the derivative as `gpu.slope_of_counts` does."""
     *cost, by_own, by_other, by_missed, by_cost = others
     if formula is not None:
         by_own = by_own - by_missed
-    logits, ids, mask, by_own, by_other = numerics.hidden(
-        logits, given, ids, mask, by_own, by_other
-    )
+    logits, ids, mask, by_own, by_other = numerics.hidden(logits, half, ids, mask, by_own, by_other)
     seen = _see(logits, ids, mask, axis)
     target = _of_target(seen)
     unit = numerics.masked(1 / (target.own + target.rest), seen.mask)

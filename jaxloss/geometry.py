@@ -18,10 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import boxes as pairs
-from jaxloss._core import checks, polygons
-from jaxloss._core.boxes import FORMATS, Span
+from jaxloss._core import checks, pairs, polygons
 from jaxloss._core.declare import Family, family
+from jaxloss._core.pairs import FORMATS, Span
 from jaxloss._core.platforms import bind
 from jaxloss._core.recompute import recomputed
 from jaxloss.options import Coordinates, Format, Numbers

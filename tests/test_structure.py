@@ -23,7 +23,7 @@ FLOORS = (
 CORE_FLOORS = (
     {"other_names"},
     {"checks", "numerics", "platforms", "sharding"},
-    {"boxes", "chunks", "classes", "declare", "recompute"},
+    {"chunks", "classes", "declare", "pairs", "recompute"},
     {"families", "lines"},
     {"cost", "sums"},
     {"labels", "polygons"},

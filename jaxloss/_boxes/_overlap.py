@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._boxes._per_pair import per_pair
-from jaxloss._core import boxes as pairs
-from jaxloss._core import checks
-from jaxloss._core.boxes import Areas, Span
+from jaxloss._core import checks, pairs
 from jaxloss._core.families import boxes
+from jaxloss._core.pairs import Areas, Span
 from jaxloss._core.platforms import bind
 from jaxloss.options import Boxes, Fraction, Numbers
 

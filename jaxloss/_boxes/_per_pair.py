@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxloss._core import boxes as pairs
-from jaxloss._core import checks, polygons
-from jaxloss._core.boxes import Columns
+from jaxloss._core import checks, pairs, polygons
+from jaxloss._core.pairs import Columns
 from jaxloss._core.platforms import bind, by_platform
 from jaxloss._core.reading import paired
 from jaxloss._core.recompute import moving_of, replaced

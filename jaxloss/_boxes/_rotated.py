@@ -9,9 +9,9 @@ import jax
 from jaxloss._boxes._overlap import FORMS, Form, of_areas
 from jaxloss._boxes._per_pair import NAMES
 from jaxloss._core import checks, polygons
-from jaxloss._core.boxes import columns
 from jaxloss._core.families import regression
 from jaxloss._core.labels import per_value
+from jaxloss._core.pairs import columns
 from jaxloss._core.platforms import bind
 from jaxloss._core.reading import paired
 from jaxloss._core.reduction import reduce

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._boxes._per_pair import per_pair
-from jaxloss._core import boxes as pairs
-from jaxloss._core import numerics
-from jaxloss._core.boxes import Span
+from jaxloss._core import numerics, pairs
 from jaxloss._core.families import boxes
+from jaxloss._core.pairs import Span
 from jaxloss.options import Boxes, NonNegative, Numbers
 
 __all__ = ["eiou", "siou"]

@@ -6,7 +6,7 @@ To read it, go from the call inwards:
    what the options and docstrings of each family say; `checks`, whose errors name the function.
 2. `reading`: logits and labels in, checked; `labels`: targets, a mask and weights out.
 3. `softmax`, which stands on `margin` and `log_softmax`, `sigmoid`, and `confusion` of `images`:
-   the three primitives, in which losses are short formulas; `classes` for few classes, `boxes` and
+   the three primitives, in which losses are short formulas; `classes` for few classes, `pairs` and
    `polygons` for pairs of boxes.
 4. `cost`: what a loss costs at each value; `sums`: what it makes of sums of the values; both with
    derivatives of any order and little memory, by `recompute` and on a CPU `chunks`.

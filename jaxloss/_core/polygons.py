@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, numerics
-from jaxloss._core.boxes import Areas, Columns, columns
+from jaxloss._core.pairs import Areas, Columns, columns
 
 Array = jax.Array
 Point = tuple[Array, Array]

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import boxes as pairs
-from jaxloss._core import checks
+from jaxloss._core import checks, pairs
 
 __all__ = [
     "decode_deltas",

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._boxes import giou
-from jaxloss._core import boxes as pairs
-from jaxloss._core import checks, numerics, sigmoid
+from jaxloss._core import checks, numerics, pairs, sigmoid
 from jaxloss._core.labels import int32
 from jaxloss._core.reduction import AxisName
 from jaxloss._distribution import binary_cross_entropy, cross_entropy, sigmoid_focal

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import boxes as pairs
-from jaxloss._core import checks, numerics
+from jaxloss._core import checks, numerics, pairs
 from jaxloss.detection._assignment import (
     Assignment,
     assignment,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxloss import geometry
-from jaxloss._core.boxes import FORMATS
+from jaxloss._core.pairs import FORMATS
 from tests.boxes.pairs import parts
 from tests.compiling import usual_jit
 from tests.test_goldens import assert_close, decode

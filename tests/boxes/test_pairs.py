@@ -14,7 +14,7 @@ import pytest
 import jaxloss
 from jaxloss import geometry
 from jaxloss._core import chunks as chunked
-from jaxloss._core.boxes import FORMATS
+from jaxloss._core.pairs import FORMATS
 from tests.compiling import quick_jit
 from tests.registry import box_pairs
 

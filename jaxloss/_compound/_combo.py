@@ -86,8 +86,7 @@ def _of_part(part: Competing, beta: Array) -> Array:
 
 
 def _priced(x: Array, y: Array, beta: Array, *, probabilities: bool) -> Array:
-    pair = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
-    return _of_pair(*pair, y, beta)
+    return _of_pair(*sigmoid.log_pair_of(x, probabilities), y, beta)
 
 
 def _of_pair(hit: Array, miss: Array, y: Array, beta: Array) -> Array:

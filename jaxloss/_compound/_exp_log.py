@@ -96,8 +96,7 @@ def _steep(hit: Array, miss: Array, gamma: Array) -> Array:
 def _of_element(
     x: Array, y: Array, gamma: Array, positive: Array, negative: Array, *, probabilities: bool
 ) -> Array:
-    pair = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
-    hit, miss = (numerics.steep_power(u, gamma) for u in pair)
+    hit, miss = (numerics.steep_power(u, gamma) for u in sigmoid.log_pair_of(x, probabilities))
     return numerics.product(y * positive, hit) + numerics.product((1 - y) * negative, miss)
 
 

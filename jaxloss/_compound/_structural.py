@@ -122,10 +122,8 @@ def _one_against_rest(data: Data, activation: str | None) -> tuple[Independent, 
 
 def _entropy(z: Array, y: Array, *scale: Array, probabilities: bool) -> Array:
     """The cross-entropy of each class against the rest."""
-    if probabilities:
-        hit, miss = sigmoid.log_pair_of_probability(z)
-    else:
-        hit, miss = sigmoid.log_pair(log_softmax.log_odds(z, *scale) if scale else z)
+    x = log_softmax.log_odds(z, *scale) if scale else z
+    hit, miss = sigmoid.log_pair_of(x, probabilities)
     return numerics.product(y, hit) + numerics.product(1 - y, miss)
 
 

@@ -16,6 +16,7 @@ from jaxloss._core.images import Data
 from jaxloss._core.labels import Competing
 from jaxloss._core.platforms import bind
 from jaxloss._core.scores import Beside, complement, score
+from jaxloss._region._rates import true_negatives
 from jaxloss.options import Fraction, Interval, NonNegative, Number, Numbers, Segmentation
 
 __all__ = ["unified_focal"]
@@ -81,7 +82,7 @@ def unified_focal(
     tversky = bind(_focal_tversky, asymmetric=asymmetric, compete=pixels.compete)
     beside = Beside(focal, pixels.data, (1 - weight, weight))
     parameters = (delta, gamma, smooth)
-    return score(tversky, pixels, options, *parameters, more=_true_negatives, beside=beside)
+    return score(tversky, pixels, options, *parameters, more=true_negatives, beside=beside)
 
 
 def _focal_of(data: Data, delta: Array, gamma: Array, asymmetric: bool) -> Cost:
@@ -105,13 +106,9 @@ def _focal(surprise: Array, other: Array, gamma: Array) -> Array:
 def _focal_of_element(
     x: Array, y: Array, delta: Array, gamma: Array, gamma_foreground: Array, *, probabilities: bool
 ) -> Array:
-    hit, miss = sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
+    hit, miss = sigmoid.log_pair_of(x, probabilities)
     positive, negative = _focal(hit, miss, gamma_foreground), _focal(miss, hit, gamma)
     return numerics.product(y * delta, positive) + numerics.product((1 - y) * (1 - delta), negative)
-
-
-def _true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:
-    return (q * (1 - y),)
 
 
 def _focal_tversky(

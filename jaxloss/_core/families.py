@@ -26,7 +26,6 @@ def _raises(prediction: str, more: str = "") -> dict[str, str]:
 
 _FLOAT_LABELS = ", or if `ignore_index` comes with float labels"
 _BACKGROUND = ", if the background is left out of a single class" + _FLOAT_LABELS
-_LOGITS = "Scores of the classes, shape `[..., C]` (`C` at `axis`), floating."
 _HALF = "float32 for half-precision input."
 
 regression = family(

@@ -181,6 +181,11 @@ def log_pair_of_probability(p: Array) -> tuple[Array, Array]:
     return surprise(p), surprise(1 - p)
 
 
+def log_pair_of(x: Array, probabilities: bool) -> tuple[Array, Array]:
+    """Returns `-log p` and `-log(1 - p)` of logits, or of probabilities."""
+    return log_pair_of_probability(x) if probabilities else log_pair(x)
+
+
 @jax.custom_jvp
 def focusing(x: Array, y: Array, gamma: Array) -> Array:
     """Returns `(1 - p_t)^gamma` with `1 - p_t = y (1 - p) + (1 - y) p`, in log space.

@@ -299,12 +299,12 @@ def _matchability_aware(x: Array, q: Array, gamma: Array, *, probabilities: bool
 
 def _power_of_p(x: Array, gamma: Array, probabilities: bool) -> Array:
     """`p^gamma`, in log space."""
-    return jnp.exp(-gamma * numerics.finite(_log_pair(x, probabilities)[0]))
+    return jnp.exp(-gamma * numerics.finite(sigmoid.log_pair_of(x, probabilities)[0]))
 
 
 def _gaussian_focal(x: Array, y: Array, alpha: Array, beta: Array, *, probabilities: bool) -> Array:
     y = _fraction(y)
-    hit, miss = _log_pair(x, probabilities)
+    hit, miss = sigmoid.log_pair_of(x, probabilities)
     p, q = (jnp.exp(-alpha * numerics.finite(surprise)) for surprise in (hit, miss))
     elsewhere = numerics.product(numerics.power(1 - y, beta) * p, miss)
     return jnp.where(y == 1, numerics.product(q, hit), elsewhere)
@@ -334,11 +334,6 @@ def _read(
     scores, array = checks.floating("logits", logits), jnp.asarray(target)
     checks.shape(argument, array, scores.shape, "that of the logits")
     return independent(scores, array, options, activation)
-
-
-def _log_pair(x: Array, probabilities: bool) -> tuple[Array, Array]:
-    """`-log p` and `-log(1 - p)`."""
-    return sigmoid.log_pair_of_probability(x) if probabilities else sigmoid.log_pair(x)
 
 
 def _fraction(y: Array) -> Array:

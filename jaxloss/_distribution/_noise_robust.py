@@ -153,7 +153,7 @@ def poly1(
       of Classification Loss Functions. ICLR 2022. https://arxiv.org/abs/2204.12511
     """
     data = competing(logits, labels, options)
-    cost = softmax.cost(_poly1, data, epsilon, label_smoothing=label_smoothing)
+    cost = softmax.cost(poly1_of, data, epsilon, label_smoothing=label_smoothing)
     return reduce(cost, options, data)
 
 
@@ -179,7 +179,8 @@ def _symmetric_of_shares(
     return numerics.product(alpha, forward) + beta * part.weighted(reverse)
 
 
-def _poly1(hit: Array, miss: Array, epsilon: Array) -> Array:
+def poly1_of(hit: Array, miss: Array, epsilon: Array) -> Array:
+    """The cost of a target, of `-log p` and `-log(1 - p)`."""
     return hit + epsilon * jnp.exp(-miss)
 
 

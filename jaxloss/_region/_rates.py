@@ -108,7 +108,7 @@ def mcc(
       Abhishek and Hamarneh. Matthews Correlation Coefficient Loss for Deep Convolutional Networks:
       Application to Skin Lesion Segmentation. ISBI 2021. https://arxiv.org/abs/2010.13454
     """
-    return score(_mcc, read(logits, labels, options), options, smooth, more=_true_negatives)
+    return score(_mcc, read(logits, labels, options), options, smooth, more=true_negatives)
 
 
 @segmentation
@@ -184,7 +184,7 @@ def _mcc(counts: Confusion, smooth: Array) -> Array:
     return jnp.where(has_one, numerics.share(wrong, s), missing * numerics.reciprocal(total))
 
 
-def _true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:
+def true_negatives(p: Array, q: Array, y: Array) -> tuple[Array]:
     return (q * (1 - y),)
 
 

@@ -12,6 +12,7 @@ from jaxloss._core.platforms import bind
 from jaxloss._core.reading import independent
 from jaxloss._distribution import binary_cross_entropy, multiclass_hinge
 from jaxloss._distribution._focal import sigmoid_focal_of
+from jaxloss._distribution._noise_robust import poly1_of
 from jaxloss.optax_compat import _reading
 from jaxloss.optax_compat._reading import Axes
 
@@ -206,7 +207,7 @@ def softmax_cross_entropy_with_integer_labels(
     found = _reading.positions(x, axis, where, x.ndim)
     data = _reading.with_ids(found, labels)
     if found.classes is None or not data.has_ids:
-        return softmax.cost(_surprise, data).each().astype(dtype)
+        return softmax.cost(sigmoid.surprise, data).each().astype(dtype)
     own = is_target(data.labels, data.logits.shape, data.axis)
     classes = jnp.broadcast_to(found.classes, data.logits.shape)
     data = data.of(jnp.where(classes | own, data.logits, -jnp.inf))
@@ -342,17 +343,9 @@ def _for_each(parameter: Array, x: Array) -> Array:
     return parameter if parameter.ndim == 0 else jnp.broadcast_to(parameter, x.shape)
 
 
-def _surprise(hit: Array, miss: Array) -> Array:
-    return hit
-
-
 def _surprise_among(hit: Array, miss: Array, among: Array) -> Array:
     """`-log p`; for a target that is not among the classes, less the log of what that changes."""
     return jnp.where(among, hit, hit - miss)
-
-
-def _surprise_and_miss(hit: Array, miss: Array, epsilon: Array) -> Array:
-    return hit + epsilon * jnp.exp(-miss)
 
 
 def _of_shares(
@@ -370,11 +363,11 @@ def _of_shares(
     if data.logits.shape[data.axis] == 0:
         return jnp.zeros(shape, dtype)
     if epsilon is None:
-        return softmax.cost(_surprise, data).each().astype(dtype)
+        return softmax.cost(sigmoid.surprise, data).each().astype(dtype)
     factor = checks.real("epsilon", epsilon, data.logits.dtype)
     if factor.ndim > 0:
         factor = jnp.expand_dims(jnp.broadcast_to(factor, shape), data.axis)
-    return softmax.cost(_surprise_and_miss, data, factor).each().astype(dtype)
+    return softmax.cost(poly1_of, data, factor).each().astype(dtype)
 
 
 def _of_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[Any, Competing]:

@@ -62,33 +62,6 @@ def fold(step: Callable[..., Carry], start: Carry, axis: int, *arrays: Array) ->
     return jax.lax.fori_loop(0, count, turn, start)
 
 
-def each(
-    function: Callable[..., tuple[Array, ...]], axis: int, *arrays: Array, join: int
-) -> tuple[Array, ...]:
-    """Returns what `function(c, *planes)` gives for each class, joined along an axis of size 1."""
-    count = max(x.shape[axis] for x in arrays)
-
-    def of(c: Any) -> tuple[Array, ...]:
-        return function(c, *(_plane(x, c, axis) for x in arrays))
-
-    if count <= FEW:
-        parts = zip(*map(of, range(count)), strict=True)
-        return tuple(jnp.concatenate(x, join) for x in parts)
-
-    def put(c: Any, joined: tuple[Array, ...]) -> tuple[Array, ...]:
-        pairs = zip(joined, of(c), strict=True)
-        return tuple(jax.lax.dynamic_update_slice_in_dim(x, part, c, join) for x, part in pairs)
-
-    return jax.lax.fori_loop(0, count, put, tuple(_room(x, count, join) for x in of(0)))
-
-
-def _room(x: Array, count: int, axis: int) -> Array:
-    """Zeros in place of an array, as many of them along an axis."""
-    shape = list(x.shape)
-    shape[axis] = count
-    return jnp.broadcast_to(jnp.zeros_like(x), shape)
-
-
 def _plane(x: Array, c: Any, axis: int) -> Array:
     if x.shape[axis] == 1:
         return x
@@ -163,14 +136,6 @@ def blocks(x: Array, axis: int) -> int:
 def in_blocks(x: Array, axis: int, count: int) -> Array:
     """Parts the classes: an axis of blocks, and one of the classes of each."""
     return x.reshape(*x.shape[:axis], count, -1, *x.shape[axis + 1 :])
-
-
-def softmax(logits: Array, axis: int) -> Array:
-    """The probabilities of the classes."""
-    if not are_few(logits, axis):
-        return jax.nn.softmax(logits, axis)
-    share = jnp.exp(logits - highest(logits, axis, keepdims=True))
-    return share / total(share, axis, keepdims=True)
 
 
 def _reduced(

@@ -422,10 +422,11 @@ def nms(
     checks.shape("boxes", box, (*box.shape[-2:-1], 4), "one row per box; batches by vmap")
     score = checks.floating("scores", scores)
     checks.shape("scores", score, box.shape[:1], "one score per box")
-    label = jnp.zeros(score.shape, jnp.int32) if labels is None else jnp.asarray(labels)
-    if not jnp.issubdtype(label.dtype, jnp.integer):
-        checks.fail(TypeError, "labels", f"of dtype {label.dtype}", "integers")
-    checks.shape("labels", label, box.shape[:1], "one class per box")
+    label = None if labels is None else jnp.asarray(labels)
+    if label is not None:
+        if not jnp.issubdtype(label.dtype, jnp.integer):
+            checks.fail(TypeError, "labels", f"of dtype {label.dtype}", "integers")
+        checks.shape("labels", label, box.shape[:1], "one class per box")
     slots = checks.integer("max_outputs", max_outputs, least=0)
     most = checks.number("iou_threshold", iou_threshold, box.dtype, "[0, 1]")
     left = score > -jnp.inf
@@ -438,7 +439,7 @@ def nms(
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _select(
-    boxes: Array, scores: Array, labels: Array, most: Array, slots: int, format: Format
+    boxes: Array, scores: Array, labels: Array | None, most: Array, slots: int, format: Format
 ) -> tuple[Array, Array]:
     if not len(scores):
         return jnp.full(slots, -1, jnp.int32), jnp.zeros(slots, bool)
@@ -447,7 +448,9 @@ def _select(
         best = jnp.argmax(left).astype(jnp.int32)
         found = left[best] > -jnp.inf
         overlap = _iou(*pairs.read(boxes[best], boxes, format))
-        dropped = (overlap > most) & (labels == labels[best])
+        dropped = overlap > most
+        if labels is not None:
+            dropped &= labels == labels[best]
         dropped |= jnp.arange(len(left)) == best
         return jnp.where(dropped, -jnp.inf, left), jnp.where(found, best, -1)
 

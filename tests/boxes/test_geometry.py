@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxloss import geometry
 from jaxloss._core.pairs import FORMATS
@@ -349,6 +350,26 @@ def test_nms_under_vmap_with_traced_thresholds():
     for row, score, threshold, kept in zip(indices, scores, thresholds, valid, strict=True):
         expected = greedy(boxes, score, float(threshold), float(threshold))[:10]
         assert row[kept].tolist() == expected
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_nms_of_images_on_a_mesh_with_explicit_axes(by_class):
+    rng = np.random.default_rng(4)
+    boxes, scores = some(4 * 12).reshape(4, 12, 4), rng.random((4, 12)).astype(np.float32)
+    data = (boxes, scores) + ((rng.integers(0, 2, (4, 12)),) if by_class else ())
+
+    @jax.jit
+    @jax.vmap
+    def run(boxes, scores, labels=None):
+        return geometry.nms(boxes, scores, iou_threshold=0.3, max_outputs=6, labels=labels)
+
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        place = functools.partial(
+            jax.device_put, device=NamedSharding(mesh, PartitionSpec("batch"))
+        )
+        found = run(*map(place, data))
+    jax.tree.map(np.testing.assert_array_equal, found, run(*data))
 
 
 def test_nms_builds_no_matrix():

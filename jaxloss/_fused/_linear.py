@@ -9,6 +9,7 @@ on its own part of every chunk.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Unpack
 
@@ -242,10 +243,12 @@ def _in_chunks(
 ) -> Arrays:
     """Adds up what `of_chunk(way, step, ids, arrays)` returns first, and joins its arrays."""
     axis = max(range(ids.ndim), key=lambda i: ids.shape[i])
+    devices = _devices(axis, arrays, ids)
 
     def way(platform: str, slopes: Any) -> _Way:
         few = max(FEWEST[platform], LOGITS[platform] // arrays["kernel"].shape[1], ids.size // MOST)
-        chunks = _pass.pieces(ids.shape[axis], -(-ids.size // (chunk_size or few)))
+        n = -(-ids.size // (chunk_size or few))
+        chunks = _pass.pieces(ids.shape[axis] // devices, n)
         return _Way(chunks, jnp.dtype(slopes))
 
     def run(way: _Way, arrays: Arrays, ids: Array) -> Arrays:
@@ -255,6 +258,12 @@ def _in_chunks(
     x = arrays["features"]
     cpu, default = way("cpu", checks.compute_dtype(x)), way("default", x.dtype)
     return _pass.by_platform(run, cpu, default, arrays, ids)
+
+
+def _devices(axis: int, arrays: Arrays, ids: Array) -> int:
+    """Over how many devices the tokens along an axis are split: each has a part of every chunk."""
+    cut = (ids, *(arrays[name] for name in OF_TOKENS if name in arrays))
+    return math.lcm(*(sharding.shards(a, axis) for a in cut))
 
 
 def _scan(
@@ -275,10 +284,11 @@ def _scan(
         return sums | each
     of_chunk = jax.checkpoint(of_chunk, prevent_cse=False)
     still = {name: a for name, a in arrays.items() if name not in cut}
+    rest = -ids.shape[axis] % (n * _devices(axis, arrays, ids))
     chunks = (
         jnp.arange(n, dtype=jnp.int32),
-        _split(ids, axis, n, _cost.MASKED),
-        {name: _split(arrays[name], axis, n, 0) for name in cut},
+        _split(ids, axis, n, rest, _cost.MASKED),
+        {name: _split(arrays[name], axis, n, rest, 0) for name in cut},
     )
 
     def body(sums: Arrays, chunk: tuple[Any, ...]) -> tuple[Arrays, Arrays]:
@@ -312,9 +322,9 @@ def _unchanged(kernel: Array, step: Array) -> Array:
     return kernel
 
 
-def _split(a: Array, axis: int, n: int, fill: int) -> Array:
-    """Cuts `[..., L, ...]` to `[n, ..., L / n, ...]`, with `fill` where that leaves a rest."""
-    pad = [(0, -a.shape[axis] % n if i == axis else 0) for i in range(a.ndim)]
+def _split(a: Array, axis: int, n: int, rest: int, fill: int) -> Array:
+    """Cuts `[..., L, ...]` to `[n, ..., (L + rest) / n, ...]`, with `fill` for the rest."""
+    pad = [(0, rest if i == axis else 0) for i in range(a.ndim)]
     a = jnp.pad(a, pad, constant_values=fill)
     return jnp.moveaxis(a.reshape(*a.shape[:axis], -1, n, *a.shape[axis + 1 :]), axis + 1, 0)
 

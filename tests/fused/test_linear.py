@@ -380,9 +380,9 @@ def test_under_jit_a_kernel_split_along_its_classes_exchanges_a_few_numbers_per_
 RATES = np.linspace(-1, 1, VOCABULARY.shape[1], dtype=np.float32)
 
 
-def _of_tokens(x, w, ids, bias, weights):
+def _of_tokens(x, w, ids, bias, weights, chunk_size=4):
     """With what each class has."""
-    options = {"bias": bias, "class_weights": weights, "chunk_size": 4}
+    options = {"bias": bias, "class_weights": weights, "chunk_size": chunk_size}
     return jaxloss.linear_cross_entropy(x, w, ids, **options)
 
 
@@ -396,6 +396,20 @@ def test_explicit_axes(kernel_spec):
         of_classes = put(RATES, *kernel_spec[1:]), put(RATES + 2, *kernel_spec[1:])
         found = run(*placed, *of_classes)
     _assert_close(found, run(TOKENS, VOCABULARY, TOKEN_IDS, RATES, RATES + 2))
+
+
+@pytest.mark.parametrize("tokens, chunk_size", [(16, 2), (16, 5), (12, 5)])
+def test_explicit_axes_of_more_devices_than_a_chunk_has_tokens_for(tokens, chunk_size):
+    """Each device has a part of every chunk, also where no number of chunks divides the tokens."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    x, ids = TOKENS[:tokens], TOKEN_IDS[:tokens]
+    loss = functools.partial(_of_tokens, chunk_size=chunk_size)
+    run = jax.jit(jax.value_and_grad(loss, (0, 1, 3, 4)))
+    with jax.set_mesh(mesh):
+        put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))
+        placed = put(x, "data"), put(VOCABULARY), put(ids, "data"), put(RATES), put(RATES + 2)
+        found = run(*placed)
+    _assert_close(found, run(x, VOCABULARY, ids, RATES, RATES + 2))
 
 
 # Memory.

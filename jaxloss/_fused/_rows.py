@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxloss._core import checks
+from jaxloss._core import checks, sharding
 from jaxloss._fused import _cost, _pass, _resize
 from jaxloss._fused._pass import Arrays
 
@@ -92,7 +92,13 @@ def _over_rows(
     def run(n: int, arrays: Arrays, ids: Array) -> Arrays:
         return _scan(of_chunk, align_corners, n, arrays, ids)
 
-    return _pass.by_platform(run, chunks("cpu"), chunks("default"), arrays, ids)
+    cpu, default = chunks("cpu"), chunks("default")
+    if max(cpu, default) > 1:
+        # Some rows are no slice that JAX takes of an axis split on a mesh of Explicit axes.
+        ids = sharding.whole(ids, (1,))
+        of_rows = ("logits", "factors")
+        arrays = arrays | {name: sharding.whole(arrays[name], (1,)) for name in of_rows}
+    return _pass.by_platform(run, cpu, default, arrays, ids)
 
 
 def _scan(

@@ -326,12 +326,13 @@ def test_transforms_dtypes_and_meshes_change_nothing(name, chunked):
     assert (half[0].dtype, half[1].dtype) == (jnp.float32, jnp.bfloat16)
     np.testing.assert_allclose(half[0], expected[0], rtol=1e-2)
 
-    batch = PartitionSpec("batch")
-    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
-        place = lambda a: jax.device_put(a, NamedSharding(mesh, batch))
-        found = jax.jit(both)(place(x), place(ids))
-    jax.tree.map(close, found, expected)
+    batch, rows = PartitionSpec("batch"), PartitionSpec(None, "rows")
+    mesh = jax.make_mesh((4, 2), ("batch", "rows"), axis_types=(AxisType.Explicit,) * 2)
+    for spec in (batch, rows):
+        with jax.set_mesh(mesh):
+            place = lambda a, spec: jax.device_put(a, NamedSharding(mesh, spec))
+            found = jax.jit(both)(place(x, batch), place(ids, spec))
+        jax.tree.map(close, found, expected)
 
     def of_shard(scale, x, ids):
         return jax.value_and_grad(lambda s: loss(s * x, ids, axis_name="batch"))(scale)

@@ -107,6 +107,33 @@ def test_many_devices_give_the_numbers_of_one(name, kind):
     np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("apart", ["logits", "labels", "where"])
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "cross_entropy", "dice"])
+def test_one_argument_that_lies_apart_on_a_mesh_with_explicit_axes(name, apart):
+    """Whole on every device, where the others are shared; in sizes that a CPU takes in chunks."""
+    rng = np.random.default_rng(0)
+    shape = (BATCH, SIDE, SIDE, CLASSES)
+    data = {
+        "logits": rng.normal(size=shape).astype(np.float32),
+        "labels": rng.integers(0, CLASSES, shape[:-1]).astype(np.int32),
+        "where": rng.random(shape[:-1]) < 0.7,
+    }
+    run = quick_jit(jax.value_and_grad(lambda x, y, m: getattr(jaxloss, name)(x, y, where=m)))
+    expected, slopes = run(*data.values())
+    mesh = _mesh(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        value, gradient = run(
+            *(
+                jax.device_put(
+                    x, NamedSharding(mesh, PartitionSpec(None if n == apart else "batch"))
+                )
+                for n, x in data.items()
+            )
+        )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-9)
+
+
 @jax.jit
 def _train(parameters, images, labels):
     """Five steps of a small network: its parameters after them and the loss before each."""

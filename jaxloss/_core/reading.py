@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, numerics
+from jaxloss._core import checks, numerics, sharding
 from jaxloss._core.labels import Competing, Independent, Paired, fractions, int32
 
 Array = jax.Array
@@ -59,11 +59,12 @@ def competing(
     axis = checks.axis(options["axis"], scores.ndim)
     if scores.shape[axis] == 0:
         checks.fail(ValueError, prediction, f"of shape {scores.shape}", "one class at least")
-    targets = _matching(labels, scores, axis, prediction)
+    beside = functools.partial(sharding.beside, scores, axis=axis)
+    targets = beside(_matching(labels, scores, axis, prediction))
     scores, half = _computed(scores)
     positions = checks.without(scores.shape, axis)
 
-    mask = read_mask(options.get("where"), positions)
+    mask = beside(read_mask(options.get("where"), positions))
     if options.get("ignore_index") is not None:
         kept = not_ignored(targets, options["ignore_index"])
         kept = kept if targets.ndim < scores.ndim else kept.all(axis)
@@ -74,8 +75,10 @@ def competing(
         logits=scores,
         labels=targets,
         mask=mask,
-        weights=read_weights(
-            options.get("weights"), positions, mask, scores.dtype, classes=scores.shape[axis]
+        weights=beside(
+            read_weights(
+                options.get("weights"), positions, mask, scores.dtype, classes=scores.shape[axis]
+            )
         ),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         axis=axis,
@@ -95,10 +98,11 @@ def independent(
     axis = None
     if options["axis"] is not None and scores.ndim > 0:
         axis = checks.axis(options["axis"], scores.ndim)
-    targets = _matching(labels, scores, axis)
+    beside = functools.partial(sharding.beside, scores, axis=axis)
+    targets = beside(_matching(labels, scores, axis))
     scores, half = _computed(scores)
 
-    mask = read_mask(options.get("where"), scores.shape, axis)
+    mask = beside(read_mask(options.get("where"), scores.shape, axis))
     at = axis if targets.ndim < scores.ndim else None  # the axis that ids do not have
     if options.get("ignore_index") is not None:
         kept = not_ignored(targets, options["ignore_index"])
@@ -116,7 +120,9 @@ def independent(
         logits=scores,
         targets=targets,
         mask=mask,
-        weights=read_weights(options.get("weights"), scores.shape, mask, scores.dtype, axis),
+        weights=beside(
+            read_weights(options.get("weights"), scores.shape, mask, scores.dtype, axis)
+        ),
         class_weights=per_class("class_weights", options.get("class_weights"), scores, axis),
         classes=classes,
         are_probabilities=activation is None,
@@ -142,14 +148,14 @@ def paired(
     target = jnp.asarray(second)
     checks.shape(names[1], target, prediction.shape, f"the shape of `{names[0]}`")
     prediction = prediction.astype(checks.compute_dtype(prediction))
-    target = checks.real(names[1], target, prediction.dtype)
+    beside = functools.partial(sharding.beside, prediction)
+    target = beside(checks.real(names[1], target, prediction.dtype))
     shape = prediction.shape[: prediction.ndim - inner]
-    mask = read_mask(options["where"], shape)
+    mask = beside(read_mask(options["where"], shape))
     slots = None if mask is None else mask.reshape(mask.shape + (1,) * inner)
     prediction, target = (numerics.masked(x, slots) for x in (prediction, target))
-    return Paired(
-        prediction, target, mask, read_weights(options["weights"], shape, mask, prediction.dtype)
-    )
+    weights = beside(read_weights(options["weights"], shape, mask, prediction.dtype))
+    return Paired(prediction, target, mask, weights)
 
 
 def _computed(scores: Array) -> tuple[Array, Any]:

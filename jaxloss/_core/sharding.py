@@ -68,6 +68,22 @@ def like(x: Array, y: Array) -> Array:
     return y if same else jax.sharding.reshard(y, sharding.spec)
 
 
+def beside(x: Array, y: Any, axis: int | None = None) -> Any:
+    """Places `y`, if not None, which broadcasts to `x` and may lack `axis`, where `x` lies.
+
+    JAX places the result of one operation on arrays that lie apart, but refuses a loop over them.
+    Without `jax.set_mesh` nothing is moved.
+    """
+    if y is None or jax.sharding.get_abstract_mesh().empty:
+        return y
+    spec = jax.typeof(x).sharding.spec
+    if y.ndim < x.ndim and axis is not None:
+        spec = [name for i, name in enumerate(spec) if i != axis]
+    names = tuple(None if n == 1 else name for n, name in zip(y.shape, spec, strict=False))
+    same = tuple(jax.typeof(y).sharding.spec) == names
+    return y if same else jax.sharding.reshard(y, PartitionSpec(*names))
+
+
 def varying(*arrays: Any) -> tuple[Any, ...]:
     """Returns arrays that all vary over the mesh axes over which one of them does.
 

@@ -80,7 +80,7 @@ def _report(
             expected += f", its {'centre' if centred else 'corners'} inside the image"
             operands += (arrays["size"].astype(boxes.dtype),)
         found.append(Check("boxes", expected, operands, _bad_centred if centred else _bad_corners))
-        applies = holds(_are_relative, (boxes, valid), axis_name)
+        applies = holds(_are_relative, operands, axis_name)
         text = "hint: all `boxes` lie in [0, 1]; they are in pixels of the input"
         hints.append(Hint(applies, text))
         if centred:
@@ -118,10 +118,11 @@ def _bad_masks(masks: Array, valid: Array) -> Array:
     return valid[..., None, None] & ~((masks >= 0) & (masks <= 1))
 
 
-def _are_relative(boxes: Array, valid: Array) -> Array:
-    """Whether there are valid boxes, and all lie in the unit square."""
+def _are_relative(boxes: Array, valid: Array, size: Array | None = None) -> Array:
+    """Whether there are valid boxes, and all lie in the unit square, which is not the image."""
     inside = ((boxes[..., :4] >= 0) & (boxes[..., :4] <= 1)).all(-1)
-    return valid.any() & (inside | ~valid).all()
+    relative = valid.any() & (inside | ~valid).all()
+    return relative if size is None else relative & (size > 1).any()
 
 
 def _bad_centred(boxes: Array, valid: Array, size: Array | None = None) -> Array:

@@ -122,6 +122,16 @@ def test_relative_boxes_get_a_hint(name):
     assert "hint" not in str(report(name, boxes, labels, nothing))
 
 
+def test_relative_boxes_in_an_image_of_size_one_get_no_hint():
+    """As those who come from transformers leave them."""
+    boxes, labels, valid = truth("detr")
+    data = *dense(CLASSES + 1), boxes / 32, labels
+    for size, hint in (((1, 1), False), ([[1, 1]] * 2, False), ((32, 32), True)):
+        found = jaxloss.validate("detr", *data, image_size=size, valid=valid)
+        assert found.ok
+        assert ("hint: all `boxes` lie in [0, 1]" in str(found)) == hint
+
+
 def test_predicted_boxes_in_pixels_get_a_hint():
     options = {"image_size": (32, 32), "valid": truth("detr")[2]}
     logits, predicted = dense(CLASSES + 1)

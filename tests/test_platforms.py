@@ -63,17 +63,23 @@ def held_against_float64(loss, logits, labels, *, atol):
 
 
 WEIGHTS = jnp.array([0.5, 1, 2]).reshape(3, 1, 1)
+REGION = ["mcc", "sensitivity_specificity", "boundary_dou"]
 HEADS = ["cross_entropy", "softmax_focal", "dice", "dice_cross_entropy"]
 ROWS = [
-    *((name, *case, {}) for name in HEADS for case in [(2, -1), (3, 1), (17, -1), (17, 1)]),
+    *((name, *case, {}) for name in HEADS for case in [(2, -1), (3, 1), (17, -1), (18, -1)]),
+    *((name, *case, {}) for name in HEADS for case in [(18, 1), (40, -1), (40, 1)]),
     ("generalized_cross_entropy", 3, -1, {}),
     ("symmetric_cross_entropy", 17, -1, {}),
-    *(("cross_entropy", classes, axis, {}) for classes, axis in [(2, 1), (5, 1), (40, -1)]),
+    *(("cross_entropy", classes, axis, {}) for classes, axis in [(2, 1), (5, 1)]),
     ("cross_entropy", 3, -1, {"ignore_index": 1, "class_weights": jnp.array([1.0, 2, 3])}),
     ("softmax_focal", 3, -1, {"ignore_index": 1, "weights": WEIGHTS}),
-    *(("dice", 17, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
+    *(("dice", 18, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
+    ("dice", 40, -1, {"ignore_index": 1, "weights": WEIGHTS}),
+    ("cross_entropy", 40, 1, {"ignore_index": 1, "weights": WEIGHTS}),
     ("dice", 3, 2, {"per_image": False}),
-    *(("dice_cross_entropy", 17, axis, {"per_image": False}) for axis in (-1, 1)),
+    *(("dice_cross_entropy", 18, axis, {"per_image": False}) for axis in (-1, 1)),
+    ("dice_cross_entropy", 40, -1, {"per_image": False, "ignore_index": 1}),
+    *((name, 9, -1, {}) for name in REGION),
     ("dice_cross_entropy", 3, 1, {"per_image": False}),
     *(("dice", classes, axis, {}) for classes, axis in [(2, 1), (4, -1), (8, 1)]),
     *(("dice", 4, axis, {"ignore_index": 1, "weights": WEIGHTS}) for axis in (-1, 1)),
@@ -103,7 +109,7 @@ def test_value_and_gradient(name, classes, axis, options):
     expected, slope = in_float64(lambda z, ids: loss(z), logits, ids)
     np.testing.assert_allclose(value, expected, rtol=2e-6)
     # The slope of a region's score is a difference of means, exact beside the largest of them.
-    digits = 1e-6 if "dice" in name or name == "ssim" else 1e-9
+    digits = 1e-6 if "dice" in name or name in (*REGION, "ssim") else 1e-9
     largest = np.abs(np.asarray(slope)).max()
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=digits * largest)
 

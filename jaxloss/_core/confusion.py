@@ -95,11 +95,14 @@ def of_counts(
             frame._replace(rank=lines.CLASSES + 1, axis=lines.CLASSES).summed,
         )
     pairs = _pairs(pixels, beside) if more is None else ALIKE
-    if pairs.tpu is None and constant and _has_statistics(pixels):
+    if constant and pixels.axis is not None and not is_split(pixels.arrays[0], pixels.axis):
+        # By way of the statistics a TPU, and a GPU of many classes, read logits of ids less often.
         form = pixels.form._replace(by_statistics=True)
         with_cost = _with_cost(pixels._replace(form=form), beside, pixels.axis)
-        of_tpu = bind(_terms, with_cost=with_cost, move=None, **fixed)
-        pairs = pairs._replace(tpu=pair_of(of_tpu, frame.summed, len(arrays)))
+        of_three = bind(_terms, with_cost=with_cost, move=None, **fixed)
+        pair = pair_of(of_three, frame.summed, len(arrays))
+        few = classes.are_few(pixels.arrays[0], pixels.axis)
+        pairs = pairs._replace(gpu=pairs.gpu or (None if few else pair), tpu=pairs.tpu or pair)
     return of_sums(
         terms,
         frame.summed,
@@ -130,11 +133,6 @@ def _are_few_lines(pixels: Pixels, beside: Cost | None) -> bool:
     return few and _are_lines(pixels, beside) and lines.are_tiles(z)
 
 
-def _has_statistics(pixels: Pixels) -> bool:
-    """Whether a TPU reads logits of ids half as often by way of the statistics."""
-    return pixels.axis is not None and not is_split(pixels.arrays[0], pixels.axis)
-
-
 def _pairs(pixels: Pixels, beside: Cost | None) -> Ways:
     """How platforms compute the soft counts of ids or masks, and a cost beside them, and slopes."""
     axis, rank = pixels.axis, pixels.frame.rank
@@ -152,6 +150,8 @@ def _pairs(pixels: Pixels, beside: Cost | None) -> Ways:
     by_cpu = _by_cpu(pixels, axis, formula)
     fixed = {"half": pixels.form.half, "formula": formula}
     few = turned.pays(pixels.arrays[0], axis)
+    if axis == rank - 1 and pixels.arrays[0].shape[axis] > gpu.PLANES:
+        return Ways(by_cpu)
     way = turned if few else gpu
     counts, slope = bind(way.counts, **fixed), bind(way.slope_of_counts, **fixed)
     if few or not _are_lines(pixels, beside):

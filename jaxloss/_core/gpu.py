@@ -23,8 +23,18 @@ PLANES = 32  # classes: of more, a loop over them is as fast as one over planes
 
 
 def pays(logits: Array, axis: int) -> bool:
-    """Whether this is the faster way: where classes are not last, statistics are."""
-    return axis == logits.ndim - 1 and not is_split(logits, axis)
+    """Whether this is the faster way for a cost; else statistics are."""
+    return is_row(logits, axis, 1) and not is_split(logits, axis)
+
+
+def is_row(logits: Array, axis: int, least: int) -> bool:
+    """Whether the compiler makes one loop of reductions over the classes and what follows them.
+
+    Of last ones alone, up to 32. They fill tiles of a power of two: of too few it makes loops apart
+    that write to memory what they share, and always of 17.
+    """
+    count = logits.shape[axis]
+    return axis == logits.ndim - 1 and least <= count <= PLANES and count != 17
 
 
 def total(logits: Array, weights: Array | None, *arrays: Any, formula: Formula, axis: int) -> Array:
@@ -120,7 +130,7 @@ def slope_of_counts(
     *cost, by_own, by_other, by_missed, by_cost = others
     if formula is not None:
         by_own = by_own - by_missed
-    kept = axis != logits.ndim - 1
+    kept = not is_row(logits, axis, 14 if formula is None else 16)
     args = logits, ids, mask, axis, half, kept
     share = _shares(*args)
     space = classes.positions(logits.ndim, axis)

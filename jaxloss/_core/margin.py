@@ -12,9 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import classes, labels, numerics, sigmoid
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.sharding import is_split
 
 Array = jax.Array
+
+# Classes that are not last: of so many a GPU's compiler makes a reduction across threads, and of
+# one to several numbers it first writes each operand to memory.
+COLUMN = 32
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -29,11 +34,13 @@ def statistics(
     if is_split(logits, axis):  # one reduction would exchange all partial results
         return _two_reductions(logits, ids, mask, axis=axis)
     at_once = functools.partial(_one_reduction, axis=axis)
-    forms = {"cpu": functools.partial(_two_reductions, axis=axis), "default": at_once}
-    if (blocks := classes.blocks(logits, axis)) > 1:
-        in_blocks = functools.partial(_one_reduction, axis=axis, blocks=blocks)
-        forms |= {"tpu": at_once, "default": in_blocks}
-    return jax.lax.platform_dependent(logits, ids, mask, **forms)
+    on_gpu = at_once
+    if axis < logits.ndim - 1 and logits.shape[axis] >= COLUMN:
+        on_gpu = functools.partial(_apart, axis=axis)
+    elif (blocks := classes.blocks(logits, axis)) > 1:
+        on_gpu = functools.partial(_one_reduction, axis=axis, blocks=blocks)
+    on_cpu = functools.partial(_two_reductions, axis=axis)
+    return by_platform(logits, ids, mask, default=at_once, cpu=on_cpu, gpu=on_gpu)
 
 
 @statistics.defjvp
@@ -63,6 +70,16 @@ def _two_reductions(
     top = classes.highest(logits, axis)
     total = classes.total(beside(logits, top, ids, mask, axis), axis)
     return top, total, labels.of_ids(logits, ids, axis)
+
+
+def _apart(
+    logits: Array, ids: Array, mask: Array | None, *, axis: int
+) -> tuple[Array, Array, Array]:
+    """The same by plain reductions of what is elementwise, the last two in one loop: for a GPU."""
+    top = logits.max(axis)
+    total = beside(logits, top, ids, mask, axis).sum(axis)
+    target = jnp.where(labels.is_target(ids, logits.shape, axis), logits, 0).sum(axis)
+    return top, total, target
 
 
 def _by_class(

@@ -1,7 +1,7 @@
 """Every loss as a program: value and gradient of large arrays, made from the cases of the tests.
 
 All predictions have the same size, 44 million float32 numbers: images of 512 x 512, as many as
-there is room for (of 1,000 classes, one of 210 x 210). Options are the defaults, except those that
+there is room for (of 100 classes and more, some of 210 x 210). Options are the defaults, except those that
 have none, which the case's first sample gives.
 """
 
@@ -26,7 +26,7 @@ from jaxloss import distance
 from tests.registry import Sample, collect
 
 SIZE = 168 * 512 * 512
-CLASSES, FEW, USUAL = (2, 3, 4, 8, 21, 1000), (2, 4, 21), (21,)
+CLASSES, FEW, USUAL = (2, 3, 4, 8, 14, 21, 150, 1000), (2, 4, 21), (21,)
 LAYOUTS = {"last": -1, "first": 1}  # where the class axis stands
 HEADS = ("cross_entropy", "focal", "binary_cross_entropy", "dice", "dice_cross_entropy", "tversky")
 

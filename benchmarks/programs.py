@@ -1,8 +1,8 @@
 """Every loss as a program: value and gradient of large arrays, made from the cases of the tests.
 
 All predictions have the same size, 44 million float32 numbers: images of 512 x 512, as many as
-there is room for (of 100 classes and more, some of 210 x 210). Options are the defaults, except those that
-have none, which the case's first sample gives.
+there is room for (of 100 classes and more, of 210 x 210). Options are the defaults, except those
+that have none, which the case's first sample gives.
 """
 
 import functools

@@ -214,7 +214,10 @@ def _hashable(key: str, value: Any) -> Hashable:
         hash(value)
     except TypeError:
         if isinstance(value, jax.Array):
-            expected = "a Python value; where `jax.jit` traces it, bind it with functools.partial"
+            if isinstance(value, jax.core.Tracer):
+                expected = "a Python value: bind it with functools.partial outside of `jax.jit`"
+            else:
+                expected = "a Python value, as `.item()` gives"
             checks.fail(TypeError, key, "an array", expected)
         checks.fail(TypeError, key, f"a {type(value).__name__}", "a value that does not change")
     return value

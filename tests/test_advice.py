@@ -340,11 +340,9 @@ def test_names_of_other_libraries_lead_to_names_that_there_are():
 
 def test_an_array_where_a_python_value_is_wanted():
     """Whether it is traced or not, it is told what to do."""
-    x, ids = jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32)
+    x, ids = np.zeros((2, 3), np.float32), np.zeros(2, np.int32)
     run = lambda index: jaxloss.cross_entropy(x, ids, ignore_index=index)
-    with pytest.raises(
-        TypeError, match=r"is an array, expected a Python value, as `.item\(\)` give"
-    ):
-        run(jnp.array(255))
+    with pytest.raises(TypeError, match=r"an array, expected a Python value, as `.item\(\)` give"):
+        run(jax.numpy.array(255))
     with pytest.raises(TypeError, match=r"a Python value: bind it with functools.partial outside"):
         jax.jit(run)(255)

@@ -96,13 +96,13 @@ def of_counts(
         )
     pairs = _pairs(pixels, beside) if more is None else ALIKE
     if constant and pixels.axis is not None and not is_split(pixels.arrays[0], pixels.axis):
-        # By way of the statistics a TPU, and a GPU of many classes, read logits of ids less often.
+        # By way of the statistics a TPU reads logits of ids less often, and a GPU of many classes.
         form = pixels.form._replace(by_statistics=True)
         with_cost = _with_cost(pixels._replace(form=form), beside, pixels.axis)
         of_three = bind(_terms, with_cost=with_cost, move=None, **fixed)
         pair = pair_of(of_three, frame.summed, len(arrays))
-        few = classes.are_few(pixels.arrays[0], pixels.axis)
-        pairs = pairs._replace(gpu=pairs.gpu or (None if few else pair), tpu=pairs.tpu or pair)
+        pays = not maps and not classes.are_few(pixels.arrays[0], pixels.axis)
+        pairs = pairs._replace(gpu=pairs.gpu or (pair if pays else None), tpu=pairs.tpu or pair)
     return of_sums(
         terms,
         frame.summed,

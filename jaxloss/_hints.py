@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss._core import checks, numerics
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.reduction import AxisName
 from jaxloss._report import Hint, holds
 
@@ -157,4 +158,4 @@ def _look_like_probabilities(x: Array, mask: Array | None = None, *, axis: int |
     def at_once(*operands: Array) -> Array:
         return likely & _hold_elements(*operands)
 
-    return lax.platform_dependent(*operands, cpu=screened, default=at_once)
+    return by_platform(*operands, cpu=screened, default=at_once)

@@ -17,6 +17,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxloss._core import checks
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.reduction import AxisName
 
 Array = jax.Array
@@ -194,7 +195,7 @@ def _find(check: Check, *operands: Array) -> tuple[Array, Array, Array]:
         return _nothing(check, *operands)
     exact = functools.partial(_exact, check)
     screened = functools.partial(_screened, check)
-    return lax.platform_dependent(*operands, cpu=screened, default=exact)
+    return by_platform(*operands, cpu=screened, default=exact)
 
 
 def _screened(check: Check, *operands: Array) -> tuple[Array, Array, Array]:

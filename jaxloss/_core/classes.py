@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import sharding
+from jaxloss._core.platforms import by_platform
 
 Array = jax.Array
 Carry = TypeVar("Carry")
@@ -112,7 +113,7 @@ def best(x: Array, axis: int) -> Array:
     if sharding.blocks(x, axis) > 1:
         return by_two(x)
     at_once = functools.partial(jax.lax.argmax, axis=axis, index_dtype=jnp.int32)
-    return jax.lax.platform_dependent(x, cpu=at_once, default=by_two)
+    return by_platform(x, cpu=at_once, default=by_two)
 
 
 def _best(x: Array, *, axis: int) -> Array:

@@ -124,9 +124,9 @@ def _are_lines(pixels: Pixels, beside: Cost | None) -> bool:
 
 
 def _are_few_lines(pixels: Pixels, beside: Cost | None) -> bool:
-    """Whether other sums are of classes that are written out, which a GPU compiles for minutes.
+    """Whether a GPU sums `more` of few classes, which lie last, with the positions on one axis.
 
-    In lines it reads and writes up to two fifths more, so nothing else is.
+    Else it compiles them for minutes. It reads and writes up to two fifths more, so only these are.
     """
     z, axis = pixels.arrays[0], pixels.axis
     few = axis is not None and classes.are_few(z, axis)

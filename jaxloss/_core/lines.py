@@ -46,9 +46,10 @@ def planes_pay(x: Array, axis: int) -> bool:
 
 
 def in_lines(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a function of arrays `[B, N, C]` others, in the rank of the first or of its positions.
+    """Makes a function of arrays `[B, N, C]` one of `[B, ..., C]`, by merging the axes between.
 
-    What it returns in the shape of the first gets that shape back; the rest are sums.
+    So it does in all arguments that have the positions of the first, with its classes or without. A
+    result in the shape of the first gets that shape back; the rest are sums.
     """
     return bind(_in_lines, function=function)
 
@@ -59,10 +60,10 @@ def _in_lines(x: Array, *others: Any, function: Callable[..., Any]) -> Any:
 
 
 def in_planes(function: Callable[..., Any], axis: int) -> Callable[..., Any]:
-    """Gives a function of arrays `[B, C, ...]` others, in the rank of one, as `in_lines` does.
+    """Makes a function of arrays `[B, C, ...]` one of arrays whose classes lie at `axis`.
 
-    Classes that are there stay. Positions that may lie on several devices keep their axes; on one
-    axis a CPU moves others as fast as it copies them, else half as fast.
+    Classes that are there stay. Else the positions are merged as by `in_lines`, since a CPU moves
+    one axis as fast as it copies and several half as fast, unless devices may have parts of them.
     """
     return bind(_in_planes, function=function, axis=axis)
 

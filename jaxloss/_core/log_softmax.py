@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import classes, numerics
+from jaxloss._core.platforms import by_platform
 
 Array = jax.Array
 
@@ -22,7 +23,7 @@ def scale(logits: Array, axis: int) -> tuple[Array, Array]:
     Both keep the class axis with size 1. `top + log1p(rest)` is the log-sum-exp. `top` is 0 where
     all classes are removed.
     """
-    top, rest = jax.lax.platform_dependent(
+    top, rest = by_platform(
         logits,
         cpu=functools.partial(_scale_by_two, axis=axis),
         default=functools.partial(_scale_by_one, axis=axis),

@@ -25,6 +25,7 @@ from jax import lax
 
 from jaxloss._core import blocks, sharding
 from jaxloss._core.blocks import far
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.reduction import AxisName
 
 Array = jax.Array
@@ -121,7 +122,7 @@ def _passes(elements: Array, edges: tuple[Array, Array], spacings: Spacings) -> 
     """
     if max(elements.shape[-len(spacings) :]) <= _SMALL:
         return _passes_by_reduction(elements, edges, spacings)
-    return lax.platform_dependent(
+    return by_platform(
         elements, edges, spacings, cpu=_passes_by_neighbours, default=_passes_by_reduction
     )
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, numerics, sharding
 from jaxloss._core.families import linear
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.reduction import REDUCTIONS, AxisName, everywhere
 from jaxloss._fused import _cost, _pass
 from jaxloss._fused._pass import Arrays
@@ -257,7 +258,7 @@ def _in_chunks(
 
     x = arrays["features"]
     cpu, default = way("cpu", checks.compute_dtype(x)), way("default", x.dtype)
-    return _pass.by_platform(run, cpu, default, arrays, ids)
+    return _pass.with_setting(run, cpu, default, arrays, ids)
 
 
 def _devices(axis: int, arrays: Arrays, ids: Array) -> int:
@@ -311,7 +312,7 @@ def _read_anew(kernel: Array, step: Array, dtype: Any) -> Array:
     """
     if kernel.dtype != jnp.float32 or dtype != jnp.float32:
         return kernel
-    return jax.lax.platform_dependent(kernel, step, tpu=_plus_zero, default=_unchanged)
+    return by_platform(kernel, step, tpu=_plus_zero, default=_unchanged)
 
 
 def _plus_zero(kernel: Array, step: Array) -> Array:

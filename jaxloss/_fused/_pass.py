@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jaxloss._core.platforms import by_platform
 from jaxloss._core.reduction import AxisName, everywhere
 
 Array = jax.Array
@@ -52,12 +53,12 @@ def moving(tangents: dict[str, Any]) -> Arrays:
     return {name: t for name, t in tangents.items() if not isinstance(t, SymbolicZero)}
 
 
-def by_platform(run: Callable[..., Any], cpu: Any, default: Any, *operands: Any) -> Any:
+def with_setting(run: Callable[..., Any], cpu: Any, default: Any, *operands: Any) -> Any:
     """Returns `run(setting, *operands)` with the setting of the platform."""
     if cpu == default:
         return run(cpu, *operands)
-    branches = {"cpu": functools.partial(run, cpu), "default": functools.partial(run, default)}
-    return jax.lax.platform_dependent(*operands, **branches)
+    on_cpu, elsewhere = functools.partial(run, cpu), functools.partial(run, default)
+    return by_platform(*operands, cpu=on_cpu, default=elsewhere)
 
 
 def varying(arrays: Arrays, like: Iterable[Array], dtype: Any) -> Arrays:

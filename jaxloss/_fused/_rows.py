@@ -98,7 +98,7 @@ def _over_rows(
         ids = sharding.whole(ids, (1,))
         of_rows = ("logits", "factors")
         arrays = arrays | {name: sharding.whole(arrays[name], (1,)) for name in of_rows}
-    return _pass.by_platform(run, cpu, default, arrays, ids)
+    return _pass.with_setting(run, cpu, default, arrays, ids)
 
 
 def _scan(

@@ -24,7 +24,7 @@ from jax import lax
 from jaxloss._core import checks, numerics, scores
 from jaxloss._core.families import segmentation_elements
 from jaxloss._core.images import Frame, Pixels, difference, read
-from jaxloss._core.platforms import bind
+from jaxloss._core.platforms import bind, by_platform
 from jaxloss.options import Absent, Elements, Numbers
 
 __all__ = ["lovasz_hinge", "lovasz_softmax"]
@@ -291,19 +291,14 @@ def _keys(errors: Array, mask: Array | None) -> Array:
 @jax.custom_batching.custom_vmap
 def _steps_of_pixels(keys: Array, hits: Array, idle: Array) -> Array:
     """The step that each pixel takes in the order of its row's keys; 0 in rows that are idle."""
-    return lax.platform_dependent(
-        keys,
-        hits,
-        idle,
-        cpu=_steps_row_by_row,
-        default=_steps_of_all_rows,
-    )
+    ways = {"cpu": _steps_row_by_row, "default": _steps_of_all_rows}
+    return by_platform(keys, hits, idle, **ways)
 
 
 @jax.custom_batching.custom_vmap
 def _sort(keys: Array, beside: Array) -> Array:
     """What stands beside the keys, in their order."""
-    return lax.platform_dependent(keys, beside, cpu=_sort_packed, default=_sort_pairs)
+    return by_platform(keys, beside, cpu=_sort_packed, default=_sort_pairs)
 
 
 def _with_more_rows(function: Any) -> None:

@@ -183,8 +183,7 @@ def _of_part(
     if moved := _are_moved(z, axis):
         arrays = (z, labels, mask, class_weights, *parameters)
         z, labels, mask, class_weights, *rest = (
-            jnp.moveaxis(a, axis, -2) if a is not None and jnp.ndim(a) == z.ndim else a
-            for a in arrays
+            _moved(a, axis) if a is not None and jnp.ndim(a) == z.ndim else a for a in arrays
         )
         parameters, axis = tuple(rest), z.ndim - 2
     part = unweighted(z, labels, mask, axis, has_ids)
@@ -203,6 +202,22 @@ def _are_moved(z: Array, axis: int) -> bool:
     """
     last, single = z.ndim - 1 == axis > 1, z.shape[0] == axis == 1 < z.ndim - 2
     return z.shape[axis] <= classes.UNFILLED and (last or single)
+
+
+def _moved(a: Array, axis: int) -> Array:
+    """Moves them there, on a CPU before anything else: a fused loop would step through memory."""
+    moved, copied = (bind(f, axis=axis) for f in (_behind, _copied_behind))
+    if a.shape[axis] <= classes.FEW:  # whose planes it reads one by one
+        return moved(a)
+    return by_platform(a, cpu=copied, default=moved)
+
+
+def _behind(a: Array, *, axis: int) -> Array:
+    return jnp.moveaxis(a, axis, -2)
+
+
+def _copied_behind(a: Array, *, axis: int) -> Array:
+    return jax.lax.optimization_barrier(_behind(a, axis=axis))
 
 
 def unweighted(z: Array, labels: Array, mask: Array | None, axis: int, has_ids: bool) -> Competing:

@@ -23,13 +23,11 @@ def scale(logits: Array, axis: int) -> tuple[Array, Array]:
     Both keep the class axis with size 1. `top + log1p(rest)` is the log-sum-exp. `top` is 0 where
     all classes are removed.
     """
-    top, rest = by_platform(
+    return by_platform(
         logits,
         cpu=functools.partial(_scale_by_two, axis=axis),
         default=functools.partial(_scale_by_one, axis=axis),
     )
-    empty = top == -jnp.inf
-    return jnp.where(empty, 0, top), jnp.where(empty, 0, rest)
 
 
 @scale.defjvp
@@ -46,13 +44,16 @@ def _(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, An
 
 def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
     """The scale by plain reductions: for a CPU."""
-    top = logits.max(axis, keepdims=True)
-    level = classes.above(logits, top)
-    shares = jnp.exp(level)
-    total, below = (
-        values.sum(axis, keepdims=True) for values in (shares, jnp.where(level < 0, shares, 0))
-    )
-    return top, jnp.where(total - below > 1.5, total - 1, below)  # where several are the largest
+    top = _finite(logits.max(axis, keepdims=True))
+    return top, rest_of(jnp.exp(classes.above(logits, top)), axis)
+
+
+def rest_of(shares: Array, axis: int) -> Array:
+    """Returns `sum_c share_c - 1` of shares of which the largest is 1, exactly."""
+    # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
+    total, below = (x.sum(axis, keepdims=True) for x in (shares, shares - jnp.floor(shares)))
+    several = total > 1.5  # of them are the largest
+    return jnp.where(several, total - 1, below)
 
 
 def _scale_by_one(logits: Array, *, axis: int) -> tuple[Array, Array]:
@@ -69,7 +70,13 @@ def _scale_by_one(logits: Array, *, axis: int) -> tuple[Array, Array]:
     zero = jnp.zeros((), logits.dtype)
     absent = jnp.where(logits == -jnp.inf, zero - 1, zero)
     top, rest = jax.lax.reduce((logits, absent), (zero - jnp.inf, zero - 1), combine, (axis,))
-    return jnp.expand_dims(top, axis), jnp.expand_dims(rest, axis)
+    top, rest = jnp.expand_dims(top, axis), jnp.expand_dims(rest, axis)
+    return _finite(top), jnp.where(top == -jnp.inf, 0, rest)
+
+
+def _finite(top: Array) -> Array:
+    """Returns 0 for the largest logit where all classes are removed."""
+    return jnp.where(top == -jnp.inf, 0, top)
 
 
 def log_odds(logits: Array, top: Array, rest: Array) -> Array:

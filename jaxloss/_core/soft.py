@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import classes, labels, numerics
+from jaxloss._core import classes, labels, log_softmax, numerics
 
 Array = jax.Array
 _Sums = tuple[Array, Array, Array]
@@ -58,7 +58,7 @@ def of_finite(
     """
     axis, count = z.ndim - 1, z.shape[-1]
     level = z - z.max(axis, keepdims=True)
-    rest = _rest(jnp.exp(level), axis)
+    rest = log_softmax.rest_of(jnp.exp(level), axis)
     if has_ids:
         ids = target.squeeze(axis)
         y, mass = labels.one_hot(ids, None, z, axis), labels.poison(ids, None, count, z.dtype)
@@ -73,14 +73,6 @@ def of_finite(
     return (mass * jnp.log1p(rest)).sum() - lead, numerics.divide(slope, denominator)
 
 
-def _rest(share: Array, axis: int) -> Array:
-    """Returns `sum_c share_c - 1` of shares of which the largest is 1, exactly."""
-    # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
-    total, below = (x.sum(axis, keepdims=True) for x in (share, share - jnp.floor(share)))
-    several = total > 1.5  # of them are the largest
-    return jnp.where(several, total - 1, below)
-
-
 def slope_of(level: Array, rest: Array, mass: Array, y: Array) -> Array:
     """Returns `p_c (m - y_c) - y_c (1 - p_c)` of `z_c - top` and the numbers of the position."""
     share, unit = jnp.exp(level), 1 / (1 + rest)
@@ -91,7 +83,7 @@ def slope_of(level: Array, rest: Array, mass: Array, y: Array) -> Array:
 def _at_once(z: Array, y: Array, axis: int) -> _Row:
     top = z.max(axis, keepdims=True)
     level = classes.above(z, top)
-    rest = _rest(jnp.exp(level), axis)
+    rest = log_softmax.rest_of(jnp.exp(level), axis)
     parts = _present(y, level), numerics.product(y, level)
     mass, lead = (x.sum(axis, keepdims=True) for x in parts)
     return _Row(top, rest, mass, lead)

@@ -52,17 +52,22 @@ def in_float64(loss, logits, ids):
         return jax.value_and_grad(loss)(jnp.asarray(np.asarray(logits), jnp.float64), ids)
 
 
-def held_against_float64(loss, logits, labels, *, atol):
-    """Compares value and gradient with those in float64; returns that value."""
+def held_against_float64(loss, logits, labels, *, atol=0.0, of_largest=0.0):
+    """Compares value and gradient with those in float64; returns that value.
+
+    The slope may be off by `atol`, or by `of_largest` of the largest slope.
+    """
     value, gradient = jax.value_and_grad(loss)(logits, labels)
     jax.clear_caches()
     expected, slope = in_float64(loss, logits, np.asarray(labels))
     np.testing.assert_allclose(value, expected, rtol=2e-6)
+    atol = max(atol, of_largest * np.nanmax(np.abs(np.asarray(slope))))
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=atol)
     return expected
 
 
 WEIGHTS = jnp.array([0.5, 1, 2]).reshape(3, 1, 1)
+WHERE = jnp.ones((3, 4, 6), bool).at[1, 2, 3].set(False)
 REGION = ["mcc", "sensitivity_specificity", "boundary_dou"]
 HEADS = ["cross_entropy", "softmax_focal", "dice", "dice_cross_entropy"]
 ROWS = [
@@ -198,20 +203,37 @@ def test_costs_of_all_classes(name, options, classes, axis, kind):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
 
 
+COUNTED = {
+    "all": {},
+    "masked": {"where": WHERE},
+    "weighted": {"weights": WEIGHTS, "class_weights": jnp.arange(9.0)},
+    "both": {"where": WHERE, "weights": WEIGHTS, "class_weights": jnp.arange(9.0)},
+}
+
+
 @pytest.mark.parametrize("kind", ["shares", "smoothed shares", "smoothed ids", "a bad id"])
 @pytest.mark.parametrize("infinite", [True, False])
-def test_plain_soft_labels(kind, infinite):
+@pytest.mark.parametrize("counted", COUNTED)
+def test_last_soft_labels(counted, kind, infinite):
     """Of whole positions, where a CPU asks whether all logits are finite."""
     logits, labels = batch(9, -1)
+    options = dict(COUNTED[counted])
     if not infinite:
         logits = jnp.where(logits > -jnp.inf, logits, -80)
+    hidden = "where" in options
     if kind == "a bad id":
         labels = labels.at[0, 0, 0].set(9)
     elif "shares" in kind:
         labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits))
-    options = {} if kind == "shares" else {"label_smoothing": 0.1}
+        labels = labels.at[1, 2, 3].set(jnp.nan) if hidden else labels
+    else:
+        labels = labels.at[1, 2, 3].set(-1) if hidden else labels
+    if kind != "shares":
+        options["label_smoothing"] = 0.1
     loss = functools.partial(jaxloss.cross_entropy, **options)
-    expected = held_against_float64(loss, logits, labels, atol=1e-9)
+    # Weighted shares do not sum to 1: their slope is a difference.
+    off = {"of_largest": 1e-7} if "class_weights" in options else {"atol": 1e-9}
+    expected = held_against_float64(loss, logits, labels, **off)
     assert jnp.isnan(expected) == (kind == "a bad id")
 
 

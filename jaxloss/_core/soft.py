@@ -49,28 +49,48 @@ def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Ar
 
 
 def of_finite(
-    z: Array, denominator: Array, target: Array, smoothing: Array | None, *, has_ids: bool
+    z: Array,
+    denominator: Array,
+    target: Array,
+    smoothing: Array | None,
+    weights: Array | None,
+    mask: Array | None,
+    class_weights: Array | None,
+    *,
+    has_ids: bool,
 ) -> tuple[Array, Array]:
     """Returns `L` and its slope over `denominator`, of classes that lie last.
 
-    No difference of logits may be infinite. Sums of what holds no select, and no number of a
+    No difference of logits may be infinite. Sums of what no select precedes, and no number of a
     position but those of its classes, a compiler makes without writing what it sums to memory.
     """
     axis, count = z.ndim - 1, z.shape[-1]
     level = z - z.max(axis, keepdims=True)
     rest = log_softmax.rest_of(jnp.exp(level), axis)
+
+    def counted(x: Array) -> Array:
+        return numerics.masked(numerics.times(x, weights), mask)
+
     if has_ids:
         ids = target.squeeze(axis)
-        y, mass = labels.one_hot(ids, None, z, axis), labels.poison(ids, None, count, z.dtype)
-        mass = jnp.expand_dims(mass, axis)
-        lead = labels.of_ids(level, ids, axis).sum()
+        at = None if mask is None else mask.squeeze(axis)
+        y = numerics.times(labels.one_hot(ids, at, z, axis), class_weights)
+        share = labels.poison(ids, at, count, z.dtype)
+        if class_weights is not None:
+            share *= jnp.take(class_weights.reshape(-1), ids, mode="clip")
+        mass, lead = (jnp.expand_dims(x, axis) for x in (share, labels.of_ids(level, ids, axis)))
+        lead = counted(mass * lead).sum()
     else:
-        y, mass, lead = target, target.sum(axis, keepdims=True), (target * level).sum()
+        y = numerics.times(numerics.masked(target, mask), class_weights)
+        mass, lead = y.sum(axis, keepdims=True), numerics.times(y * level, weights).sum()
     if smoothing is not None:
-        y, mass = (1 - smoothing) * y + smoothing / count, (1 - smoothing) * mass + smoothing
-        lead = (1 - smoothing) * lead + smoothing / count * level.sum()
-    slope = slope_of(level, rest, mass, y)
-    return (mass * jnp.log1p(rest)).sum() - lead, numerics.divide(slope, denominator)
+        even = smoothing / count
+        total = count if class_weights is None else class_weights.sum()
+        y = (1 - smoothing) * y + numerics.times(even, class_weights)
+        mass = (1 - smoothing) * mass + even * total
+        lead = (1 - smoothing) * lead + even * counted(numerics.times(level, class_weights)).sum()
+    slope = counted(numerics.divide(slope_of(level, rest, mass, y), denominator))
+    return counted(mass * jnp.log1p(rest)).sum() - lead, slope
 
 
 def slope_of(level: Array, rest: Array, mass: Array, y: Array) -> Array:

@@ -206,13 +206,12 @@ def _with_slope(
         return lines.in_planes(moved, axis)(*arrays)
     exact = bind(_with_any_slope, axis=axis, has_ids=has_ids)
     in_chunks = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
-    plain = weights is None and mask is None and factors is None
-    plain = plain and not (has_ids and z.shape[axis] > soft.MANY)
-    if not (plain and axis == z.ndim - 1 and is_large(z)):
+    many = has_ids and z.shape[axis] > soft.MANY
+    if many or axis != z.ndim - 1 or not is_large(z):
         return in_chunks(*arrays)
     of_finite = bind(soft.of_finite, has_ids=has_ids)
     no_overflow = jnp.abs(z).max() <= numerics.limit(z.dtype)
-    return jax.lax.cond(no_overflow, of_finite, in_chunks, *arrays[:4])
+    return jax.lax.cond(no_overflow, of_finite, in_chunks, *arrays)
 
 
 def _with_any_slope(

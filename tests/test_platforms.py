@@ -203,31 +203,27 @@ def test_costs_of_all_classes(name, options, classes, axis, kind):
     np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-7 * largest)
 
 
-COUNTED = {
-    "all": {},
-    "masked": {"where": WHERE},
-    "weighted": {"weights": WEIGHTS, "class_weights": jnp.arange(9.0)},
-    "both": {"where": WHERE, "weights": WEIGHTS, "class_weights": jnp.arange(9.0)},
-}
+COUNTED = {"where": WHERE, "weights": WEIGHTS, "class_weights": jnp.arange(9.0)}
 
 
 @pytest.mark.parametrize("kind", ["shares", "smoothed shares", "smoothed ids", "a bad id"])
 @pytest.mark.parametrize("infinite", [True, False])
-@pytest.mark.parametrize("counted", COUNTED)
-def test_last_soft_labels(counted, kind, infinite):
+@pytest.mark.parametrize("options", [{}, COUNTED], ids=["plain", "counted"])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_many_soft_labels(axis, options, kind, infinite):
     """Of whole positions, where a CPU asks whether all logits are finite."""
-    logits, labels = batch(9, -1)
-    options = dict(COUNTED[counted])
+    logits, labels = batch(9, axis)
+    options = {**options, "axis": axis}
     if not infinite:
         logits = jnp.where(logits > -jnp.inf, logits, -80)
-    hidden = "where" in options
     if kind == "a bad id":
         labels = labels.at[0, 0, 0].set(9)
     elif "shares" in kind:
-        labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits))
-        labels = labels.at[1, 2, 3].set(jnp.nan) if hidden else labels
-    else:
-        labels = labels.at[1, 2, 3].set(-1) if hidden else labels
+        labels = jax.nn.softmax(jnp.where(logits > -jnp.inf, logits / 9, logits), axis)
+        if "where" in options:
+            labels = jnp.where(jnp.expand_dims(WHERE, axis), labels, jnp.nan)
+    elif "where" in options:
+        labels = jnp.where(WHERE, labels, -1)
     if kind != "shares":
         options["label_smoothing"] = 0.1
     loss = functools.partial(jaxloss.cross_entropy, **options)

@@ -57,14 +57,15 @@ def of_finite(
     mask: Array | None,
     class_weights: Array | None,
     *,
+    axis: int,
     has_ids: bool,
 ) -> tuple[Array, Array]:
-    """Returns `L` and its slope over `denominator`, of classes that lie last.
+    """Returns `L` and its slope over `denominator`, of many classes or of those that lie last.
 
     No difference of logits may be infinite. Sums of what no select precedes, and no number of a
     position but those of its classes, a compiler makes without writing what it sums to memory.
     """
-    axis, count = z.ndim - 1, z.shape[-1]
+    count = z.shape[axis]
     level = z - z.max(axis, keepdims=True)
     rest = log_softmax.rest_of(jnp.exp(level), axis)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import (
+    classes,
     gpu,
     lines,
     log_softmax,
@@ -202,16 +203,18 @@ def _with_slope(
 ) -> tuple[Array, Array]:
     arrays = z, denominator, labels, smoothing, weights, mask, factors
     if lines.planes_pay(z, axis):  # at once, since a chunk would be slower
-        moved = bind(_with_any_slope, axis=lines.PLANES, has_ids=has_ids)
-        return lines.in_planes(moved, axis)(*arrays)
-    exact = bind(_with_any_slope, axis=axis, has_ids=has_ids)
-    in_chunks = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
+        exact = lines.in_planes(bind(_with_any_slope, axis=lines.PLANES, has_ids=has_ids), axis)
+        fuses = classes.REDUCES_ANY_AXIS and z.shape[axis] > classes.FEW
+    else:
+        positions = tuple(i for i in range(z.ndim) if i != axis)
+        exact = chunked(bind(_with_any_slope, axis=axis, has_ids=has_ids), positions)
+        fuses = axis == z.ndim - 1
     many = has_ids and z.shape[axis] > soft.MANY
-    if many or axis != z.ndim - 1 or not is_large(z):
-        return in_chunks(*arrays)
-    of_finite = bind(soft.of_finite, has_ids=has_ids)
+    if many or not (fuses and is_large(z)):
+        return exact(*arrays)
     no_overflow = jnp.abs(z).max() <= numerics.limit(z.dtype)
-    return jax.lax.cond(no_overflow, of_finite, in_chunks, *arrays)
+    of_finite = bind(soft.of_finite, axis=axis, has_ids=has_ids)
+    return jax.lax.cond(no_overflow, of_finite, exact, *arrays)
 
 
 def _with_any_slope(

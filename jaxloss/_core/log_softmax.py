@@ -51,7 +51,7 @@ def _scale_by_two(logits: Array, *, axis: int) -> tuple[Array, Array]:
 def rest_of(shares: Array, axis: int) -> Array:
     """Returns `sum_c share_c - 1` of shares of which the largest is 1, exactly."""
     # The whole part of a share is 1 if it is the largest, else 0: a select would not be fused.
-    total, below = (x.sum(axis, keepdims=True) for x in (shares, shares - jnp.floor(shares)))
+    total, below = (classes.total(x, axis, True) for x in (shares, shares - jnp.floor(shares)))
     several = total > 1.5  # of them are the largest
     return jnp.where(several, total - 1, below)
 

@@ -48,6 +48,11 @@ def with_slope(z: Array, y: Array, weights: Array | None, axis: int) -> tuple[Ar
     return cost.sum(), slope
 
 
+def is_one_loop(z: Array, axis: int, has_ids: bool) -> bool:
+    """Whether a CPU reduces the classes in the loop that makes what is reduced."""
+    return not (classes.go_in_turn(z, axis) or (has_ids and z.shape[axis] > MANY))
+
+
 def of_finite(
     z: Array,
     denominator: Array,
@@ -60,13 +65,13 @@ def of_finite(
     axis: int,
     has_ids: bool,
 ) -> tuple[Array, Array]:
-    """Returns `L` and its slope over `denominator`, of many classes or of those that lie last.
+    """Returns `L` and its slope over `denominator`, where that `is_one_loop`.
 
     No difference of logits may be infinite. Sums of what no select precedes, and no number of a
     position but those of its classes, a compiler makes without writing what it sums to memory.
     """
     count = z.shape[axis]
-    level = z - z.max(axis, keepdims=True)
+    level = z - classes.highest(z, axis, keepdims=True)
     rest = log_softmax.rest_of(jnp.exp(level), axis)
 
     def counted(x: Array) -> Array:
@@ -83,7 +88,7 @@ def of_finite(
         lead = counted(mass * lead).sum()
     else:
         y = numerics.times(numerics.masked(target, mask), class_weights)
-        mass, lead = y.sum(axis, keepdims=True), numerics.times(y * level, weights).sum()
+        mass, lead = classes.total(y, axis, True), numerics.times(y * level, weights).sum()
     if smoothing is not None:
         even = smoothing / count
         total = count if class_weights is None else class_weights.sum()

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import (
-    classes,
     gpu,
     lines,
     log_softmax,
@@ -202,18 +201,16 @@ def _with_slope(
     has_ids: bool,
 ) -> tuple[Array, Array]:
     arrays = z, denominator, labels, smoothing, weights, mask, factors
-    if lines.planes_pay(z, axis):  # at once, since a chunk would be slower
-        exact = lines.in_planes(bind(_with_any_slope, axis=lines.PLANES, has_ids=has_ids), axis)
-        fuses = classes.REDUCES_ANY_AXIS and z.shape[axis] > classes.FEW
+    planes = lines.planes_pay(z, axis)
+    fixed = {"axis": lines.PLANES if planes else axis, "has_ids": has_ids}
+    exact, of_finite = bind(_with_any_slope, **fixed), bind(soft.of_finite, **fixed)
+    if planes:  # at once, since a chunk would be slower
+        exact, of_finite = (lines.in_planes(f, axis) for f in (exact, of_finite))
     else:
-        positions = tuple(i for i in range(z.ndim) if i != axis)
-        exact = chunked(bind(_with_any_slope, axis=axis, has_ids=has_ids), positions)
-        fuses = axis == z.ndim - 1
-    many = has_ids and z.shape[axis] > soft.MANY
-    if many or not (fuses and is_large(z)):
+        exact = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
+    if not (is_large(z) and soft.is_one_loop(z, axis, has_ids)):
         return exact(*arrays)
     no_overflow = jnp.abs(z).max() <= numerics.limit(z.dtype)
-    of_finite = bind(soft.of_finite, axis=axis, has_ids=has_ids)
     return jax.lax.cond(no_overflow, of_finite, exact, *arrays)
 
 

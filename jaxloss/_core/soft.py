@@ -81,11 +81,12 @@ def of_finite(
         ids = target.squeeze(axis)
         at = None if mask is None else mask.squeeze(axis)
         y = numerics.times(labels.one_hot(ids, at, z, axis), class_weights)
-        share = labels.poison(ids, at, count, z.dtype)
+        mass, lead = labels.poison(ids, at, count, z.dtype), labels.of_ids(level, ids, axis)
         if class_weights is not None:
-            share *= jnp.take(class_weights.reshape(-1), ids, mode="clip")
-        mass, lead = (jnp.expand_dims(x, axis) for x in (share, labels.of_ids(level, ids, axis)))
-        lead = counted(mass * lead).sum()
+            of_target = jnp.take(class_weights.reshape(-1), ids, mode="clip")
+            mass, lead = mass * of_target, lead * of_target
+        mass, lead = jnp.expand_dims(mass, axis), jnp.expand_dims(lead, axis)
+        lead = counted(lead).sum()
     else:
         y = numerics.times(numerics.masked(target, mask), class_weights)
         mass, lead = classes.total(y, axis, True), numerics.times(y * level, weights).sum()

@@ -5,12 +5,15 @@ With `x_c` the log-odds of class `c` against all others, `p_c = sigmoid(x_c)`, a
 smoothing `log_softmax` has both logarithms of every class.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss._core import (
+    classes,
     gpu,
     lines,
     log_softmax,
@@ -204,14 +207,25 @@ def _with_slope(
     planes = lines.planes_pay(z, axis)
     fixed = {"axis": lines.PLANES if planes else axis, "has_ids": has_ids}
     exact, of_finite = bind(_with_any_slope, **fixed), bind(soft.of_finite, **fixed)
-    if planes:  # at once, since a chunk would be slower
+    if planes:
         exact, of_finite = (lines.in_planes(f, axis) for f in (exact, of_finite))
-    else:
-        exact = chunked(exact, tuple(i for i in range(z.ndim) if i != axis))
+    in_chunks = functools.partial(chunked, axes=tuple(i for i in range(z.ndim) if i != axis))
+    whole = exact if planes else in_chunks(exact)  # a chunk of planes would be slower
     if not (is_large(z) and soft.is_one_loop(z, axis, has_ids)):
-        return exact(*arrays)
+        return whole(*arrays)
+    if weights is None and mask is None and factors is None:
+        return _of_finite_or(*arrays, of_finite=of_finite, exact=whole)
+    # Masked or weighted, the labels would be written to memory.
+    if z.shape[axis] <= classes.FEW:
+        return whole(*arrays)
+    return in_chunks(bind(_of_finite_or, of_finite=of_finite, exact=exact))(*arrays)
+
+
+def _of_finite_or(
+    z: Array, *others: Any, of_finite: Callable[..., Any], exact: Callable[..., Any]
+) -> tuple[Array, Array]:
     no_overflow = jnp.abs(z).max() <= numerics.limit(z.dtype)
-    return jax.lax.cond(no_overflow, of_finite, exact, *arrays)
+    return jax.lax.cond(no_overflow, of_finite, exact, z, *others)
 
 
 def _with_any_slope(

@@ -128,12 +128,7 @@ def yolo_v5(
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
     pairs = _pairs(levels, grids, targets, shapes, strides, anchor_threshold, axis_name)
     objectness = jnp.concatenate([jax.lax.collapse(level[..., 4], 1) for level in levels], 1)
-    counts = [level.shape[1] * level.shape[2] for level in levels]
-    factors = [
-        jnp.full((1, count), factor, dtype) / count
-        for count, factor in zip(counts, balance, strict=True)
-    ]
-    weights = jnp.concatenate(factors, 1) / batch
+    weights = _balanced(levels, balance) / batch
 
     taken = pairs.share > 0
     decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
@@ -159,6 +154,14 @@ def yolo_v5(
     gains = {"box": box_gain, "objectness": objectness_gain, "classification": class_gain}
     parts = {name: batch * gains[name] * part for name, part in parts.items()}
     return finish(parts, targets, axis_name)
+
+
+def _balanced(levels: list[Array], balance: Sequence[float]) -> Array:
+    """What each place counts in the sum of the means over levels, `[1, N]`."""
+    counts = [level.shape[1] * level.shape[2] for level in levels]
+    each = zip(counts, balance, strict=True)
+    factors = [jnp.full((1, n), factor, levels[0].dtype) / n for n, factor in each]
+    return jnp.concatenate(factors, 1)
 
 
 class _Pairs(NamedTuple):

@@ -138,10 +138,10 @@ def _assign(
         overlap = jnp.where(possible, overlaps(predicted, box[:, None]), 0)
         price = cost(overlap, background + gather(by_class, label), inside & near)
         price = jnp.where(possible & valid[:, None], price, jnp.inf)
-        share = jax.lax.top_k(overlap, count)[0].sum(-1).astype(jnp.int32)
+        k = jax.lax.top_k(overlap, count)[0].sum(-1).astype(jnp.int32)
         cheapest, taken = jax.lax.top_k(-price, count)
         rank = jnp.arange(count, dtype=jnp.int32)[None]
-        wanted = (rank < jnp.maximum(share, 1)[:, None]) & (cheapest > -jnp.inf)
+        wanted = (rank < jnp.maximum(k, 1)[:, None]) & (cheapest > -jnp.inf)
         return None, jnp.where(wanted, taken, len(points))
 
     taken = jax.lax.scan(ask, None, by_slot)[1].swapaxes(0, 1)

@@ -23,8 +23,8 @@ from jaxloss._distribution import *
 from jaxloss._fused import *
 from jaxloss._region import *
 from jaxloss._regression import *
-from jaxloss._report import Report as Report
-from jaxloss._validate import validate as validate
+from jaxloss._validation import Report as Report
+from jaxloss._validation import validate as validate
 from jaxloss.distance import compute_edts_for_hausdorff_loss as compute_edts_for_hausdorff_loss
 from jaxloss.distance import compute_edts_for_penalized_loss as compute_edts_for_penalized_loss
 

@@ -58,8 +58,9 @@ class Interval(NamedTuple):
     Attributes:
       bounds: Such as `"[0, inf)"`.
       scalar: Whether it is one number.
-      exact: Python numbers for which the formula is another one: they are not traced. In place of
-        0, which switches an option off, a loss gets None.
+      exact: Python numbers for which the formula is another one: they are not traced, and a loss
+        gets a float where others are arrays. In place of 0, which switches an option off, it gets
+        None.
       some: Whether one of several numbers at least is above 0.
       most: The name of the hyper-parameter that it does not exceed.
     """

@@ -57,7 +57,7 @@ def test_archive_has_every_test(sources):
 
 def test_tests_of_the_archive_run(sources):
     """Without pytest-xdist, on the archive's own package, with what they read beside it."""
-    chosen = ["README.md", "tests/test_run.py", "tests/test_distance.py", "jaxloss/geometry.py"]
+    chosen = ["README.md", "tests/test_run.py", "tests/test_distance.py", "jaxloss/geometry"]
     quick = ["-m", "not slow", "-k", "README or run or geometry or plain or example"]
     done = _python("-m", "pytest", "-p", "no:xdist", "-q", *quick, *chosen, cwd=sources)
     assert done.returncode == 0, done.stdout

@@ -14,11 +14,10 @@ from tests.registry import collect
 FLOORS = (
     {"options"},
     {"_core"},
-    {"_report", "distance", "geometry"},
-    {"_boundary", "_boxes", "_distribution", "_hints", "_region", "_regression"},
+    {"distance", "geometry"},
+    {"_boundary", "_boxes", "_distribution", "_region", "_regression"},
     {"_compound", "_fused", "detection"},
-    {"_validate_heads"},
-    {"_validate", "optax_compat"},
+    {"_validation", "optax_compat"},
 )
 CORE_FLOORS = (
     {"other_names"},

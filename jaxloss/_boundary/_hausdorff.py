@@ -155,6 +155,7 @@ def hausdorff_of(
 
 
 def _power(d: Array, alpha: Array | float) -> Array:
+    """A power of distances; a float is the 2 of `Exponent`."""
     return d * d if isinstance(alpha, float) else numerics.power(d, alpha)
 
 

@@ -99,8 +99,8 @@ def _focal_of(data: Data, delta: Array, gamma: Array, asymmetric: bool) -> Cost:
     return softmax.cost(_focal, data, exponent, factors=factors)
 
 
-def _focal(surprise: Array, other: Array, gamma: Array) -> Array:
-    return numerics.product(jnp.exp(-gamma * numerics.finite(other)), surprise)
+def _focal(hit: Array, miss: Array, gamma: Array) -> Array:
+    return numerics.product(jnp.exp(-gamma * numerics.finite(miss)), hit)
 
 
 def _focal_of_element(

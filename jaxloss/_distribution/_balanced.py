@@ -140,8 +140,8 @@ def _totals(data: Independent, axis_name: AxisName | None) -> tuple[Array, Array
     counted = None if data.weights is None else (data.weights != 0).astype(logits.dtype)
     one = jnp.ones((), logits.dtype)
     positives, negatives = (
-        everywhere(sigmoid.cost(share, each).over(one, counted), axis_name)
-        for share in (_positive, _negative)
+        everywhere(sigmoid.cost(formula, each).over(one, counted), axis_name)
+        for formula in (_positive, _negative)
     )
     return positives, negatives
 

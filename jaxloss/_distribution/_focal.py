@@ -191,7 +191,7 @@ def focal_of(
         alpha = checks.number("alpha", alpha, alpha.dtype, "[0, 1]")
     formula = bind(sigmoid_focal_of, probabilities=data.are_probabilities)
     factor = weight_of_positives(pos_weight, data)
-    exponent = None if isinstance(gamma, float) else gamma
+    exponent = None if isinstance(gamma, float) else gamma  # a float is the 2 of `Exponent`
     return sigmoid.cost(formula, data, exponent, alpha, factor, label_smoothing)
 
 

@@ -128,21 +128,21 @@ def of_compared(
 ) -> Array:
     """Returns the cost as `cross_entropy` does, of logits that were compared."""
     hard = surprise(seen.target, seen.beside)
-    weights, share = parameters.get("class_weights"), parameters.get("label_smoothing")
-    values = hard if share is None else (1 - share) * hard
+    weights, smoothing = parameters.get("class_weights"), parameters.get("label_smoothing")
+    values = hard if smoothing is None else (1 - smoothing) * hard
     lse = seen.top + jnp.log(seen.beside + jnp.exp(seen.target))
     if "z_loss" in parameters:
         values = values + parameters["z_loss"] * lse**2
     if weights is not None:
         values = values * of_target(weights, ids, axis_name)
-    if share is not None:
+    if smoothing is not None:
         each = lse[..., None] - logits
         part = None if absent is None else (absent == 0).astype(logits.dtype)
         for factor in (part, weights):
             each = each if factor is None else each * expanded(factor, logits.ndim)
         among = logits.shape[-1] if part is None else part.sum()
         among = everywhere(jnp.asarray(among, logits.dtype), axis_name)
-        values = values + share / among * everywhere(each.sum(-1), axis_name)
+        values = values + smoothing / among * everywhere(each.sum(-1), axis_name)
     classes = logits.shape[-1] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
     values = values * jnp.where((ids == -1) | (ids == classes), jnp.nan, jnp.ones_like(values))
     return jnp.where(ids == MASKED, 0, values)

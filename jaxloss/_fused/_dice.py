@@ -78,9 +78,9 @@ def _finish(options: Options, sums: Arrays, others: Arrays) -> Array:
     if not options.include_background:
         values, part = values[:, 1:], part[:, 1:]
         weights = None if weights is None else weights[1:]
-    share = part.astype(values.dtype)
-    share = share if weights is None else share * weights[None]
-    values, total = (share * jnp.where(part, values, 0)).sum(-1), share.sum(-1)
+    weight = part.astype(values.dtype)
+    weight = weight if weights is None else weight * weights[None]
+    values, total = (weight * jnp.where(part, values, 0)).sum(-1), weight.sum(-1)
     axis_name = options.axis_name if options.per_image else None
     if options.reduction == "sum":
         dice = everywhere(values.sum(), axis_name)

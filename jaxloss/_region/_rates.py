@@ -169,8 +169,8 @@ def _mcc(counts: Confusion, smooth: Array) -> Array:
     `(joint + v)`, where `u` and `v` hold the errors only: `root^2 - joint^2` does not cancel.
     """
     (tn,) = counts.more
-    share = numerics.reciprocal(counts.tp + counts.fp + counts.fn + tn)
-    tp, fp, fn, tn, s = (x * share for x in (counts.tp, counts.fp, counts.fn, tn, smooth))
+    unit = numerics.reciprocal(counts.tp + counts.fp + counts.fn + tn)
+    tp, fp, fn, tn, s = (x * unit for x in (counts.tp, counts.fp, counts.fn, tn, smooth))
     wrong = fp + fn
     e, joint = s * wrong, tp * tn - fp * fn
     u = fn * (tp + fp) + fp * (tn + fn) + e * (1 + e)

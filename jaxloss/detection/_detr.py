@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 import jax
@@ -137,50 +138,48 @@ def detr(
     checks.option("classification", classification, _DEFAULTS)
     scores, predicted = read_dense(logits=logits, predicted_boxes=predicted_boxes)
     images, queries, classes = scores.shape
-    classes -= classification == "softmax"
-    dtype = scores.dtype
+    softmax, dtype = classification == "softmax", scores.dtype
+    classes -= softmax
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
     targets = targets._replace(boxes=relative(targets, image_size))
-    usual = _DEFAULTS[classification]
-    given = zip(("alpha", "gamma"), (alpha, gamma), usual, strict=True)
-    shape = {key: value if value is not None else default for key, value, default in given}
     count = 1 if groups is None else checks.integer("groups", groups, 1)
     if queries % count:
         checks.fail(ValueError, "groups", groups, f"a divisor of the {queries} queries")
 
     if assignment is None:
-        if targets.valid.shape[1] > queries // count:
-            expected = f"at most {queries // count} slots, a query for each"
-            checks.fail(ValueError, "boxes", f"of shape {jnp.shape(boxes)}", expected)
+        a_query_for_each("boxes", jnp.shape(boxes), queries // count)
         factors = cost_class, cost_l1, cost_giou
-        softmax = classification == "softmax"
         assigned = match(scores, predicted, targets, factors, softmax=softmax, groups=count)
     else:
         assigned = _read_assignment(assignment, scores, targets)
-    boxes_in_all = normalizer
-    if normalizer is None:
-        boxes_in_all = at_least_one(count * targets.valid.sum().astype(dtype), axis_name)
+    n = normalizer
+    if n is None:
+        n = at_least_one(count * targets.valid.sum().astype(dtype), axis_name)
 
-    box = gather(targets.boxes, assigned.index)
-    matched: dict[str, Any] = {
-        "where": assigned.foreground,
-        "reduction": "sum",
-        "axis_name": axis_name,
-    }
-    apart = l1(predicted, box, **matched | {"where": assigned.foreground[..., None]})
-    misfit = giou(predicted, box, format="cxcywh", **matched)
-    if classification == "softmax":
+    box, matched = gather(targets.boxes, assigned.index), assigned.foreground
+    total: dict[str, Any] = {"reduction": "sum", "axis_name": axis_name}
+    apart = l1(predicted, box, where=matched[..., None], **total)
+    misfit = giou(predicted, box, format="cxcywh", where=matched, **total)
+    if softmax:
         entropy = softmax_of_sets(scores, targets, assigned, background_weight, axis_name)
     else:
-        fit = _fit(predicted, box, assigned)
-        entropy = _sigmoid_of_sets(classification, scores, fit, targets, assigned, shape, axis_name)
-        entropy = entropy / boxes_in_all
+        q = _fit(predicted, box, assigned)
+        hits = class_targets(targets.labels, assigned, classes)
+        options = {"where": ~assigned.ignore[..., None], **total}
+        entropy = _sigmoid_of_sets(classification, scores, q, hits, alpha, gamma, options) / n
     parts = {
         "classification": class_gain * entropy,
-        "l1": l1_gain * apart / boxes_in_all,
-        "giou": giou_gain * misfit / boxes_in_all,
+        "l1": l1_gain * apart / n,
+        "giou": giou_gain * misfit / n,
     }
     return finish(parts, targets, axis_name)
+
+
+def a_query_for_each(argument: str, shape: tuple[int, ...], queries: int) -> None:
+    """Requires no more slots, `[B, M, ...]`, than queries."""
+    if shape[1] > queries:
+        expected = f"at most {queries} slots, a query for each"
+        checks.fail(ValueError, argument, f"of shape {shape}", expected)
 
 
 def softmax_of_sets(
@@ -201,29 +200,25 @@ def softmax_of_sets(
 def _sigmoid_of_sets(
     kind: str,
     logits: Array,
-    fit: Array,
-    targets: Targets,
-    assigned: Assignment,
-    shape: dict[str, Any],
-    axis_name: AxisName | None,
+    q: Array,
+    hits: Array,
+    alpha: Array | None,
+    gamma: Array | None,
+    options: Mapping[str, Any],
 ) -> Array:
-    """The sum of the losses of all classes, each by itself; `fit` is the IoU of the pairs."""
-    hits = class_targets(targets.labels, assigned, logits.shape[-1])
-    options: dict[str, Any] = {
-        "where": ~assigned.ignore[..., None],
-        "axis_name": axis_name,
-        "reduction": "sum",
-    }
+    """The sum of the losses of all classes, each by itself; `q` is the IoU of the pairs."""
+    given = zip((alpha, gamma), _DEFAULTS[kind], strict=True)
+    alpha, gamma = (usual if number is None else number for number, usual in given)
     if kind == "focal":
-        return sigmoid_focal(logits, hits, **shape, **options)
-    alpha, gamma = (jnp.asarray(number, logits.dtype) for number in shape.values())
-    quality = jnp.where(hits, fit[..., None], 0)
+        return sigmoid_focal(logits, hits, alpha=alpha, gamma=gamma, **options)
+    alpha, gamma = (jnp.asarray(number, logits.dtype) for number in (alpha, gamma))
+    q = jnp.where(hits, q[..., None], 0)
     focus = numerics.power(sigmoid.probability_pair(jax.lax.stop_gradient(logits))[0], gamma)
     if kind == "varifocal":
-        truth, weight = quality, quality
+        truth, weight = q, q
     else:
-        truth, weight = numerics.power(quality, gamma), jnp.ones_like(quality)
-    weight = jnp.where(quality > 0, weight, alpha * focus)
+        truth, weight = numerics.power(q, gamma), jnp.ones_like(q)
+    weight = jnp.where(q > 0, weight, alpha * focus)
     return binary_cross_entropy(logits, truth, weights=weight, **options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -117,13 +117,7 @@ def fcos(
     middle = checks.floating("centerness", centerness).astype(dtype)
     checks.shape("centerness", middle, (images, places), "one logit for each point")
     targets = read_targets(boxes, labels, valid, images=images, classes=classes, dtype=dtype)
-    point = checks.real("points", points, dtype)
-    checks.shape("points", point, (places, 2), "x and y of each row of logits")
-    checks.shape("strides", strides, (places,), "one for each point")
-    ranges = None
-    if not isinstance(size_ranges, str):
-        ranges = checks.real("size_ranges", size_ranges, dtype)
-        checks.shape("size_ranges", ranges, (places, 2), "least and most of each point")
+    point, ranges = _read_points(points, strides, size_ranges, (places, 2), dtype)
     checks.option("box_loss", box_loss, _BOX_LOSSES)
     checks.option("box_weighting", box_weighting, ("centerness", "none"))
 
@@ -131,36 +125,41 @@ def fcos(
     foreground = assigned.foreground
     positives = at_least_one(assigned.weight.sum(), axis_name)
     box = gather(targets.boxes, assigned.index)
-    centred = _centerness(encode_distances(box, point[None]), foreground)
+    c = _centerness(encode_distances(box, point[None]), foreground)
 
-    classification = sigmoid_focal(
-        scores,
-        class_targets(targets.labels, assigned, classes),
-        alpha=alpha,
-        gamma=gamma,
-        reduction="sum",
-        axis_name=axis_name,
-    )
-    weighted = box_weighting == "centerness"
-    share = centred if weighted else assigned.weight
-    apart = _BOX_LOSSES[box_loss](
-        decode_distances(
-            jnp.where(foreground[..., None], distance, 0), point[None], strides=strides[None]
-        ),
-        box,
-        where=foreground,
-        reduction="none",
-    )
-    regression = everywhere((share * apart).sum(), axis_name)
-    centering = binary_cross_entropy(
-        middle, centred, axis=None, where=foreground, reduction="sum", axis_name=axis_name
-    )
+    total: dict[str, Any] = {"reduction": "sum", "axis_name": axis_name}
+    hits = class_targets(targets.labels, assigned, classes)
+    classification = sigmoid_focal(scores, hits, alpha=alpha, gamma=gamma, **total)
+    weight = c if box_weighting == "centerness" else assigned.weight
+    distance = jnp.where(foreground[..., None], distance, 0)
+    decoded = decode_distances(distance, point[None], strides=strides[None])
+    costs = _BOX_LOSSES[box_loss](decoded, box, where=foreground, reduction="none")
+    regression = everywhere((weight * costs).sum(), axis_name)
+    centering = binary_cross_entropy(middle, c, axis=None, where=foreground, **total)
     parts = {
         "classification": classification / positives,
-        "box": numerics.divide(regression, everywhere(share.sum(), axis_name)),
+        "box": numerics.divide(regression, everywhere(weight.sum(), axis_name)),
         "centerness": centering / positives,
     }
     return finish(parts, targets, axis_name)
+
+
+def _read_points(
+    points: Numbers,
+    strides: Array,
+    size_ranges: Numbers | str,
+    expected: tuple[int, int],
+    dtype: jnp.dtype,
+) -> tuple[Array, Array | None]:
+    """Requires points, their strides, and their ranges if they are no string."""
+    point = checks.real("points", points, dtype)
+    checks.shape("points", point, expected, "x and y of each row of logits")
+    checks.shape("strides", strides, expected[:1], "one for each point")
+    if isinstance(size_ranges, str):
+        return point, None
+    ranges = checks.real("size_ranges", size_ranges, dtype)
+    checks.shape("size_ranges", ranges, expected, "least and most of each point")
+    return point, ranges
 
 
 def _assign(

@@ -12,7 +12,7 @@ from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss.detection import _sampling as sampling
 from jaxloss.detection._assignment import at_least_one, gather, lowest
 from jaxloss.detection._declare import detection
-from jaxloss.detection._detr import class_cost, softmax_of_sets
+from jaxloss.detection._detr import a_query_for_each, class_cost, softmax_of_sets
 from jaxloss.detection._hungarian import match_hungarian
 from jaxloss.detection._smallest import smallest
 from jaxloss.detection._targets import finish, read_targets
@@ -110,29 +110,15 @@ def mask_set(
       Kirillov et al. PointRend: Image Segmentation as Rendering. CVPR 2020.
       https://arxiv.org/abs/1912.08193
     """
-    scores = checks.floating("logits", logits)
-    checks.rank("logits", scores, 3, "images, queries and classes")
-    images, queries, classes = scores.shape
-    scores = scores.astype(checks.compute_dtype(scores))
-    maps = checks.floating("mask_logits", mask_logits)
-    checks.rank("mask_logits", maps, 4, "images, queries, rows and columns")
-    truth = jnp.asarray(masks)
-    checks.rank("masks", truth, 4, "images, slots, rows and columns")
-    slots = truth.shape[1]
-    sizes = [max(size, 1) for size in (*maps.shape[2:], *truth.shape[2:])]
-    meaning = "and pixels, one at least"
-    checks.shape("mask_logits", maps, (images, queries, *sizes[:2]), f"images, queries {meaning}")
-    checks.shape("masks", truth, (images, slots, *sizes[2:]), f"images, slots {meaning}")
-    if slots > queries:
-        expected = f"at most {queries} slots, a query for each"
-        checks.fail(ValueError, "masks", f"of shape {truth.shape}", expected)
+    scores, maps, truth = _read_masks(logits, mask_logits, masks)
     _read_points(points, oversample, important)
     checks.key("key", key)
+    images, _, classes = scores.shape
     nowhere = jnp.zeros((*truth.shape[:2], 4), scores.dtype)
     targets = read_targets(
         nowhere, labels, valid, images=images, classes=classes - 1, dtype=scores.dtype
     )
-    if not slots:  # as `targets`, with one that is not valid
+    if not truth.shape[1]:  # as `targets`, with a slot that is not valid
         truth = jnp.zeros((images, 1, 1, 1), bool)
 
     mask, chosen = targets.valid, int(important * points)
@@ -145,21 +131,36 @@ def mask_set(
     query = _query_of_slots(assigned.index, assigned.foreground, mask)
 
     where = _with_important(jax.lax.stop_gradient(maps), query, mask, candidates, rest, chosen)
-    slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
-    x = sampling.of_one_map(maps, query, where, mask)
-    y = jax.lax.stop_gradient(sampling.of_one_map(truth, slot, where, mask))
-    y = jnp.where(jnp.abs(y - 0.5) < 0.51, y, jnp.nan)  # between pixels with some rounding
-    p, _ = sigmoid.probability_pair(x)
-    each = sigmoid.entropy(x, y, 1 - y).sum(-1), _dice((p * y).sum(-1), p.sum(-1), y.sum(-1))
-    entropy, dice = (everywhere(jnp.where(mask, a, 0).sum(), axis_name) for a in each)
-    total = at_least_one(mask.sum().astype(scores.dtype), axis_name)
+    pairs = _of_pairs(maps, truth, query, where, mask)
+    entropy, dice = (everywhere(jnp.where(mask, a, 0).sum(), axis_name) for a in pairs)
+    n = at_least_one(mask.sum().astype(scores.dtype), axis_name)
     classified = softmax_of_sets(scores, targets, assigned, background_weight, axis_name)
     parts = {
         "classification": class_gain * classified,
-        "mask": mask_gain * entropy / points / total,
-        "dice": dice_gain * dice / total,
+        "mask": mask_gain * entropy / points / n,
+        "dice": dice_gain * dice / n,
     }
     return finish(parts, targets, axis_name)
+
+
+def _read_masks(
+    logits: Numbers, mask_logits: Numbers, masks: Numbers
+) -> tuple[Array, Array, Array]:
+    """Requires scores `[B, Q, C + 1]`, a map for each query and no more true masks."""
+    scores = checks.floating("logits", logits)
+    checks.rank("logits", scores, 3, "images, queries and classes")
+    images, queries, _ = scores.shape
+    maps = checks.floating("mask_logits", mask_logits)
+    checks.rank("mask_logits", maps, 4, "images, queries, rows and columns")
+    truth = jnp.asarray(masks)
+    checks.rank("masks", truth, 4, "images, slots, rows and columns")
+    sizes = [max(size, 1) for size in (*maps.shape[2:], *truth.shape[2:])]
+    meaning = "and pixels, one at least"
+    checks.shape("mask_logits", maps, (images, queries, *sizes[:2]), f"images, queries {meaning}")
+    expected = (images, truth.shape[1], *sizes[2:])
+    checks.shape("masks", truth, expected, f"images, slots {meaning}")
+    a_query_for_each("masks", truth.shape, queries)
+    return scores.astype(checks.compute_dtype(scores)), maps, truth
 
 
 def _read_points(points: int, oversample: float, important: float) -> None:
@@ -206,6 +207,18 @@ def _costs(maps: Array, truth: Array, where: Array) -> tuple[Array, Array]:
     by_part = jnp.moveaxis(where.reshape(images, parts, size, 2), 1, 0)
     (xy, py, miss, p, y), _ = jax.lax.scan(add, none, (by_part, counts))
     return (miss[..., None] - xy) / points, _dice(py, p[..., None], y[:, None])
+
+
+def _of_pairs(
+    maps: Array, truth: Array, query: Array, where: Array, valid: Array
+) -> tuple[Array, Array]:
+    """The summed cross-entropies and Dice of each slot with its query, at the slot's points."""
+    slot = jnp.zeros_like(query) + jnp.arange(query.shape[1], dtype=query.dtype)[None]
+    x = sampling.of_one_map(maps, query, where, valid)
+    y = jax.lax.stop_gradient(sampling.of_one_map(truth, slot, where, valid))
+    y = jnp.where(jnp.abs(y - 0.5) < 0.51, y, jnp.nan)  # between pixels with some rounding
+    p, _ = sigmoid.probability_pair(x)
+    return sigmoid.entropy(x, y, 1 - y).sum(-1), _dice((p * y).sum(-1), p.sum(-1), y.sum(-1))
 
 
 def _dice(both: Array, p: Array, y: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxloss._core import checks
 from jaxloss._core.reduction import AxisName, everywhere
 from jaxloss._distribution import sigmoid_focal
 from jaxloss._regression import smooth_l1
-from jaxloss.detection._assignment import at_least_one, class_targets, gather
+from jaxloss.detection._assignment import Assignment, at_least_one, class_targets, gather
 from jaxloss.detection._by_iou import NegativeIoU, PositiveIoU, by_iou, read_anchors
 from jaxloss.detection._coders import decode_deltas, encode_deltas
 from jaxloss.detection._declare import Sizes, detection
@@ -104,46 +104,44 @@ def retinanet(
     assigned = by_iou(anchor, targets.boxes, targets.valid, positive_iou, negative_iou, low_quality)
     foreground = assigned.foreground
 
-    count = everywhere(jnp.asarray(images, scores.dtype), axis_name)
-    # What each image's sums are divided by, [B].
-    if normalizer is not None:
-        share = 1 / normalizer
-    elif normalize == "batch":
-        share = 1 / at_least_one(assigned.weight.sum(), axis_name)
-    else:
-        share = 1 / (at_least_one(assigned.weight.sum(-1)) * count)
-    share = jnp.broadcast_to(share, (images,))
-
+    weight = _weights(assigned, normalize, normalizer, axis_name)
+    total: dict[str, Any] = {"reduction": "sum", "axis_name": axis_name}
     classification = sigmoid_focal(
         scores,
         class_targets(targets.labels, assigned, classes),
         alpha=alpha,
         gamma=gamma,
         where=~assigned.ignore,
-        weights=share[:, None],
-        reduction="sum",
-        axis_name=axis_name,
+        weights=weight[:, None],
+        **total,
     )
     box = gather(targets.boxes, assigned.index)
     delta = jnp.where(foreground[..., None], delta, 0)
     if box_loss == "giou":
         decoded = decode_deltas(delta, anchor[None], weights=delta_weights)
-        regression = giou(
-            decoded,
-            box,
-            where=foreground,
-            weights=share[:, None],
-            reduction="sum",
-            axis_name=axis_name,
-        )
+        regression = giou(decoded, box, where=foreground, weights=weight[:, None], **total)
     else:
         regression = smooth_l1(
             delta,
             encode_deltas(box, anchor[None], weights=delta_weights),
             beta=0.0 if box_loss == "l1" else beta,
             where=foreground[..., None],
-            weights=share[:, None, None],
-            reduction="sum",
-            axis_name=axis_name,
+            weights=weight[:, None, None],
+            **total,
         )
     return finish({"classification": classification, "box": regression}, targets, axis_name)
+
+
+def _weights(
+    assigned: Assignment, normalize: str, normalizer: Array | None, axis_name: AxisName | None
+) -> Array:
+    """What the sums of each image count, `[B]`."""
+    images = jnp.asarray(len(assigned.weight), assigned.weight.dtype)
+    count = everywhere(images, axis_name)
+    if normalizer is not None:
+        weight = 1 / normalizer
+    elif normalize == "batch":
+        weight = 1 / at_least_one(assigned.weight.sum(), axis_name)
+    else:
+        weight = 1 / (at_least_one(assigned.weight.sum(-1)) * count)
+    return jnp.broadcast_to(weight, (len(assigned.weight),))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -109,13 +111,6 @@ def _assign(
     most = jnp.where(sound, background, 0).max(1, keepdims=True) + _LARGEST_ENTROPY
     most = most - iou_weight * jnp.log(jnp.asarray(_LEAST_IOU, scores.dtype))
 
-    def meets(box: Array, x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
-        """Whether points are inside of boxes, and near to their centres."""
-        x0, y0, x1, y1 = (box[:, side, None] for side in range(4))
-        inside = (x > x0) & (x < x1) & (y > y0) & (y < y1)
-        away = jnp.maximum(jnp.abs(x - (x0 + x1) / 2), jnp.abs(y - (y0 + y1) / 2))
-        return inside, away < radius
-
     def cost(overlap: Array, entropy: Array, both: Array) -> Array:
         price = entropy - iou_weight * jnp.log(overlap + _LEAST_IOU)
         return jnp.where(both, price, price + most)
@@ -123,25 +118,18 @@ def _assign(
     x, y, radius = points[None, :, 0], points[None, :, 1], radius[None]
     slots = (targets.boxes, targets.labels, targets.valid)
     by_slot = jax.tree.map(lambda a: a.swapaxes(0, 1), slots)
-
-    def add(possible: Array, slot: tuple[Array, ...]) -> tuple[Array, None]:
-        box, _, valid = slot
-        inside, near = meets(box, x, y, radius)
-        return possible | ((inside | near) & valid[:, None]), None
-
-    possible, _ = jax.lax.scan(add, jnp.zeros_like(sound), by_slot)
-    possible &= sound
+    possible = _possible((x, y, radius), by_slot, sound) & sound
 
     def ask(_: None, slot: tuple[Array, ...]) -> tuple[None, Array]:
         box, label, valid = slot
-        inside, near = meets(box, x, y, radius)
+        inside, near = _meets(box, x, y, radius)
         overlap = jnp.where(possible, overlaps(predicted, box[:, None]), 0)
         price = cost(overlap, background + gather(by_class, label), inside & near)
         price = jnp.where(possible & valid[:, None], price, jnp.inf)
-        share = jax.lax.top_k(overlap, count)[0].sum(-1).astype(jnp.int32)
+        k = jax.lax.top_k(overlap, count)[0].sum(-1).astype(jnp.int32)
         cheapest, taken = jax.lax.top_k(-price, count)
         rank = jnp.arange(count, dtype=jnp.int32)[None]
-        wanted = (rank < jnp.maximum(share, 1)[:, None]) & (cheapest > -jnp.inf)
+        wanted = (rank < jnp.maximum(k, 1)[:, None]) & (cheapest > -jnp.inf)
         return None, jnp.where(wanted, taken, len(points))
 
     taken = jax.lax.scan(ask, None, by_slot)[1].swapaxes(0, 1)
@@ -151,7 +139,7 @@ def _assign(
     of_class = gather(by_class.swapaxes(1, 2), place).swapaxes(1, 2)
 
     def score(box: Array, label: Array, valid: Array) -> Array:
-        inside, near = meets(box, *at)
+        inside, near = _meets(box, *at)
         overlap = overlaps(found, box[:, None])
         price = cost(overlap, base + gather(of_class, label), inside & near)
         return jnp.where(valid[:, None], -price, -jnp.inf)
@@ -160,3 +148,22 @@ def _assign(
     index, foreground = settled.index, settled.foreground
     weight = overlaps(predicted, gather(targets.boxes, index))
     return assignment(index, foreground, scores.dtype, weight=weight)
+
+
+def _possible(at: Sequence[Array], by_slot: tuple[Array, ...], like: Array) -> Array:
+    """Which points are inside of a valid box or near to its centre, `[B, N]`."""
+
+    def add(possible: Array, slot: tuple[Array, ...]) -> tuple[Array, None]:
+        box, _, valid = slot
+        inside, near = _meets(box, *at)
+        return possible | ((inside | near) & valid[:, None]), None
+
+    return jax.lax.scan(add, jnp.zeros_like(like), by_slot)[0]
+
+
+def _meets(box: Array, x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
+    """Whether points are inside of boxes, and near to their centres."""
+    x0, y0, x1, y1 = (box[:, side, None] for side in range(4))
+    inside = (x > x0) & (x < x1) & (y > y0) & (y < y1)
+    away = jnp.maximum(jnp.abs(x - (x0 + x1) / 2), jnp.abs(y - (y0 + y1) / 2))
+    return inside, away < radius

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -117,32 +118,20 @@ def yolo_v5(
     one_per_level(len(levels), balance=balance)
     checks.option("box_loss", box_loss, BOX_LOSSES)
 
-    def entropy(logits: Array, truth: Array, **options: Any) -> Array:
-        options |= {"reduction": "sum", "axis_name": axis_name}
-        plain = binary_cross_entropy(logits, truth, **options)
-        if gamma is None:
-            return plain
-        focal = sigmoid_focal(logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, **options)
-        return jnp.where(gamma == 0, plain, focal)
-
     batch = everywhere(jnp.asarray(images, dtype), axis_name)
     pairs = _pairs(levels, grids, targets, shapes, strides, anchor_threshold, axis_name)
     objectness = jnp.concatenate([jax.lax.collapse(level[..., 4], 1) for level in levels], 1)
-    counts = [level.shape[1] * level.shape[2] for level in levels]
-    factors = [
-        jnp.full((1, count), factor, dtype) / count
-        for count, factor in zip(counts, balance, strict=True)
-    ]
-    weights = jnp.concatenate(factors, 1) / batch
+    weights = _balanced(levels, balance) / batch
 
     taken = pairs.share > 0
     decoded = _decode(jnp.where(taken[..., None], pairs.raw, 0), pairs.anchor)
     costs = BOX_LOSSES[box_loss](
         decoded, pairs.offset, format="cxcywh", where=taken, reduction="none"
     )
-    quality = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
-    quality = jnp.where(taken, 1 - objectness_ratio + objectness_ratio * quality, 0)
-    truth = highest(jnp.zeros_like(objectness), pairs.place, quality)
+    q = jnp.maximum(1 - jax.lax.stop_gradient(costs), 0)
+    q = jnp.where(taken, 1 - objectness_ratio + objectness_ratio * q, 0)
+    truth = highest(jnp.zeros_like(objectness), pairs.place, q)
+    entropy = functools.partial(_entropy, gamma=gamma, axis_name=axis_name)
     parts = {
         "box": everywhere((pairs.share * costs).sum(), axis_name),
         "objectness": entropy(objectness, truth, axis=None, weights=weights),
@@ -159,6 +148,25 @@ def yolo_v5(
     gains = {"box": box_gain, "objectness": objectness_gain, "classification": class_gain}
     parts = {name: batch * gains[name] * part for name, part in parts.items()}
     return finish(parts, targets, axis_name)
+
+
+def _entropy(logits: Array, truth: Array, *, gamma: Array | None, **options: Any) -> Array:
+    """The summed cross-entropies; where `gamma` is above 0, the focal losses."""
+    plain = binary_cross_entropy(logits, truth, reduction="sum", **options)
+    if gamma is None:
+        return plain
+    focal = sigmoid_focal(
+        logits, truth, gamma=gamma, alpha=_FOCAL_ALPHA, reduction="sum", **options
+    )
+    return jnp.where(gamma == 0, plain, focal)
+
+
+def _balanced(levels: list[Array], balance: Sequence[float]) -> Array:
+    """What each place counts in the sum of the means over levels, `[1, N]`."""
+    counts = [level.shape[1] * level.shape[2] for level in levels]
+    each = zip(counts, balance, strict=True)
+    factors = [jnp.full((1, n), factor, levels[0].dtype) / n for n, factor in each]
+    return jnp.concatenate(factors, 1)
 
 
 class _Pairs(NamedTuple):

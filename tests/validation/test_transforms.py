@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxloss
-from jaxloss import _report
+from jaxloss._validation import _report
 from tests.compiling import usual_jit
 from tests.validation.arrays import BAD, BATCH, IDS, LOGITS, NAN, X, normal, put, sharded
 

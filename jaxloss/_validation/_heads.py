@@ -5,24 +5,18 @@ area train on nonsense in silence.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss import detection
 from jaxloss._core.labels import int32
 from jaxloss._core.reduction import AxisName
-from jaxloss._hints import of_angles
-from jaxloss._report import Check, Hint, Report, holds, look
-
-__all__ = ["HEADS", "report_of_head"]
+from jaxloss._validation._hints import of_angles
+from jaxloss._validation._report import Check, Hint, Report, holds, look
 
 Array = jax.Array
-
-_NAMES = ("yolo_v5", "yolo_v8", "yolo_v8_rotated", "retinanet", "fcos", "detr", "mask_set")
-HEADS: dict[str, Callable[..., Any]] = {name: getattr(detection, name) for name in _NAMES}
 
 _ROUNDING = 1e-5  # of the image's side, by which a box may leave it
 

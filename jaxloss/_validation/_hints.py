@@ -1,18 +1,21 @@
-"""What may not be meant, though every value is sound: hints of `validate` that look at values."""
+"""What may not be meant, though every value is sound: hints, which count as nothing bad."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss._core import checks, numerics
+from jaxloss._core import checks, numerics, reading
 from jaxloss._core.platforms import by_platform
 from jaxloss._core.reduction import AxisName
-from jaxloss._report import Hint, holds
+from jaxloss._validation._call import FUSED, LOSSES, OF_IMAGES, Call
+from jaxloss._validation._data import Kept
+from jaxloss._validation._numbers import operands, tolerance
+from jaxloss._validation._report import Hint, holds
 
 Array = jax.Array
 
@@ -21,7 +24,71 @@ _FEW = 16  # logits, which may lie in [0, 1] by chance
 _TURN = 2 * math.pi * 1.001
 
 
-def of_probabilities(
+def hints(call: Call, arrays: dict[str, Array], kept: Kept) -> Iterator[Hint]:
+    """What may not be meant by a call."""
+    yield from _of_shapes(call, arrays, kept)
+    yield from _of_values(call, arrays, kept)
+
+
+def _of_shapes(call: Call, arrays: dict[str, Array], kept: Kept) -> tuple[Hint, ...]:
+    """Labels of the logits' shape get a sigmoid along their axis; neither may be meant."""
+    x, y = arrays[call.prediction], arrays[call.target]
+    hints = []
+    always = jnp.ones_like(x, bool, shape=())
+    sides = x.shape if call.axis is None else checks.without(x.shape, call.axis % max(x.ndim, 1))
+    rows = call.function in OF_IMAGES and len(sides) == 2
+    if rows and min(sides) >= 16 and max(sides) <= 4 * min(sides):  # it may well be an image
+        text = (
+            f"hint: shape {x.shape} is taken for {sides[0]} images of one row; a single image, "
+            "such as `vmap` leaves, is x[None]"
+        )
+        hints.append(Hint(always, text))
+    softmax = call.prediction == "logits" and call.activation == "softmax"
+    if softmax and call.axis is not None and x.shape[call.axis] == 1:
+        text = (
+            f"hint: `{call.prediction}` of shape {x.shape} has one class, whose softmax is always "
+            "1: nothing is learnt; a binary problem takes a sigmoid, as binary_cross_entropy has"
+        )
+        hints.append(Hint(always, text))
+    if call.activation == "softmax" or call.axis is None or y.shape != x.shape:
+        return tuple(hints)
+    if call.activation == "auto":
+        test = functools.partial(_are_shares, axis=call.axis)
+        text = (
+            f"hint: every row of `{call.target}` adds up to 1, and labels of this shape are scored "
+            'class by class, with a sigmoid; classes that compete need `activation="softmax"`'
+        )
+        hints.append(Hint(holds(test, operands(y, kept.mask), call.axis_name), text))
+    if rows and x.shape[call.axis] >= max(8, sides[1] / 2):  # it may well be no axis of classes
+        text = (
+            f"hint: axis {call.axis % x.ndim} of shape {x.shape} is taken for {x.shape[call.axis]} "
+            "classes; masks of one class, [B, H, W], need `axis=None`"
+        )
+        hints.append(Hint(always, text))
+    return tuple(hints)
+
+
+def _of_values(call: Call, arrays: dict[str, Array], kept: Kept) -> Iterator[Hint]:
+    """Probabilities for logits, and numbers of another unit."""
+    yield from _of_units(call.function, arrays, kept.mask, call.axis_name)
+    x, y = arrays[call.prediction], arrays[call.target]
+    if call.prediction != "logits" or call.function in FUSED:
+        return
+    axis = None if call.axis is None or x.ndim == 0 else call.axis % x.ndim
+    activation, compete = reading.resolve(call.activation, x, y, axis)
+    if activation is None:
+        return
+    instead = "their logarithm, jnp.log(p)"
+    if not compete:
+        takes_them = "activation" in inspect.signature(LOSSES[call.function]).parameters
+        instead = "`activation=None`" if takes_them else "jax.scipy.special.logit(p)"
+    scores = {"logits": x} | ({call.target: y} if call.function == "distillation" else {})
+    for name, z in scores.items():
+        along = axis if compete else None
+        yield _of_probabilities(name, z, kept.mask, along, instead, call.axis_name)
+
+
+def _of_probabilities(
     argument: str,
     x: Array,
     mask: Array | None,
@@ -31,8 +98,8 @@ def of_probabilities(
 ) -> Hint:
     """Logits that look like probabilities: of classes that compete along `axis`, or of elements."""
     test = functools.partial(_look_like_probabilities, axis=axis)
-    operands = (x,) if mask is None else (x, jnp.broadcast_to(mask, x.shape))
-    applies = holds(test, operands, axis_name)
+    read = None if mask is None else jnp.broadcast_to(mask, x.shape)
+    applies = holds(test, operands(x, read), axis_name)
     what = f"all `{argument}` lie in [0, 1]"
     if axis is not None:
         what = f"rows of `{argument}` add up to 1"
@@ -40,7 +107,7 @@ def of_probabilities(
     return Hint(applies, text)
 
 
-def of_numbers(
+def _of_units(
     function: str, arrays: dict[str, Array], mask: Array | None, axis_name: AxisName | None
 ) -> Iterator[Hint]:
     """Degrees for radians, probabilities for their logarithms, logarithms for depths."""
@@ -71,26 +138,20 @@ def of_numbers(
 
 def of_angles(boxes: Array, mask: Array | None, axis_name: AxisName | None) -> Hint:
     """Degrees for radians: angles of rotated boxes that are beyond a full turn."""
-    operands = (boxes,) if mask is None else (boxes, mask)
     text = "hint: angles of `boxes` are beyond a full turn; they are in radians, not degrees"
-    return Hint(_anywhere(_have_turns, operands, axis_name), text)
-
-
-def are_shares(y: Array, mask: Array | None = None, *, axis: int) -> Array:
-    """Whether there are rows along an axis, of several classes, and each adds up to 1."""
-    return _hold_rows(y, mask, axis) & (y.shape[axis] > 1)
-
-
-def tolerance(dtype: Any) -> float:
-    """How far rounding may take a sum or a norm of 1."""
-    return max(1e-3, float(jnp.finfo(dtype).eps))
+    return Hint(_anywhere(_have_turns, operands(boxes, mask), axis_name), text)
 
 
 def _anywhere(
-    test: Callable[..., Array], operands: tuple[Array, ...], axis_name: AxisName | None
+    test: Callable[..., Array], read: tuple[Array, ...], axis_name: AxisName | None
 ) -> Array:
     """Whether a test holds of anything, on any shard of a mesh axis."""
-    return ~holds(lambda *each: ~test(*each), operands, axis_name)
+    return ~holds(lambda *each: ~test(*each), read, axis_name)
+
+
+def _are_shares(y: Array, mask: Array | None = None, *, axis: int) -> Array:
+    """Whether there are rows along an axis, of several classes, and each adds up to 1."""
+    return _hold_rows(y, mask, axis) & (y.shape[axis] > 1)
 
 
 def _have_turns(boxes: Array, mask: Array | None = None) -> Array:
@@ -143,19 +204,19 @@ def _look_like_probabilities(x: Array, mask: Array | None = None, *, axis: int |
     Without an axis some of the corner are neither 0 nor 1. A CPU looks at the corner first, and
     mostly at no more.
     """
-    operands = (x,) if mask is None else (x, mask)
+    read = operands(x, mask)
     sides = tuple(slice(None if i == axis else _CORNER) for i in range(x.ndim))
-    part, *of_mask = (a[sides] for a in operands)
+    part, *of_mask = (a[sides] for a in read)
     masked = of_mask[0] if of_mask else None
     if axis is None:
         likely = _hold_fractions(part, masked) & (x.size >= _FEW)
     else:
         likely = _hold_rows(part, masked, axis) & (x.shape[axis] > 1)
 
-    def screened(*operands: Array) -> Array:
-        return lax.cond(likely, _hold_elements, lambda *_: likely, *operands)
+    def screened(*read: Array) -> Array:
+        return lax.cond(likely, _hold_elements, lambda *_: likely, *read)
 
-    def at_once(*operands: Array) -> Array:
-        return likely & _hold_elements(*operands)
+    def at_once(*read: Array) -> Array:
+        return likely & _hold_elements(*read)
 
-    return by_platform(*operands, cpu=screened, default=at_once)
+    return by_platform(*read, cpu=screened, default=at_once)

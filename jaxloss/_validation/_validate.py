@@ -46,6 +46,7 @@ _RULES = {
     "variance": _Rule(POSITIVE, per_position=True),
     "weights": _Rule(AT_LEAST_0, per_position=True),
 }
+_OTHERWISE = {"ms_ssim": {"weights": _Rule(AT_LEAST_0, some=True)}}  # the powers of its scales
 
 
 @checks.named
@@ -141,7 +142,7 @@ def _report(arrays: dict[str, Array], call: Call) -> Report:
     """Runs the checks of a call."""
     kept, of_data = read(call, arrays)
     findings = [look(check, call.axis_name, shared=False) for check in of_data]
-    for name, rule in _RULES.items():
+    for name, rule in (_RULES | _OTHERWISE.get(call.function, {})).items():
         if name in arrays:
             x = arrays[name]
             of_option = numbers(name, x, kept.of(x) if rule.per_position else None, rule.interval)

@@ -343,6 +343,19 @@ def test_a_weight_of_zero_hides_nothing():
     assert jnp.isnan(jaxloss.focal(*call, weights=weights))
 
 
+def test_powers_of_scales_have_no_positions():
+    """The `weights` of `ms_ssim` are not those of pixels, of which a mask leaves some out."""
+
+    @jax.jit
+    def report(logits, labels, weights):
+        return jaxloss.validate("ms_ssim", logits, labels, ignore_index=255, weights=weights)
+
+    call = np.zeros((1, 24, 24, 3), np.float32), put(np.ones((1, 24, 24), np.int32), (0, 3, 4), 255)
+    assert report(*call, np.float32([0.5, 0])).ok
+    assert "`weights` is -1.0 at index (1,)" in str(report(*call, np.float32([2, -1])))
+    assert "`weights.sum()` is 0.0" in str(report(*call, np.float32([0, 0])))
+
+
 def test_one_bad_id_among_ten_million():
     ids = np.zeros(10_000_000, np.int32)
     ids[9_876_543] = 2
